@@ -1,0 +1,259 @@
+"""`Dataset`: x as models see them, with the schema that knows what they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentia.data.encoding import RAGGED
+from latentia.data.raw import Raw
+from latentia.data.readers import name_of, open_table, path_of, read, split
+from latentia.data.schema import Schema
+from latentia.errors import DataError, OptionError
+from latentia.model import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N data.
+
+    Attributes:
+        x: (N, *event), or padded (N, T, *event) for sequences and text; 0 where not observed. float64 for real
+            tables and sequences, float32 for binary values and images, int64 for levels and symbols. A probability
+            where the schema binarizes dynamically, until `batch` draws it.
+        mask: the shape of x, True = observed; None where everything is.
+        schema: what x is.
+        weight: (N,) float64, 0 = absent, 2 = seen twice.
+        labels: (N,) array, what each datum is; never seen by a model.
+        rows: (N,), each datum's own number in the source, from 1.
+        context, z: what a `Batch` may carry besides, (N, ...).
+        drawn: whether a dynamic binarization has been drawn already, see `frozen`.
+    """
+
+    x: Tensor
+    mask: Tensor | None
+    schema: Schema
+    weight: Tensor | None = None
+    labels: np.ndarray | None = None
+    rows: Tensor | None = None
+    context: Tensor | None = None
+    z: Tensor | None = None
+    drawn: bool = False
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, index: Tensor | slice | Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Batch:
+        """The data at `index`, all where it is None, as models see them.
+
+        Floating parts are converted to `dtype`. Sequences are cut to the longest of the batch. What the schema
+        binarizes dynamically is drawn here, from torch's global generator.
+        """
+        part = self if index is None else self.subset(index)
+        x = torch.bernoulli(part.x) if part._to_draw else part.x
+        floating = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        weight = None if part.weight is None else part.weight.to(floating)
+        batch = part._trim(Batch(x, _unless_all(part.mask), part.context, part.z, weight))
+        if dtype is None:
+            return batch
+        return batch.map(lambda field: field.to(dtype) if field.is_floating_point() else field)
+
+    def batches(self, size: int, *, sort: bool = False, dtype: torch.dtype | None = None) -> Iterator[Batch]:
+        """Every datum once, `size` at a time, in order; `sort` puts sequences of like length together.
+
+        Raises:
+            OptionError: size below 1.
+        """
+        if size < 1:
+            raise OptionError(f"size={size}: a batch has at least one datum")
+        order = torch.arange(len(self), device=self.x.device)
+        if sort and self.schema.kind in RAGGED:
+            order = self.lengths.argsort(stable=True)
+        return (self.batch(part, dtype) for part in order.split(size) if len(part))
+
+    def subset(self, index: Tensor | slice | Sequence[int]) -> Dataset:
+        """The data at `index`: a slice, positions or booleans."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device=self.x.device).reshape(-1)
+            index = index if index.numel() else index.long()  # torch takes an empty list for floats
+        parts: dict[str, Any] = {name: value[index] for name, value in self._tensors().items()}
+        if self.labels is not None:
+            parts["labels"] = self.labels[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        return replace(self, **parts)
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """(rest, part): a random part of `fraction` of the data, at least one datum unless fraction is 0.
+
+        Raises:
+            OptionError: fraction is not in [0, 1).
+        """
+        if not 0 <= fraction < 1:
+            raise OptionError(f"fraction={fraction}: it must be at least 0 and below 1")
+        count = round(fraction * len(self))
+        count = min(max(count, 1), len(self) - 1) if fraction else 0
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.subset(order[count:].sort().values), self.subset(order[:count].sort().values)
+
+    def frozen(self, seed: int) -> Dataset:
+        """The same data with a dynamic binarization drawn once and for all, for evaluation."""
+        if not self._to_draw:
+            return self
+        generator = torch.Generator(self.x.device).manual_seed(seed)
+        return replace(self, x=torch.bernoulli(self.x, generator=generator), drawn=True)
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same data on another device."""
+        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(N,): the number of the last observed step of each sequence. Raises `DataError` for tables and images."""
+        if self.schema.kind not in RAGGED:
+            raise DataError(f"data of kind {self.schema.kind} have no lengths: only sequences and text do")
+        steps = torch.arange(1, self.x.shape[1] + 1, device=self.x.device)
+        if self.mask is None:
+            return steps[-1].expand(len(self))
+        return (steps * self.mask.unsqueeze(-1).flatten(2).any(-1)).amax(1)
+
+    def log_det(self) -> Tensor:
+        """What turns log p(x) into the log-density of the data as given, (N,) float64, nats."""
+        return self.schema.log_det(self.x.shape if self.mask is None else self.mask).to(self.x.device)
+
+    @property
+    def _to_draw(self) -> bool:
+        return self.schema.binarize == "dynamic" and not self.drawn
+
+    def _tensors(self) -> dict[str, Tensor]:
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: value for name, value in parts.items() if isinstance(value, Tensor)}
+
+    def _trim(self, batch: Batch) -> Batch:
+        # what is known of z may have a step for each step of x, so then nothing is cut
+        whole = batch.mask is None or batch.z is not None or batch.context is not None
+        if whole or self.schema.kind not in RAGGED or not len(self):
+            return batch
+        longest = max(int(self.lengths.max()), 1)
+        return batch._replace(x=batch.x[:, :longest], mask=_unless_all(batch.observed[:, :longest]))
+
+
+def _unless_all(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None or bool(mask.all()) else mask
+
+
+def load(
+    source,
+    *,
+    schema: Schema | None = None,
+    key: str | None = None,
+    columns: Sequence[str] | str | None = None,
+    kind: str = "auto",
+    values: str = "auto",
+    scale: str = "none",
+    binarize: str = "none",
+    weight=None,
+    labels=None,
+    seed: int = 0,
+    min_count: int = 1,
+    max_vocabulary: int | None = None,
+) -> Dataset:
+    """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
+
+    Args:
+        source, key, columns, kind: see `read`.
+        schema: of a run; the options that make a schema are then not looked at.
+        values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
+        weight: (N,) numbers of 0 or more, or the name of a table's column.
+        labels: (N,), or the name of a table's column; for a file without columns, a file with one number for each
+            datum.
+
+    Raises:
+        DataError: what `read` and `Schema.encode` refuse, and weights or labels that do not fit the data.
+        OptionError: an option that makes no sense.
+    """
+    weight, labels, columns = _beside(source, weight, labels, columns)
+    raw = read(source, key=key, columns=columns, kind=schema.kind if schema is not None and kind == "auto" else kind)
+    if schema is None:
+        options = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+        schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
+    data = schema.encode(raw)
+    if weight is not None:
+        data = replace(data, weight=torch.from_numpy(_checked_weight(weight, raw)))
+    return data if labels is None else replace(data, labels=_checked_length(labels, raw, "labels"))
+
+
+def _beside(source, weight, labels, columns):
+    """Weights, labels and columns, where the names of columns and files have been replaced by what they hold."""
+    named = [part for part in (weight, labels) if isinstance(part, str)]
+    if not named:
+        return weight, labels, columns
+    table = open_table(source)
+    if table is None:
+        if isinstance(weight, str):
+            raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
+        return weight, _read_labels(labels), columns
+    weight = np.asarray(table.select([weight]).raw().values)[:, 0] if isinstance(weight, str) else weight
+    labels = table.labels(labels) if isinstance(labels, str) else labels
+    if columns is None:
+        columns = table.without(named).names
+    return weight, labels, split(columns)
+
+
+def _read_labels(path: str) -> np.ndarray:
+    raw = read(path)
+    values = np.asarray(raw.values)
+    if path_of(path) is None or raw.kind != "table" or values.shape[1] != 1:
+        raise DataError(f"{path} is no file of labels: it must hold one number for each datum")
+    return values[:, 0]
+
+
+def _checked_weight(weight, raw: Raw) -> np.ndarray:
+    weight = _checked_length(weight, raw, "weights").astype(np.float64)
+    bad = ~np.isfinite(weight) | (weight < 0)
+    if bad.any():
+        i = int(bad.argmax())
+        raise raw.error(f"the weight is {weight[i]:g}: a weight is a number of 0 or more", (i,))
+    return weight
+
+
+def _checked_length(values, raw: Raw, what: str) -> np.ndarray:
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if array.shape != (len(raw),):
+        raise DataError(
+            f"{what} of shape {array.shape} for the {len(raw)} data of {raw.source}: give one for each datum"
+        )
+    return array
+
+
+def as_dataset(data) -> Dataset:
+    """A `Dataset` as it is, a `Batch` as a data set of its own, anything else by `load`."""
+    if isinstance(data, Dataset):
+        return data
+    return _from_batch(data) if isinstance(data, Batch) else load(data)
+
+
+def _from_batch(batch: Batch) -> Dataset:
+    """A batch says nothing of its kind: x of (B, H, W) or more counts as images, the rest as a table.
+
+    So nothing is ever cut off, and x stays as it is.
+    """
+    batch = Batch.of(**batch._asdict())
+    shape: tuple[int, ...] = tuple(batch.x.shape[1:]) or (1,)
+    kind = "image" if len(shape) > 1 else "table"
+    if not batch.x.is_floating_point():
+        schema = Schema(
+            kind, "levels", shape, levels=1 + int(batch.x.max()) if batch.x.numel() else 1, source="the batch"
+        )
+    elif bool(((batch.x == 0) | (batch.x == 1)).all()):
+        schema = Schema(kind, "binary", shape, levels=2, source="the batch")
+    else:
+        count = 1 if kind == "image" else math.prod(shape)
+        schema = Schema(kind, "real", shape, shift=(0.0,) * count, scale=(1.0,) * count, source="the batch")
+    rows = torch.arange(1, batch.size + 1, device=batch.x.device)
+    return Dataset(batch.x, batch.mask, schema, batch.weight, None, rows, batch.context, batch.z)

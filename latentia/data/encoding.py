@@ -1,0 +1,163 @@
+"""From the units of the data to those of the model, and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latentia.data.raw import NOUNS, Raw, first
+from latentia.errors import DataError
+
+if TYPE_CHECKING:
+    from latentia.data.schema import Schema
+
+RAGGED = ("sequence", "text")
+
+
+def encode(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None]:
+    """x as models see it, (N, *event) or padded (N, T, *event), and its mask, None where all is observed.
+
+    Raises:
+        DataError: `raw` is not of the kind, columns, shape or range that the schema describes.
+    """
+    raw = conform(schema, raw)
+    check_range(schema, raw)
+    values, mask = _pad(schema, raw) if raw.kind in RAGGED else (np.asarray(raw.values), _observed(raw.values))
+    if mask is not None:
+        values = np.where(mask, values, 0)
+    x = _transform(schema, values)
+    if schema.binarize == "fixed":
+        assert raw.rows is not None  # every Raw has them
+        x = draw(x, raw.rows, schema.seed)
+    return (x, None) if mask is None or mask.all() else (np.where(mask, x, x.dtype.type(0)), mask)
+
+
+def conform(schema: Schema, raw: Raw) -> Raw:
+    """`raw` with its columns in the schema's order. Raises `DataError` where its kind or shape is another."""
+    if raw.kind != schema.kind:
+        raise DataError(f"the run was fitted on {NOUNS[schema.kind]}, {raw.source} holds {NOUNS[raw.kind]}")
+    if raw.kind == "table":
+        return _conform_columns(schema, raw)
+    if raw.kind == "image":
+        _same(schema, np.shape(raw.values)[1:], raw)
+    elif schema.values != "symbols":
+        _same(schema, np.shape(raw.values[0])[1:] or (1,), raw)
+    elif np.ndim(raw.values[0]) != 1 and raw.kind == "sequence":
+        raise raw.error("sequences of vectors where the run was fitted on sequences of symbols")
+    return raw
+
+
+def _same(schema: Schema, shape: tuple[int, ...], raw: Raw) -> None:
+    if shape != schema.event_shape:
+        what = "images" if schema.kind == "image" else "steps"
+        raise DataError(f"the run was fitted on {what} of shape {schema.event_shape}, {raw.source} has {shape}")
+
+
+def _conform_columns(schema: Schema, raw: Raw) -> Raw:
+    values = np.asarray(raw.values)
+    fitted, found = schema.event_shape[0], values.shape[1]
+    if schema.names and raw.names and set(raw.names) == set(schema.names):
+        order = [raw.names.index(name) for name in schema.names]
+        return replace(raw, values=values[:, order], names=schema.names)
+    if fitted != found or (schema.names and raw.names):
+        raise DataError(
+            f"the run was fitted on {_columns(fitted, schema.names)}, {raw.source} has {_columns(found, raw.names)}: "
+            "choose the columns of the run"
+        )
+    return raw
+
+
+def _columns(count: int, names: tuple[str, ...]) -> str:
+    return f"{count} column{'s' if count != 1 else ''}" + (f" ({', '.join(names)})" if names else "")
+
+
+def check_range(schema: Schema, raw: Raw) -> None:
+    """Raise `DataError` at the first value that is none of the schema's levels, symbols or probabilities."""
+    if schema.values == "real" or raw.kind == "text":
+        return
+    assert schema.levels is not None  # the schema has checked it
+    top = schema.levels - 1
+    # between two levels, whoever binarizes means a probability
+    probability = schema.binarize != "none" and top == 1
+
+    def outside(values: np.ndarray) -> np.ndarray:
+        bad = (values < 0) | (values > top)
+        return bad if probability or values.dtype.kind != "f" else bad | (values % 1 > 0)
+
+    index = first(raw.values, outside)
+    if index is not None:
+        value = np.asarray(raw.values[index[0]])[index[1:]]
+        allowed = "probabilities from 0 to 1" if probability else f"whole numbers from 0 to {top}"
+        raise raw.error(f"{value:g} is outside the schema, whose {schema.values} values are {allowed}", index)
+
+
+def _observed(values: np.ndarray | list) -> np.ndarray | None:
+    values = np.asarray(values)
+    return ~np.isnan(values) if values.dtype.kind == "f" else None
+
+
+def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences side by side, (N, T, *event), zeros behind their ends, and which values are observed."""
+    steps = [_step(schema, value) for value in _indices(schema, raw)]
+    longest = max(map(len, steps), default=1)
+    values = np.zeros((len(steps), longest, *schema.event_shape), dtype=steps[0].dtype if steps else np.float64)
+    mask = np.zeros(values.shape, dtype=bool)
+    for i, step in enumerate(steps):
+        values[i, : len(step)] = step
+        mask[i, : len(step)] = ~np.isnan(step)
+    return values, mask
+
+
+def _indices(schema: Schema, raw: Raw) -> list[np.ndarray]:
+    if raw.kind != "text":
+        return list(raw.values)
+    index = {word: i for i, word in enumerate(schema.vocabulary)}
+    return [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in raw.values]
+
+
+def _step(schema: Schema, value: np.ndarray) -> np.ndarray:
+    return value if value.ndim == 1 + len(schema.event_shape) else value[:, None]
+
+
+def _transform(schema: Schema, values: np.ndarray) -> np.ndarray:
+    if schema.values in ("levels", "symbols"):
+        return values.astype(np.int64)
+    if schema.values == "binary":
+        assert schema.levels is not None  # the schema has checked it
+        return values.astype(np.float32) / np.float32(schema.levels - 1)
+    # images are many and their levels few: single precision holds them
+    dtype = np.float32 if schema.kind == "image" else np.float64
+    return (values.astype(dtype) - np.array(schema.shift, dtype)) / np.array(schema.scale, dtype)
+
+
+def draw(probability: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    """One draw of 0 and 1 for each value. A row's draw depends on its own number alone, not on the rows beside it."""
+    uniform = (np.random.default_rng([seed, int(row)]).random(probability.shape[1:]) for row in rows)
+    return np.stack([u < p for u, p in zip(uniform, probability, strict=True)]).astype(np.float32)
+
+
+def decode(schema: Schema, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | list:
+    """x in the units of the data; NaN where it is not observed. Sequences are cut to their last observed step."""
+    values = x if schema.values != "real" else x.astype(np.float64) * np.array(schema.scale) + np.array(schema.shift)
+    if schema.kind not in RAGGED:
+        return _with_missing(values, mask)
+    ends = np.full(len(x), x.shape[1]) if mask is None else lengths(mask)
+    masks = [None] * len(x) if mask is None else [part[:end] for part, end in zip(mask, ends, strict=True)]
+    parts = [_with_missing(value[:end], part) for value, end, part in zip(values, ends, masks, strict=True)]
+    return [_words(schema, part) for part in parts] if schema.vocabulary else parts
+
+
+def _with_missing(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    return values if mask is None or mask.all() else np.where(mask, values, np.nan)
+
+
+def _words(schema: Schema, indices: np.ndarray) -> list[str]:
+    return [schema.vocabulary[0 if np.isnan(i) else int(i)] for i in indices]
+
+
+def lengths(mask: np.ndarray) -> np.ndarray:
+    """(N,): the number of the last step of which anything is observed, for a mask (N, T, *event)."""
+    seen = mask.reshape(*mask.shape[:2], -1).any(-1)
+    return np.where(seen, np.arange(1, mask.shape[1] + 1), 0).max(1, initial=0)

@@ -1,0 +1,212 @@
+"""`read`: whatever the user has, as a `Raw`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from latentia.data import arrays, images, sequences, tables
+from latentia.data.builtin import BUILTIN
+from latentia.data.raw import KINDS, NOUNS, Raw, first
+from latentia.errors import DataError, OptionError
+
+TABLES = {".csv": tables.read_csv, ".tsv": tables.read_csv, ".parquet": tables.read_parquet}
+ARRAYS = {".npy": arrays.read_npy, ".npz": arrays.read_npz, ".mat": arrays.read_mat}
+LINES = {".txt": sequences.read_text, ".jsonl": sequences.read_jsonl}
+CHANNELS = (1, 2, 3, 4)
+
+
+def read(source, *, key: str | None = None, columns: Sequence[str] | str | None = None, kind: str = "auto") -> Raw:
+    """Read data and refuse what cannot be used.
+
+    Args:
+        source: the name of built-in data, a path, an array, a tensor, a pandas table, a list of ragged sequences,
+            or a `Raw`, which is returned as it is.
+        key: which array of a .npz or .mat file.
+        columns: which columns of a table, names or one string with commas.
+        kind: "table", "sequence", "text" or "image"; "auto" decides by the file, the shape and the dtype.
+
+    Raises:
+        DataError: names the file, the row or line and the column, and says what to do.
+        OptionError: no such kind.
+    """
+    if kind not in ("auto", *KINDS):
+        raise OptionError(f"kind={kind!r}: choose auto, {', '.join(KINDS)}")
+    if isinstance(source, Raw):
+        return source
+    table = open_table(source)
+    if table is not None:
+        raw = (table if columns is None else table.select(split(columns))).raw()
+    elif columns is not None:
+        raise DataError(
+            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet and pandas"
+        )
+    else:
+        raw = _read(source, key)
+    return finite(as_kind(raw, kind))
+
+
+def split(columns: Sequence[str] | str) -> list[str]:
+    """Column names, from a list of them or a string with commas."""
+    return [name.strip() for name in columns.split(",")] if isinstance(columns, str) else list(columns)
+
+
+def open_table(source) -> tables.Table | None:
+    """The source's cells where it is a table with columns: pandas, or a .csv, .tsv or .parquet file. Else None."""
+    if isinstance(source, pd.DataFrame):
+        return tables.from_frame(source, "the pandas table")
+    path = path_of(source)
+    reader = None if path is None else TABLES.get(path.suffix.lower())
+    return None if path is None or reader is None else reader(_existing(path))
+
+
+def path_of(source) -> Path | None:
+    """The source as a path, None where it is no path or names built-in data."""
+    named = isinstance(source, (str, os.PathLike)) and source not in BUILTIN
+    return Path(source) if named else None
+
+
+def name_of(source) -> str:
+    """The source in a message: its file name or its type."""
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else f"the {type(source).__name__}"
+
+
+def _read(source, key: str | None) -> Raw:
+    """A source that is no table with columns."""
+    if isinstance(source, str) and source in BUILTIN:
+        return BUILTIN[source]()
+    path = path_of(source)
+    if path is not None:
+        return _read_path(_existing(path), key)
+    if isinstance(source, torch.Tensor):
+        return from_array(_from_torch(source), "the tensor")
+    if isinstance(source, np.ma.MaskedArray):
+        return from_array(np.ma.filled(source.astype(np.float64), np.nan), "the array")
+    if isinstance(source, np.ndarray) and source.dtype != object:
+        return from_array(source, "the array")
+    if isinstance(source, (list, tuple, np.ndarray)):
+        return _from_list(list(source))
+    raise DataError(
+        f"data of type {type(source).__name__} are not read: give a path, an array, a tensor or a pandas table"
+    )
+
+
+def _from_torch(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _from_list(items: list) -> Raw:
+    if items and all(item is None or (np.isscalar(item) and not isinstance(item, str)) for item in items):
+        items = [float("nan") if item is None else item for item in items]
+        return from_array(np.asarray(items), "the list")
+    return sequences.from_items(items, "the list")
+
+
+def _existing(path: Path) -> Path:
+    if not os.path.exists(path):  # unlike path.exists(), no error for a name that is too long
+        raise DataError(f"{path} does not exist: give a file, a folder of images, or one of {', '.join(BUILTIN)}")
+    if path.is_file() and not path.stat().st_size:
+        raise DataError(f"{path.name} is empty (0 bytes): write or fetch it again")
+    return path
+
+
+def _read_path(path: Path, key: str | None) -> Raw:
+    if path.is_dir():
+        return images.read_folder(path)
+    suffix = path.suffix.lower()
+    if suffix in LINES:
+        return LINES[suffix](path)
+    if suffix in ARRAYS:
+        return from_array(ARRAYS[suffix](path, key), path.name)
+    if suffix == ".idx" or path.name.lower().endswith((".idx.gz", "-ubyte", "-ubyte.gz")) or arrays.is_idx(path):
+        array = arrays.read_idx(path)
+        return from_array(array, path.name, auto="image" if array.ndim == 3 else "auto")
+    known = ", ".join([*TABLES, *ARRAYS, *LINES, ".idx", ".idx.gz", "-ubyte", "-ubyte.gz"])
+    raise DataError(
+        f"{path.name}: files of this kind are not read; known are {known}, and folders of {', '.join(images.SUFFIXES)}"
+    )
+
+
+def from_array(array: np.ndarray, source: str, auto: str = "auto") -> Raw:
+    """An array of numbers: 2-D is a table, 3-D of whole numbers and 4-D images, 3-D of floats sequences (N, T, D).
+
+    Raises:
+        DataError: an array that is empty, complex, of objects or text, or of no such shape.
+    """
+    if array.dtype.kind == "c":
+        raise DataError(f"{source} holds complex numbers: give real and imaginary parts as columns of their own")
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{source} holds values of type {array.dtype}, not numbers: convert them, for instance with astype(float)"
+        )
+    if array.ndim not in (1, 2, 3, 4):
+        raise DataError(f"{source} has shape {array.shape}: give (N,), (N, D), (N, T, D), (N, H, W) or (N, H, W, C)")
+    if not array.size:
+        raise DataError(f"{source} is empty: its shape is {array.shape}")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if array.ndim <= 2:
+        return Raw("table", array.reshape(len(array), -1), source=source)
+    if auto == "image" or array.ndim == 4 or array.dtype.kind != "f":
+        return _channels_last(Raw("image", array, source=source))
+    return Raw("sequence", array, source=source)
+
+
+def _channels_last(raw: Raw) -> Raw:
+    shape = np.shape(raw.values)
+    if len(shape) == 4 and shape[-1] not in CHANNELS:
+        raise raw.error(f"images of shape {shape} have {shape[-1]} channels: channels come last, (N, H, W, C)")
+    return raw
+
+
+def as_kind(raw: Raw, kind: str) -> Raw:
+    """The same values seen as another kind. Raises `DataError` where the shape does not allow it."""
+    if kind in ("auto", raw.kind):
+        return raw
+    if raw.kind == "text" or kind == "text":
+        raise raw.error(f"holds {NOUNS[raw.kind]}, which cannot be read as {NOUNS[kind]}")
+    values = _stacked(raw) if isinstance(raw.values, list) else np.asarray(raw.values)
+    if kind == "table":
+        return replace(raw, kind=kind, values=values.reshape(len(values), -1), names=())
+    if kind == "sequence":
+        if values.ndim == 4:
+            raise raw.error("images with channels cannot be read as sequences: give (N, T) or (N, T, D)")
+        return replace(raw, kind=kind, values=values, names=())
+    return _channels_last(replace(raw, kind=kind, values=_square(raw, values), names=()))
+
+
+def _stacked(raw: Raw) -> np.ndarray:
+    lengths = sorted({len(value) for value in raw.values})
+    if len(lengths) > 1:
+        raise raw.error(
+            f"sequences of {lengths[0]} to {lengths[-1]} steps are neither a table nor images: use kind='sequence'"
+        )
+    return np.stack(list(raw.values))
+
+
+def _square(raw: Raw, values: np.ndarray) -> np.ndarray:
+    if values.ndim > 2:
+        return values
+    side = math.isqrt(values.shape[1])
+    if side * side != values.shape[1]:
+        raise raw.error(f"rows of {values.shape[1]} values are no square images: reshape the array to (N, H, W)")
+    return values.reshape(-1, side, side)
+
+
+def finite(raw: Raw) -> Raw:
+    """`raw` itself. Raises `DataError` at the first infinite value."""
+    if raw.kind == "text":
+        return raw
+    index = first(raw.values, np.isinf)
+    if index is not None:
+        raise raw.error("an infinite value: correct it, or leave it empty (NaN), which means missing", index)
+    return raw

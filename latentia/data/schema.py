@@ -1,0 +1,414 @@
+"""`Schema`: what the data are, and the only place that knows how to turn them into x and back."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentia.data import encoding, writing
+from latentia.data.raw import KINDS, Raw, first
+from latentia.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from latentia.data.dataset import Dataset
+
+VALUES = ("real", "binary", "levels", "symbols")
+SCALES = ("auto", "standard", "none")
+BINARIZE = ("none", "fixed", "dynamic")
+UNKNOWN = "<unk>"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The kind of x, and the transform between the data as given and x as models see it.
+
+    Attributes:
+        kind: "table", "sequence", "text" or "image".
+        values: "real"; "binary", 0 and 1; "levels", whole numbers with a fixed x shape; "symbols", one a step.
+        event_shape: the shape of one x: (D,) for a table, (H, W) or (H, W, C) for images; for sequences and text the
+            shape of one step: () for symbols, (D,) for vectors.
+        names: the names of a table's columns, () where it has none.
+        vocabulary: the words of a text, the first one "<unk>".
+        levels: how many levels or symbols there are; for binary values, grey levels before binarizing (2 where the
+            data were 0 and 1); None for real values.
+        shift, scale: x = (value - shift) / scale; one a column, one in all for images, () for discrete values.
+        binarize: "none"; "fixed", drawn once when encoding; "dynamic", x is a probability and drawn at each batch.
+        seed: of the fixed draw.
+        source: where the data came from; two schemas that differ only in this are equal.
+
+    Raises:
+        DataError: parts that contradict each other.
+    """
+
+    kind: str
+    values: str
+    event_shape: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    levels: int | None = None
+    shift: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    binarize: str = "none"
+    seed: int = 0
+    source: str = field(default="data", compare=False)
+
+    def __post_init__(self) -> None:
+        real, symbolic = self.values == "real", self.values == "symbols"
+        count = 0 if not real else 1 if self.kind == "image" else math.prod(self.event_shape)
+        checks = {
+            "kind": self.kind in KINDS,
+            "values": self.values in VALUES,
+            "binarize": self.binarize in BINARIZE,
+            "event_shape": all(size > 0 for size in self.event_shape) and not (symbolic and self.event_shape),
+            "names": len(self.names) in (0, math.prod(self.event_shape)),
+            "levels": real if self.levels is None else self.levels > (self.values == "binary"),
+            "vocabulary": len(self.vocabulary) == (self.levels if self.kind == "text" else 0),
+            "shift": len(self.shift) == count and all(map(math.isfinite, self.shift)),
+            "scale": len(self.scale) == count and all(0 < scale < math.inf for scale in self.scale),
+        }
+        for name, good in checks.items():
+            if not good:
+                raise DataError(f"the schema of {self.source} is damaged: {name} is {getattr(self, name)!r}")
+
+    @classmethod
+    def of(
+        cls,
+        raw: Raw,
+        *,
+        values: str = "auto",
+        scale: str = "auto",
+        binarize: str = "none",
+        min_count: int = 2,
+        max_vocabulary: int | None = None,
+        seed: int = 0,
+    ) -> Schema:
+        """What the training data say.
+
+        Args:
+            raw: the training data.
+            values: one of `VALUES`; "auto": symbols for text and sequences of integers; binary where all is 0 or 1
+                or `binarize` asks for it; else real.
+            scale: of real values. "standard": mean 0 and variance 1 by the observed entries; "none"; "auto":
+                standard for tables and sequences, divided by the largest possible grey level for images.
+            binarize: "fixed" or "dynamic" takes level / largest level as the probability of a 1 (Salakhutdinov &
+                Murray 2008). Data that are 0 and 1 already are left alone.
+            min_count: rarer words are "<unk>".
+            max_vocabulary: at most so many words, with "<unk>", the commonest first.
+            seed: of the fixed draw, 0 or more.
+
+        Raises:
+            DataError: the values are not of the kind asked for, or a column has no observed value.
+            OptionError: an option that makes no sense.
+        """
+        _check_options(values, scale, binarize, seed)
+        if raw.kind == "text":
+            vocabulary = _vocabulary(raw, values, binarize, min_count, max_vocabulary)
+            return cls("text", "symbols", (), vocabulary=vocabulary, levels=len(vocabulary), source=raw.source)
+        already = _is_binary(raw)
+        values = _choose_values(raw, binarize, already) if values == "auto" else values
+        _check_values(raw, values, scale, binarize)
+        _check_observed(raw, values)
+        shift, factor = _scaling(raw, scale) if values == "real" else ((), ())
+        schema = cls(
+            kind=raw.kind,
+            values=values,
+            event_shape=_event_shape(raw, values),
+            names=raw.names,
+            levels=_levels(raw, values, binarize, already),
+            shift=shift,
+            scale=factor,
+            binarize="none" if already else binarize,
+            seed=seed,
+            source=raw.source,
+        )
+        encoding.check_range(schema, raw)
+        return schema
+
+    def encode(self, raw: Raw) -> Dataset:
+        """The data as models see them, after a check that they are such as the run was fitted on.
+
+        Raises:
+            DataError: another kind, other columns, another shape, or a value outside the range: names row and column.
+        """
+        from latentia.data.dataset import Dataset  # a data set carries its schema: the two need each other
+
+        x, mask = encoding.encode(self, raw)
+        return Dataset(
+            x=torch.from_numpy(x),
+            mask=None if mask is None else torch.from_numpy(mask),
+            schema=self,
+            labels=raw.labels,
+            rows=torch.as_tensor(raw.rows),
+        )
+
+    def decode(self, x: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> np.ndarray | list:
+        """x (N, *event) or (N, T, *event) in the units of the data as given.
+
+        Tables and images give an array, sequences a list of arrays cut to their last observed step, text a list of
+        token lists. What is not observed is NaN; binary values stay 0 and 1, probabilities stay probabilities.
+        """
+        return encoding.decode(self, _numpy(x), None if mask is None else _numpy(mask))
+
+    def log_det(self, mask: Tensor | Sequence[int]) -> Tensor:
+        """What turns the log-density of x into that of the data: log p(data) = log p(x) + log_det. (N,) float64, nats.
+
+        Args:
+            mask: (N, *event) or (N, T, *event), True = observed; or that shape, where all is observed.
+        """
+        if not isinstance(mask, Tensor):
+            mask = torch.ones(1, dtype=torch.bool).expand(tuple(mask))
+        if self.values != "real":
+            return torch.zeros(len(mask), dtype=torch.float64, device=mask.device)
+        log_scale = torch.tensor(self.scale, dtype=torch.float64, device=mask.device).log()
+        return -(mask * log_scale).unsqueeze(-1).flatten(1).sum(1)
+
+    def write(self, x: Tensor | np.ndarray, path: str | os.PathLike, mask: Tensor | np.ndarray | None = None) -> None:
+        """Write x in the units of the data, in the form that the suffix names; the file appears whole or not at all.
+
+        Tables: .csv, .npy. Sequences: .jsonl, .npy. Text: .txt, .jsonl. Images: .png (a grid), .npy.
+
+        Raises:
+            DataError: a suffix that does not fit the kind, or a file that cannot be written.
+        """
+        writing.write(self, self.decode(x, mask), path)
+
+    def sizes(self) -> dict[str, tuple[int, ...] | int | None]:
+        """The arguments of a model that come from the data: event_shape, features and symbols."""
+        return {
+            "event_shape": self.event_shape,
+            "features": None if self.values == "symbols" else math.prod(self.event_shape),
+            "symbols": self.levels if self.values in ("levels", "symbols") else None,
+        }
+
+    def describe(self) -> str:
+        """The data in one line, for reports."""
+        shape = " x ".join(map(str, self.event_shape))
+        if self.kind == "text":
+            return f"sentences over {self.levels:,} words (rarer and new ones count as {UNKNOWN})"
+        if self.values == "symbols":
+            return f"sequences of {self.levels:,} symbols"
+        names = f" ({', '.join(self.names)})" if 0 < len(self.names) <= 8 else ""
+        noun = {
+            "table": f"a table of {shape} column{'s' if shape != '1' else ''}{names}",
+            "image": f"images of {shape}",
+            "sequence": f"sequences of vectors of {shape}",
+        }[self.kind]
+        return f"{noun}, {self._describe_values()}"
+
+    def _describe_values(self) -> str:
+        if self.binarize == "dynamic":
+            return "binarized dynamically (each grey level is a probability, drawn anew for each batch)"
+        if self.binarize == "fixed":
+            return f"binarized once with seed {self.seed} (each grey level is a probability)"
+        if self.values == "binary":
+            return "of 0 and 1"
+        if self.values == "levels":
+            return f"of {self.levels} levels"
+        if self.kind == "image" and not any(self.shift) and self.scale != (1.0,):
+            return f"real values divided by {self.scale[0]:g}"
+        return "real values" if self._as_given else "real values, standardized"
+
+    @property
+    def _as_given(self) -> bool:
+        return not any(self.shift) and all(scale == 1 for scale in self.scale)
+
+    @property
+    def unit(self) -> str:
+        """The unit of log p(x), in words."""
+        datum = {"table": "row", "image": "image", "sequence": "sequence", "text": "sentence"}[self.kind]
+        if self.values == "real":
+            return f"nats per {datum}, in the units of the data as given"
+        if self.binarize != "none":
+            return f"nats per {datum}, of the binarized values"
+        if self.kind in encoding.RAGGED:
+            return f"nats per {datum}, end of {datum} not counted"
+        return f"nats per {datum}"
+
+    def to_json(self) -> dict:
+        """The schema as plain values that JSON can hold."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: dict) -> Schema:
+        """The inverse of `to_json`. Raises `DataError` for anything that `to_json` would not have written."""
+        if not isinstance(content, dict) or set(content) != {part.name for part in fields(cls)}:
+            raise DataError(
+                "the schema is damaged: it must be an object with " + ", ".join(p.name for p in fields(cls))
+            )
+        for name, value in content.items():
+            if not _FORMS[name](value):
+                raise DataError(f"the schema is damaged: {name} is {value!r}")
+        parts: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in content.items()}
+        return cls(**parts)
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, float) or _is_int(value)
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(test):
+    return lambda value: isinstance(value, list) and all(map(test, value))
+
+
+_FORMS = {
+    "kind": _is_text,
+    "values": _is_text,
+    "event_shape": _list_of(_is_int),
+    "names": _list_of(_is_text),
+    "vocabulary": _list_of(_is_text),
+    "levels": lambda value: value is None or _is_int(value),
+    "shift": _list_of(_is_number),
+    "scale": _list_of(_is_number),
+    "binarize": _is_text,
+    "seed": _is_int,
+    "source": _is_text,
+}
+
+
+def _numpy(x: Tensor | np.ndarray) -> np.ndarray:
+    if not isinstance(x, Tensor):
+        return np.asarray(x)
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # numpy has no bfloat16
+
+
+def _check_options(values: str, scale: str, binarize: str, seed: int) -> None:
+    given = {"values": (values, ("auto", *VALUES)), "scale": (scale, SCALES), "binarize": (binarize, BINARIZE)}
+    for name, (value, allowed) in given.items():
+        if value not in allowed:
+            raise OptionError(f"{name}={value!r}: choose one of {', '.join(allowed)}")
+    if seed < 0:
+        raise OptionError(f"seed={seed}: a seed is 0 or more")
+
+
+def _vocabulary(raw: Raw, values: str, binarize: str, min_count: int, most: int | None) -> tuple[str, ...]:
+    if values not in ("auto", "symbols") or binarize != "none":
+        raise OptionError(f"{raw.source} holds text: its values are symbols, which are not binarized")
+    if most is not None and most < 2:
+        raise OptionError(f"max_vocabulary={most}: it must be 2 or more, one of them for {UNKNOWN}")
+    counts = Counter(word for words in raw.values for word in words)
+    counts.pop(UNKNOWN, None)
+    common = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
+    if not common:
+        raise raw.error(f"no word occurs {min_count} times: lower min_count")
+    return (UNKNOWN, *(common if most is None else common[: most - 1]))
+
+
+def _parts(raw: Raw) -> list[np.ndarray]:
+    return raw.values if isinstance(raw.values, list) else [np.asarray(raw.values)]
+
+
+def _is_symbolic(raw: Raw) -> bool:
+    """Whether there is one value a step."""
+    return raw.kind == "sequence" and np.ndim(raw.values[0]) == 1
+
+
+def _is_binary(raw: Raw) -> bool:
+    """Whether every observed value is 0 or 1, and there is one."""
+    if first(raw.values, lambda values: (values != 0) & (values != 1) & ~np.isnan(values)) is not None:
+        return False
+    return first(raw.values, lambda values: ~np.isnan(values)) is not None
+
+
+def _choose_values(raw: Raw, binarize: str, already: bool) -> str:
+    if _is_symbolic(raw):
+        return "symbols" if _parts(raw)[0].dtype.kind in "iu" else "real"
+    return "binary" if already or binarize != "none" else "real"
+
+
+def _check_values(raw: Raw, values: str, scale: str, binarize: str) -> None:
+    if values == "symbols" and not _is_symbolic(raw):
+        raise OptionError(
+            f"values='symbols' is for text and sequences of one symbol a step; for {raw.source} say 'levels'"
+        )
+    if values == "levels" and _is_symbolic(raw):
+        raise OptionError(
+            f"values='levels' is for tables, images and vectors; for the sequences of {raw.source} say 'symbols'"
+        )
+    if values != "real" and scale == "standard":
+        raise OptionError(f"scale='standard' is for real values, those of {raw.source} are {values}: say values='real'")
+    if values != "binary" and binarize != "none":
+        raise OptionError(f"binarize={binarize!r} makes values binary, those of {raw.source} are {values}")
+
+
+def _check_observed(raw: Raw, values: str) -> None:
+    """Raise `DataError` for a column without a single observed value: nothing can be learned about it."""
+    if raw.kind == "image":
+        return
+    seen = (~np.isnan(_rows(raw))).any(0)
+    if not seen.all():
+        raise raw.error(f"{raw.column(int(seen.argmin()))} has no observed value at all: leave it out")
+
+
+def _rows(raw: Raw) -> np.ndarray:
+    """All values, a row for each datum or step and a column for each column; one column for images."""
+    values = np.concatenate(_parts(raw))
+    if raw.kind == "sequence" and not isinstance(raw.values, list):
+        values = values.reshape(-1, *values.shape[2:])
+    return values.reshape(-1, 1) if raw.kind == "image" or values.ndim == 1 else values
+
+
+def _event_shape(raw: Raw, values: str) -> tuple[int, ...]:
+    if raw.kind == "sequence":
+        return () if values == "symbols" else np.shape(raw.values[0])[1:] or (1,)
+    return np.shape(raw.values)[1:]
+
+
+def _levels(raw: Raw, values: str, binarize: str, already: bool) -> int | None:
+    if values == "real":
+        return None
+    if values == "binary":
+        return 2 if already or binarize == "none" else _grey_levels(raw)
+    if raw.kind == "image":
+        return _grey_levels(raw)
+    return 1 + int(max(np.nanmax(part, initial=0) for part in _parts(raw)))
+
+
+def _grey_levels(raw: Raw) -> int:
+    """How many levels the source can hold: 2 stands for probabilities."""
+    if raw.levels is not None:
+        return raw.levels
+    largest = max(float(np.nanmax(part)) for part in _parts(raw))
+    dtype = _parts(raw)[0].dtype
+    if dtype in (np.uint8, np.uint16):
+        return np.iinfo(dtype).max + 1
+    return 1 + max(math.floor(largest), 1) if dtype.kind in "iu" else 2
+
+
+def _scaling(raw: Raw, scale: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(shift, scale) by the observed entries of the training data."""
+    rows = _rows(raw)
+    if scale == "none":
+        return (0.0,) * rows.shape[1], (1.0,) * rows.shape[1]
+    if scale == "auto" and raw.kind == "image":
+        return (0.0,), (_white(raw),)
+    rows = rows.astype(np.float64)
+    constant = np.nanmin(rows, 0) == np.nanmax(rows, 0)
+    size = np.nanmax(np.abs(rows), 0)
+    size[size == 0] = 1.0
+    rows /= size  # so that no square underflows or overflows
+    deviation = np.where(constant, 1.0, size * np.nanstd(rows, 0))
+    return tuple((size * np.nanmean(rows, 0)).tolist()), tuple(deviation.tolist())
+
+
+def _white(raw: Raw) -> float:
+    """The largest value that the source can hold."""
+    if _parts(raw)[0].dtype.kind in "iu":
+        return float(max(_grey_levels(raw) - 1, 1))
+    return max(1.0, float(np.nanmax(np.abs(_rows(raw)))))

@@ -1,0 +1,59 @@
+"""A chain of discrete variables: the prior and the posterior of a hidden Markov model, a linear-chain CRF."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from latentia.distributions.semiring import Semiring, log_sum
+from latentia.distributions.structured import Potentials, Structured
+from latentia.kernels import chain as kernel
+
+
+class Chain(Structured):
+    """score(z) = initial[z_1] + sum_{t>1} transition_t[z_{t-1}, z_t] + sum_t node_t[z_t].
+
+    z is one-hot, (B, T, K), and zero from `lengths` on. A chain of length 0 is the empty chain, of score 0.
+
+    Args:
+        log_potentials: `initial` (K,) or (B, K); `transition` (T-1, K, K), (B, T-1, K, K), or with 1 in the
+            place of T-1 when all steps share it; `node` (B, T, K).
+        lengths: (B,), T where it is left out.
+
+    Reference: Rabiner (1989), "A tutorial on hidden Markov models", section III.
+    """
+
+    dimensions: ClassVar = {"initial": 1, "transition": 3, "node": 2}
+
+    def __init__(self, log_potentials: Potentials, lengths: Tensor | None = None, sum: Semiring = log_sum):
+        super().__init__(log_potentials, sum)
+        node = self.log_potentials["node"]
+        self.lengths = torch.full((1,), node.shape[-2], device=node.device) if lengths is None else lengths
+
+    def _with(self, log_potentials: Potentials, sum: Semiring = log_sum) -> Self:
+        return type(self)(log_potentials, self.lengths, sum)
+
+    def recursion(self, log_potentials: Potentials, sum: Semiring) -> Tensor:
+        nodes = log_potentials["node"].unbind(-2)
+        transition = log_potentials["transition"]
+        # unbind, not [:, t]: indexing would make the backward pass quadratic in T
+        steps = transition.unbind(-3) if transition.shape[-3] > 1 else transition.unbind(-3) * (len(nodes) - 1)
+        forward = sum.start(log_potentials["initial"] + nodes[0])
+        for t, (step, node) in enumerate(zip(steps, nodes[1:], strict=True), start=1):
+            moved = sum(forward.unsqueeze(-1) + step, -2) + node
+            forward = torch.where((t < self.lengths).unsqueeze(-1), moved, forward)
+        total = sum(forward, -1)
+        return torch.where(self.lengths > 0, total, sum.start(torch.zeros_like(nodes[0][..., 0])))
+
+    def fused(self, log_potentials: Potentials) -> Tensor:
+        if kernel.applies(log_potentials):
+            value, safe = kernel.log_partition(log_potentials, self.lengths)
+            if safe:
+                return value
+        return self.recursion(log_potentials, log_sum)
+
+    def score(self, z: Tensor) -> Tensor:
+        outside = torch.arange(z.shape[-2], device=z.device) >= self.lengths.unsqueeze(-1)
+        return torch.where((outside & (z > 0).any(-1)).any(-1), -torch.inf, super().score(z))

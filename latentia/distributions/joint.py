@@ -1,0 +1,77 @@
+"""Several latents at once, in ancestral order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence, register_kl
+
+Latents = dict[str, Tensor]
+Conditional = Distribution | Callable[[Latents], Distribution]
+
+
+class Joint(Distribution):
+    """p(z_1, ..., z_L) = prod_l p(z_l | z_1, ..., z_{l-1}), over a dict of tensors.
+
+    Args:
+        parts: name to a distribution, or to a function from the latents drawn so far to one, in
+            ancestral order. All share the batch shape (B,); a function's result has (S, B) after samples (S,).
+    """
+
+    arg_constraints: ClassVar = {}
+
+    def __init__(self, parts: dict[str, Conditional]):
+        if not parts:
+            raise ValueError("a Joint needs at least one latent")
+        self.parts = parts
+        first = next(iter(parts.values()))
+        if not isinstance(first, Distribution):
+            raise ValueError("the first latent of a Joint has no parents: give it a distribution, not a function")
+        self.has_rsample = all(not isinstance(part, Distribution) or part.has_rsample for part in parts.values())
+        super().__init__(first.batch_shape, validate_args=False)
+
+    def _draw(self, sample_shape: torch.Size | tuple[int, ...], method: str) -> Latents:
+        drawn: Latents = {}
+        for name, part in self.parts.items():
+            if isinstance(part, Distribution):
+                drawn[name] = getattr(part, method)(sample_shape)
+            else:
+                drawn[name] = getattr(part(drawn), method)()
+        return drawn
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Latents:  # type: ignore[override]
+        with torch.no_grad():
+            return self._draw(sample_shape, "sample")
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Latents:  # type: ignore[override]
+        return self._draw(sample_shape, "rsample")
+
+    def log_prob(self, value: Latents) -> Tensor:  # type: ignore[override]
+        """log p(z_1, ..., z_L) in nats, the sum over latents, (S, B)."""
+        terms = [self.conditional(name, value).log_prob(value[name]) for name in self.parts]
+        return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+
+    def conditional(self, name: str, value: Latents) -> Distribution:
+        """p(z_name | its ancestors in `value`)."""
+        part = self.parts[name]
+        return part if isinstance(part, Distribution) else part(value)
+
+    @property
+    def mean(self) -> Latents:  # type: ignore[override]
+        """The mean of each latent given its ancestors' means."""
+        means: Latents = {}
+        for name in self.parts:
+            means[name] = self.conditional(name, means).mean
+        return means
+
+
+@register_kl(Joint, Joint)
+def _kl_joint(q: Joint, p: Joint) -> Tensor:
+    """The sum of the latents' divergences, where none depends on another; otherwise there is no closed form."""
+    pairs = [(q.parts[name], p.parts.get(name)) for name in q.parts]
+    if q.parts.keys() != p.parts.keys() or not all(isinstance(part, Distribution) for pair in pairs for part in pair):
+        raise NotImplementedError("KL between joints whose latents depend on each other")
+    return torch.stack([kl_divergence(a, b) for a, b in pairs]).sum(0)  # type: ignore[arg-type]

@@ -1,0 +1,33 @@
+"""A finite z: one of K values."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from latentia.distributions.semiring import Semiring
+from latentia.distributions.structured import Potentials, Structured
+
+
+class OneHot(Structured):
+    """p(z = k) = exp(node_k) / sum_j exp(node_j); node is (B, K), z one-hot (B, K).
+
+    The smallest `Structured` there is: its recursion is a single sum. Unlike
+    `torch.distributions.OneHotCategorical` it keeps its potentials unnormalised, so that the posterior
+    of an exact model carries log p(x) as its log-partition.
+    """
+
+    dimensions: ClassVar = {"node": 1}
+    has_enumerate_support = True
+
+    def recursion(self, log_potentials: Potentials, sum: Semiring) -> Tensor:
+        return sum(sum.start(log_potentials["node"]), -1)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """All K values, (K, B, K)."""
+        node = self.log_potentials["node"]
+        every = torch.eye(node.shape[-1], dtype=node.dtype, device=node.device)
+        every = every.reshape(-1, *(1,) * len(self.batch_shape), node.shape[-1])
+        return every.expand(-1, *self.batch_shape, -1) if expand else every

@@ -1,0 +1,1 @@
+"""Fused recursions for the measured hot spots. The plain recursion in `distributions/` is the specification."""

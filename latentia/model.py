@@ -1,0 +1,173 @@
+"""The contracts. A latent-variable model is a joint log p(x, z) together with a way to guess z.
+
+Shapes and units, everywhere in the library:
+
+- x is (B, *event); z is (S, B, *latent), samples first;
+- log-probabilities are (S, B) or (B,), in nats per datum, larger is better;
+- discrete latents are one-hot, so that a sample, its relaxation and its marginals share one shape.
+
+Capabilities combine: a Gaussian mixture is both an `ExactModel` and a `DirectedModel`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentia.distributions.structured import Structured
+from latentia.errors import CapabilityError
+
+Statistics = dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """Data as every model sees them.
+
+    Attributes:
+        x: (B, *event), or (B, T, *event) for sequences. What lies under `mask == False` is never read.
+        mask: the shape of x, True = observed. Padding and missing values are one thing.
+        context: what p(x, z | context) conditions on, (B, ...).
+        z: latents that happen to be known, (B, *latent).
+        weight: (B,), 0 = absent, 2 = seen twice.
+    """
+
+    x: Tensor
+    mask: Tensor | None = None
+    context: Tensor | None = None
+    z: Tensor | None = None
+    weight: Tensor | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, mask: Tensor | None = None, **others: Tensor | None) -> Batch:
+        """A batch from raw values: NaN at the door becomes mask, and x is 0 wherever it is not observed."""
+        if x.is_floating_point() and x.isnan().any():
+            mask = ~x.isnan() if mask is None else mask & ~x.isnan()
+        return cls(x if mask is None else torch.where(mask, x, torch.zeros_like(x)), mask, **others)
+
+    @property
+    def size(self) -> int:
+        """B, the number of data."""
+        return self.x.shape[0]
+
+    @property
+    def observed(self) -> Tensor:
+        """The mask, (B, *event), all True where there is none."""
+        return torch.ones_like(self.x, dtype=torch.bool) if self.mask is None else self.mask
+
+    @property
+    def weights(self) -> Tensor:
+        """The weight of each datum, (B,), ones where none is given, in x's dtype or torch's default."""
+        dtype = self.x.dtype if self.x.is_floating_point() else torch.get_default_dtype()
+        return torch.ones(self.size, dtype=dtype, device=self.x.device) if self.weight is None else self.weight
+
+    def map(self, function) -> Batch:
+        """Apply `function` to every tensor that is there."""
+        return Batch(*(None if field is None else function(field) for field in tuple(self)))
+
+    def select(self, index: Tensor | slice) -> Batch:
+        """The data at `index`."""
+        return self.map(lambda field: field[index])
+
+    def to(self, like: Tensor) -> Batch:
+        """Move to the device of `like`, and floating-point parts to its dtype."""
+        return self.map(lambda field: field.to(like.device, like.dtype if field.is_floating_point() else field.dtype))
+
+
+class LatentVariableModel(nn.Module, ABC):
+    """log p(x, z), and a way to guess z: all that evaluation needs."""
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> Distribution:
+        """q(z | x), batch shape (B,): exact, amortised or iterative."""
+
+    @abstractmethod
+    def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
+        """log p(x, z) in nats, (S, B), for z of shape (S, B, *latent)."""
+
+    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n draws from p(x, z | context): x (n, *event) and z (n, *latent)."""
+        raise CapabilityError(
+            f"{type(self).__name__} cannot generate: write {type(self).__name__}.generate(n, context)"
+        )
+
+    def check(self, batch: Batch) -> None:
+        """Raise `DataError` when x lies outside what the model can generate. Called once, before work starts."""
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        """Set the parameters to a random starting point, in view of the data. Learners call it once a fresh start."""
+
+    @property
+    def anchor(self) -> Tensor:
+        """A parameter, to tell the model's dtype and device."""
+        return next(parameter for parameter in self.parameters() if parameter.is_floating_point())
+
+
+class DirectedModel(LatentVariableModel):
+    """p(x, z) = p(z) p(x | z): you write `prior` and `likelihood`; `log_joint` and `generate` follow."""
+
+    @abstractmethod
+    def prior(self, batch: Batch) -> Distribution:
+        """p(z | context), batch shape (B,). Reads of the batch only its size, its lengths and its context."""
+
+    @abstractmethod
+    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
+        """p(x | z), batch shape (S, B, *event): one independent factor a coordinate of x.
+
+        A model whose x is not independent given z (a full covariance) returns a distribution with an
+        event shape, and writes `log_likelihood` and `conditional` itself.
+        """
+
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        """log p(x | z) of what is observed, (S, B)."""
+        likelihood = self.likelihood(z, batch)
+        if likelihood.event_shape:
+            raise CapabilityError(
+                f"{type(self).__name__}.likelihood does not factorise: write log_likelihood(batch, z)"
+            )
+        log_prob = likelihood.log_prob(batch.x)
+        if batch.mask is not None:
+            log_prob = torch.where(batch.mask, log_prob, torch.zeros_like(log_prob))
+        return log_prob.flatten(2).sum(-1)
+
+    def conditional(self, z: Tensor, batch: Batch) -> Distribution:
+        """p(x | z, the observed part of x): the likelihood itself where coordinates are independent given z."""
+        return self.likelihood(z, batch)
+
+    def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
+        return self.prior(batch).log_prob(z) + self.log_likelihood(batch, z)
+
+    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch = Batch(self.anchor.new_empty(n, 0), context=context)
+        z = self.prior(batch).sample()
+        return self.likelihood(z.unsqueeze(0), batch).sample().squeeze(0), z
+
+
+class ExactModel(LatentVariableModel):
+    """The posterior carries the joint as unnormalised parts: its `log_partition` is log p(x).
+
+    `statistics` and `update` are a capability of their own: a model with a variational posterior
+    that has them too is learned by variational EM.
+    """
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> Structured:
+        """p(z | x) with potentials such that score(z) = log p(x, z), hence log_partition = log p(x)."""
+
+    def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
+        return self.posterior(batch).score(z)
+
+    @abstractmethod
+    def statistics(self, batch: Batch, posterior: Structured) -> Statistics:
+        """Expected sufficient statistics, weighted: sums that add across batches, streams and machines."""
+
+    @abstractmethod
+    def update(self, total: Statistics) -> None:
+        """The M-step: set the parameters to the maximiser of the expected log-joint given these sums."""
+
+    def log_prior(self) -> Tensor:
+        """Log-density of the parameters under their prior, up to a constant: what `update` adds to the data. A scalar."""
+        return self.anchor.new_zeros(())

@@ -1,0 +1,7 @@
+"""The models, one file each. `NAMES` lists them; importing one imports only its own file."""
+
+from latentia.models.gaussian_mixture import GaussianMixture
+from latentia.models.hmm import HMM
+from latentia.models.vae import VAE
+
+__all__ = ["HMM", "VAE", "GaussianMixture"]

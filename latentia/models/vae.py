@@ -1,0 +1,158 @@
+"""Variational autoencoder: the deep latent Gaussian model with an amortised Gaussian posterior.
+
+    z ~ Normal(0, I)
+    x | z ~ Bernoulli(decoder(z)),  Categorical(decoder(z)) a coordinate,  or  Normal(mean(z), diag(variance(z)))
+
+    log p(x) >= E_q(z|x) log p(x | z) - KL(q(z | x) || p(z)),   q(z | x) = Normal(mean(x), diag(variance(x)))
+
+The encoder is learned together with the decoder by the reparameterised gradient of the bound (Kingma and Welling
+2014, sections 2 and 3; Rezende, Mohamed and Wierstra 2014, sections 2 to 4). Missing coordinates are left out of
+the likelihood and enter the encoder as zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+
+from latentia.errors import DataError, OptionError
+from latentia.model import Batch, DirectedModel
+from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
+
+LEAST_SCALE = 1e-3
+
+
+class VAE(DirectedModel):
+    """p(x, z) = Normal(z; 0, I) p(x | decoder(z)).
+
+    Args:
+        event_shape: the shape of one x (comes from the data).
+        symbols: number of levels of a categorical likelihood (comes from the data).
+        latent: dimensions of z.
+        hidden: widths of the hidden layers, from x to z; the decoder has them in reverse.
+        activation: tanh, relu, gelu, silu, softplus or leaky_relu.
+        likelihood: bernoulli (x in {0, 1}), categorical (x in 0..symbols-1), or gaussian with learned mean
+            and diagonal variance.
+        encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations.
+        decoder: your own module, (..., latent) to (..., outputs): a coordinate's logit, `symbols` logits, or
+            means and then unconstrained scales.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        symbols: int | None = None,
+        latent: int = 20,
+        hidden: Sequence[int] = (200, 200),
+        activation: Literal["tanh", "relu", "gelu", "silu", "softplus", "leaky_relu"] = "tanh",
+        likelihood: Literal["bernoulli", "categorical", "gaussian"] = "bernoulli",
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise OptionError(f"activation={activation!r}: choose one of {', '.join(ACTIVATIONS)}")
+        if likelihood not in _LIKELIHOODS:
+            raise OptionError(f"likelihood={likelihood!r}: choose one of {', '.join(_LIKELIHOODS)}")
+        if likelihood == "categorical" and not symbols:
+            raise OptionError("likelihood='categorical' needs symbols=, the number of levels of each coordinate")
+        self.event_shape, self.latent, self.family = tuple(event_shape), latent, likelihood
+        self.symbols = symbols if likelihood == "categorical" else None
+        size = math.prod(self.event_shape)
+        inputs = size * (self.symbols or 1)
+        outputs = {"bernoulli": size, "categorical": inputs, "gaussian": 2 * size}[likelihood]
+        self.encoder = encoder or MLP([inputs, *hidden, 2 * latent], activation)
+        self.decoder = decoder or MLP([latent, *reversed(hidden), outputs], activation)
+
+    def prior(self, batch: Batch) -> Independent:
+        zeros = batch.x.new_zeros((batch.size, self.latent), dtype=self.anchor.dtype)
+        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
+
+    def posterior(self, batch: Batch) -> Independent:
+        mean, log_scale = self.encoder(self._inputs(batch)).chunk(2, -1)
+        return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
+
+    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
+        return _LIKELIHOODS[self.family](self.decoder(z), self.event_shape)
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        """Glorot weights, and an output bias at which the decoder begins with the data's own frequencies."""
+        for network in (self.encoder, self.decoder):
+            if isinstance(network, MLP):
+                glorot(network, generator)
+        if isinstance(self.decoder, MLP):
+            self.decoder.output_bias.data.copy_(self._average(batch))
+
+    def check(self, batch: Batch) -> None:
+        if tuple(batch.x.shape[1:]) != self.event_shape:
+            raise DataError(f"the model takes x of shape {self.event_shape}, the data have {tuple(batch.x.shape[1:])}")
+        x = batch.x[batch.observed]
+        if self.family == "bernoulli" and not bool(((x == 0) | (x == 1)).all()):
+            raise DataError(
+                "a Bernoulli likelihood needs values 0 or 1: binarize grey images (--binarize dynamic), "
+                "or choose likelihood gaussian or categorical"
+            )
+        if self.family == "categorical" and not bool(((x >= 0) & (x < (self.symbols or 0)) & (x == x.round())).all()):
+            raise DataError(f"a categorical likelihood needs whole numbers 0..{(self.symbols or 0) - 1}")
+
+    def _inputs(self, batch: Batch) -> Tensor:
+        x = batch.x
+        if self.symbols:
+            x = nn.functional.one_hot(x.long(), self.symbols)
+            if batch.mask is not None:
+                x = x * batch.mask.unsqueeze(-1)
+        elif batch.mask is not None:
+            x = torch.where(batch.mask, x, 0.0)
+        return x.flatten(1).to(self.anchor.dtype)
+
+    def _average(self, batch: Batch) -> Tensor:
+        """The decoder's output bias for a likelihood that is the data's own marginal, coordinate by coordinate."""
+        seen = batch.observed.flatten(1) * batch.weights.unsqueeze(-1)
+        count = seen.sum(0).clamp(min=1e-12)
+        if self.symbols:
+            frequency = (self._inputs(batch).unflatten(1, (-1, self.symbols)) * seen.unsqueeze(-1)).sum(0)
+            return (frequency / count.unsqueeze(-1)).clamp(min=1e-3).log().flatten()
+        x = batch.x.flatten(1)
+        mean = (x * seen).sum(0) / count
+        if self.family == "bernoulli":
+            return mean.clamp(1e-3, 1 - 1e-3).logit()
+        deviation = (((x - mean) ** 2 * seen).sum(0) / count).sqrt().clamp(min=0.1)
+        return torch.cat([mean, deviation.expm1().log()])
+
+
+def _bernoulli(output: Tensor, shape: tuple[int, ...]) -> Distribution:
+    return Bernoulli(logits=output.unflatten(-1, shape), validate_args=False)
+
+
+def _categorical(output: Tensor, shape: tuple[int, ...]) -> Distribution:
+    return Categorical(logits=output.unflatten(-1, (*shape, -1)), validate_args=False)
+
+
+def _gaussian(output: Tensor, shape: tuple[int, ...]) -> Distribution:
+    mean, scale = output.chunk(2, -1)
+    scale = nn.functional.softplus(scale) + LEAST_SCALE
+    return Normal(mean.unflatten(-1, shape), scale.unflatten(-1, shape), validate_args=False)
+
+
+_LIKELIHOODS: dict[str, Callable[[Tensor, tuple[int, ...]], Distribution]] = {
+    "bernoulli": _bernoulli,
+    "categorical": _categorical,
+    "gaussian": _gaussian,
+}
+
+
+def tiny(seed: int) -> tuple[VAE, Batch]:
+    """One latent dimension, three binary pixels of which one is missing once."""
+    generator = torch.Generator().manual_seed(seed)
+    model = VAE(event_shape=(3,), latent=1, hidden=(4,)).double()
+    for parameter in model.parameters():
+        parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    x = torch.randint(2, (5, 3), generator=generator).double()
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[1, 2] = False
+    return model, Batch.of(x, mask)
