@@ -12,7 +12,8 @@ Capabilities combine: a Gaussian mixture is both an `ExactModel` and a `Directed
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +65,10 @@ class Batch(NamedTuple):
         dtype = self.x.dtype if self.x.is_floating_point() else torch.get_default_dtype()
         return torch.ones(self.size, dtype=dtype, device=self.x.device) if self.weight is None else self.weight
 
-    def map(self, function) -> Batch:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Apply `function` to every tensor that is there."""
-        return Batch(*(None if field is None else function(field) for field in tuple(self)))
+        others = (None if field is None else function(field) for field in self[1:])
+        return Batch(function(self.x), *others)
 
     def select(self, index: Tensor | slice) -> Batch:
         """The data at `index`."""
@@ -161,7 +163,7 @@ class ExactModel(LatentVariableModel):
         return self.posterior(batch).score(z)
 
     @abstractmethod
-    def statistics(self, batch: Batch, posterior: Structured) -> Statistics:
+    def statistics(self, batch: Batch, posterior: Any) -> Statistics:
         """Expected sufficient statistics, weighted: sums that add across batches, streams and machines."""
 
     @abstractmethod
@@ -169,5 +171,5 @@ class ExactModel(LatentVariableModel):
         """The M-step: set the parameters to the maximiser of the expected log-joint given these sums."""
 
     def log_prior(self) -> Tensor:
-        """Log-density of the parameters under their prior, up to a constant: what `update` adds to the data. A scalar."""
+        """Log-density of the parameters under their prior, a scalar, up to a constant: what `update` adds to the data's."""
         return self.anchor.new_zeros(())

@@ -90,7 +90,7 @@ def exact(model: LatentVariableModel, batch: Batch) -> Bound:
 
 
 def kl_divergence(q: Distribution, p: Distribution, samples: int = 64) -> Tensor:
-    """KL(q || p) in nats, (B, D) by latent dimension where they factorise, else (B, 1); sampled without a closed form."""
+    """KL(q || p) in nats, (B, D) by latent dimension where they factorise, else (B, 1), sampled if need be."""
     terms = kl_terms(q, p)
     return sampled_kl(q, p, q.sample((samples,))).unsqueeze(-1) if terms is None else terms
 

@@ -21,7 +21,7 @@ class Joint(Distribution):
             ancestral order. All share the batch shape (B,); a function's result has (S, B) after samples (S,).
     """
 
-    arg_constraints: ClassVar = {}
+    arg_constraints: ClassVar = {}  # type: ignore[assignment]  # torch declares a property and means a dict
 
     def __init__(self, parts: dict[str, Conditional]):
         if not parts:

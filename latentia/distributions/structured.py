@@ -29,8 +29,8 @@ class Structured(Distribution):
             score and the best structure, which is all that hard EM is (see `hard`).
     """
 
-    arg_constraints: ClassVar = {}
-    support = constraints.independent(constraints.nonnegative, 1)
+    arg_constraints: ClassVar = {}  # type: ignore[assignment]  # torch declares a property and means a dict
+    support = constraints.independent(constraints.nonnegative, 1)  # type: ignore[assignment]
     dimensions: ClassVar[dict[str, int]]
 
     def __init__(self, log_potentials: Potentials, sum: Semiring = log_sum):
@@ -38,6 +38,7 @@ class Structured(Distribution):
         self.sum = sum
         shape = self.log_potentials["node"].shape
         split = len(shape) - self.dimensions["node"]
+        self._value: Tensor | None = None
         super().__init__(shape[:split], shape[split:], validate_args=False)
 
     @abstractmethod
@@ -63,7 +64,8 @@ class Structured(Distribution):
     @property
     def log_partition(self) -> Tensor:
         """log Z in nats, (B,); -inf where no structure is possible."""
-        value = self._run(self.log_potentials, twice=False)
+        graph = torch.is_grad_enabled()
+        value = self._value if self._value is not None and not graph else self._run(self.log_potentials, twice=False)
         return torch.where(value < IMPOSSIBLE / 10, -torch.inf, value)
 
     def expectations(self, weight: Tensor | None = None) -> Potentials:
@@ -72,6 +74,7 @@ class Structured(Distribution):
         leaves = {name: phi.detach().requires_grad_() for name, phi in self.log_potentials.items()}
         with torch.enable_grad():
             value = self._run(leaves, twice=False)
+        self._value = value.detach()
         weight = torch.ones_like(value) if weight is None else weight.to(value)
         gradients = torch.autograd.grad(value, list(leaves.values()), weight, allow_unused=True)
         return {
@@ -99,7 +102,7 @@ class Structured(Distribution):
         """The most probable structure, one-hot, (B, *event)."""
         return self._with(self.log_potentials, max_sum).expectations()["node"]
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         """Independent draws, one-hot, (*sample_shape, B, *event): forward sums, backward draws."""
         node = self.log_potentials["node"]
         expanded = {**self.log_potentials, "node": node.expand(*sample_shape, *node.shape).contiguous()}

@@ -1,0 +1,544 @@
+"""The command `latentia`: from data to a trained model, an honest evaluation and a report.
+
+Options of models, learners and objectives are built from their signatures and docstrings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from latentia.errors import LatentiaError, OptionError
+
+HELP = """\
+latentia: latent-variable models, from data to report.
+
+usage: latentia COMMAND [options]           latentia COMMAND --help explains a command
+
+  fit          learn a model from data; evaluate it on held-out data; write a report
+  evaluate     log p(x), its bound and what the latents carry, on held-out or other data
+  sample       draw new data from a fitted model
+  encode       what the model makes of each datum: latent coordinates, clusters, tags
+  interpolate  the way from one datum to another, through the latent space
+  complete     fill in what is missing
+  report       write the HTML report of a run again
+
+examples
+  latentia fit --model VAE --data digits --out runs/digits
+  latentia fit --model GaussianMixture --data table.csv --columns height,weight --model.components 3
+  latentia fit --model HMM --data sentences --model.states 45
+  latentia evaluate runs/digits --importance_samples 1000
+"""
+
+FROM_DATA = {"event_shape", "features", "symbols"}
+NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit: 0 done, 2 something that its user can mend, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = lambda message, *_, **__: print(f"latentia: warning: {message}", file=sys.stderr)
+    try:
+        _run(arguments)
+        sys.stdout.flush()
+        status = 0
+    except LatentiaError as error:
+        status = _fail(str(error))
+    except BrokenPipeError:
+        # the reader has left (`latentia ... | head`): nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except OSError as error:
+        status = _fail(f"{error.filename or 'a file'}: {error.strerror or error}; what was saved before is still there")
+    except MemoryError:
+        status = _fail("out of memory: lower --learner.batch_size, or take --first N data")
+    except KeyboardInterrupt:
+        print("latentia: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def _fail(message: str) -> int:
+    print(f"latentia: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return
+    if arguments[0] == "--version":
+        import latentia
+
+        print(f"latentia {latentia.__version__}")
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise OptionError(f"unknown command {name!r}{_like(name, COMMANDS)}; the commands are {', '.join(COMMANDS)}")
+    COMMANDS[name](rest)
+
+
+def _like(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors as `OptionError` and suggestions for misspelt options."""
+
+    def __init__(self, command: str, description: str):
+        form = argparse.ArgumentDefaultsHelpFormatter
+        super().__init__(f"latentia {command}", description=description, formatter_class=form, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message}; see {self.prog} --help")
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(arguments)
+        _refuse(unknown, self._option_string_actions, self.prog)
+        return parsed
+
+
+def _refuse(unknown: list[str], known: Any, program: str) -> None:
+    if unknown:
+        option = unknown[0].split("=")[0]
+        raise OptionError(f"unknown option {option}{_like(option, known)}; see {program} --help")
+
+
+# ---------------------------------------------------------------------------------------------------------------- fit
+
+
+def fit(arguments: list[str]) -> None:
+    """Learn a model from data, evaluate it on held-out data, and write a report."""
+    chosen = _choices(arguments)
+    if chosen.resume:
+        _refuse(chosen.rest, [], "latentia fit --resume RUN, which takes no other option,")
+        _finish(_resumed(Path(chosen.resume)))
+        return
+    # torch and the models take seconds to import: not for a misspelt option above
+    from latentia.run import Config, Run, Source, default_out, this_command
+
+    parser = _fit_parser(chosen)
+    if chosen.help:
+        parser.print_help()
+        return
+    parsed = parser.parse_args(chosen.rest).as_dict()
+    source = Source(**{name.name: parsed[name.name] for name in fields(Source)})
+    if chosen.learner == "EM":
+        source.validation = 0.0
+    config = Config(
+        model=chosen.model,
+        data=source,
+        model_options=_plain(parsed.get("model") or {}),
+        learner=chosen.learner,
+        learner_options=_plain(parsed.get("learner") or {}),
+        objective=chosen.objective,
+        objective_options=_plain(parsed.get("objective") or {}),
+        seed=parsed["seed"],
+        command=this_command(),
+    )
+    raw = source.read()
+    config.fingerprint = raw.fingerprint()
+    out = Path(parsed["out"]) if parsed["out"] else default_out(config.model, source.source)
+    run = Run.create(out, config)
+    _finish(run, parsed["importance_samples"], parsed["evaluation"])
+
+
+def _resumed(path: Path):
+    from latentia.errors import RunError
+    from latentia.run import Run
+
+    run = Run.open(path)
+    if run.finished:
+        raise RunError(f"{path} is finished: there is nothing to resume")
+    return run
+
+
+def _finish(run, importance_samples: int = 1000, evaluation: bool = True) -> None:
+    """Fit, evaluate, report, and say where everything is."""
+    _say(f"{run.config.model} on {run.config.data.source}: {len(run.parts.train):,} data to learn from, {run.path}")
+    history = run.fit()
+    _say(f"stopped by {history.stopped}" if history.stopped != "converged" else "converged")
+    if evaluation:
+        _table(run.evaluate(importance_samples))
+        _say(f"report: {run.report()}")
+
+
+def _choices(arguments: list[str]) -> argparse.Namespace:
+    """Which model, learner and objective: their options are only known then."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--model", "--learner", "--objective", "--resume"):
+        first.add_argument(name)
+    first.add_argument("-h", "--help", action="store_true")
+    try:
+        chosen, rest = first.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise OptionError(f"{error}; see latentia fit --help") from error
+    chosen.rest = rest
+    if chosen.resume:
+        return chosen
+    from latentia.model import ExactModel
+    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+
+    if not chosen.model:
+        if not chosen.help:
+            raise OptionError(f"--model is needed: one of {', '.join(MODELS)}")
+        chosen.learner = chosen.objective = None
+        return chosen
+    _known("model", chosen.model, MODELS)
+    exact = issubclass(MODELS[chosen.model], ExactModel)
+    chosen.learner = chosen.learner or ("EM" if exact else "Gradient")
+    _known("learner", chosen.learner, LEARNERS)
+    if chosen.learner == "Gradient":
+        chosen.objective = chosen.objective or ("exact" if exact else "elbo")
+        _known("objective", chosen.objective, OBJECTIVES)
+    elif chosen.objective:
+        raise OptionError(f"--objective {chosen.objective}: EM climbs log p(x) itself; use --learner Gradient")
+    return chosen
+
+
+def _known(what: str, name: str, known: dict[str, Any]) -> None:
+    if name not in known:
+        raise OptionError(f"unknown {what} {name!r}{_like(name, known)}; the {what}s are {', '.join(known)}")
+
+
+def _fit_parser(chosen: argparse.Namespace):
+    """The parser of all options of `fit`, for the chosen model, learner and objective."""
+    from jsonargparse import ArgumentParser
+
+    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, *_: Any) -> NoReturn:  # type: ignore[override]
+            lines = [line.strip() for line in message.splitlines() if line.strip()]
+            text = " ".join(lines)
+            if text.startswith("unrecognized arguments: "):
+                _refuse(text.split(": ", 1)[1].split(), self._option_string_actions, "latentia fit")
+            raise OptionError(f"{text}; see latentia fit --model {chosen.model} --help")
+
+    usage = "latentia fit --model MODEL --data DATA [--out RUN] [options]\n       latentia fit --resume RUN"
+    parser = Parser(prog="latentia fit", usage=usage, description=fit.__doc__, add_help=False)
+    run = parser.add_argument_group("run", description=_offer(chosen))
+    run.add_argument("-h", "--help", action="store_true", help="Show this message; with --model M, M's options too.")
+    run.add_argument("--out", type=str, default=None, help="Run directory to make; runs/<model>-<data> if left out.")
+    run.add_argument("--seed", type=int, default=0, help="Of every random number: the same seed, the same parameters.")
+    run.add_argument("--importance_samples", type=int, default=1000, help="For the evaluation after the fit.")
+    run.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
+    _add_data(parser.add_argument_group("data"))
+    if chosen.model:
+        _add_options(parser, "model", chosen.model, MODELS)
+        _add_options(parser, "learner", chosen.learner, LEARNERS)
+    if chosen.objective:
+        known = OBJECTIVES
+        skip = NOT_ON_THE_LINE & set(known[chosen.objective].__kwdefaults__ or {}) | {"model", "batch"}
+        parser.add_function_arguments(known[chosen.objective], "objective", skip=skip)
+        _entitle(parser, "objective", chosen.objective)
+    return parser
+
+
+def _offer(chosen: argparse.Namespace) -> str:
+    """The models, learners and objectives that there are, and which are chosen."""
+    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+
+    offers = []
+    for name, known in (("model", MODELS), ("learner", LEARNERS), ("objective", OBJECTIVES)):
+        value = getattr(chosen, name)
+        offers.append(f"--{name} {' | '.join(known)}" + (f" (chosen: {value})" if value else ""))
+    return "; ".join(offers) + "; --resume RUN goes on with an interrupted fit"
+
+
+def _add_options(parser: Any, group: str, name: str, known: dict[str, Any]) -> None:
+    import inspect
+
+    skip = NOT_ON_THE_LINE & set(inspect.signature(known[name]).parameters)
+    parser.add_class_arguments(known[name], group, skip=skip)
+    _entitle(parser, group, name)
+
+
+def _entitle(parser: Any, group: str, name: str) -> None:
+    """A heading that says what is chosen, and none of the config-file option that jsonargparse would add."""
+    for part in parser._action_groups:
+        if any(action.dest.startswith(f"{group}.") for action in part._group_actions):
+            part.title = f"options of {name} ({part.title.rstrip(':')})" if part.title else f"options of {name}"
+
+
+def _add_data(group: Any) -> None:
+    group.add_argument(
+        "--data",
+        dest="source",
+        type=str,
+        required=True,
+        help=(
+            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl idx idx.gz .mat, or a "
+            "folder of images."
+        ),
+    )
+    group.add_argument("--key", type=str, default=None, help="Name of the array in an .npz or .mat file.")
+    group.add_argument("--columns", type=str, default=None, help="Columns of a table, as a,b,c.")
+    group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
+    group.add_argument("--values", type=str, default="auto", help="auto, real, binary, levels or symbols.")
+    group.add_argument(
+        "--scale",
+        type=str,
+        default="auto",
+        help=("auto, standard or none. Fitting happens in scaled units, log p(x) is in those of the data as given."),
+    )
+    group.add_argument(
+        "--binarize",
+        type=str,
+        default="auto",
+        help=(
+            "Grey images: none; fixed (drawn once); dynamic (drawn anew for each batch); auto: dynamic for a Bernoulli "
+            "likelihood."
+        ),
+    )
+    group.add_argument("--min_count", type=int, default=2, help="Rarer words count as <unk>.")
+    group.add_argument("--max_vocabulary", type=int, default=None, help="At most so many words.")
+    group.add_argument("--first", type=int, default=None, help="Only the first so many data.")
+    group.add_argument(
+        "--holdout",
+        type=float,
+        default=0.1,
+        help="Fraction kept for evaluation; 0 evaluates on the training data, and says so.",
+    )
+    group.add_argument(
+        "--validation", type=float, default=0.1, help="Fraction of the rest for early stopping; EM uses none."
+    )
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ after the fit
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Measure a fitted model, on the run's held-out data or on other data."""
+    parser = _Parser("evaluate", str(evaluate.__doc__))
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    parser.add_argument("--importance_samples", type=int, default=1000, help="K, where log p(x) is not exact")
+    parser.add_argument("--naive", action="store_true", help="estimate log p(x) by samples from the prior too")
+    parser.add_argument("--seed", type=int, default=0, help="of every random number")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parsed = parser.parse(arguments)
+    run = _open(parsed)
+    if parsed.data is None:
+        found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed)
+    else:
+        from latentia.evaluate import evaluate as measure
+
+        options = {"importance_samples": parsed.importance_samples, "naive": parsed.naive, "seed": parsed.seed}
+        result = measure(run.model(), _data(run, parsed), progress=True, **options)
+        result.evaluated_on = parsed.data
+        found = result.to_json()
+    print(json.dumps(found)) if parsed.json else _table(found)
+
+
+def sample(arguments: list[str]) -> None:
+    """Draw new data from a fitted model."""
+    parser = _Parser("sample", str(sample.__doc__))
+    _add_run(parser)
+    parser.add_argument("--n", type=int, default=16, help="how many")
+    parser.add_argument("--mean", action="store_true", help="the likelihood's mean instead of a draw from it")
+    parser.add_argument("--seed", type=int, default=0, help="of every random number")
+    _add_out(parser)
+    parsed = parser.parse(arguments)
+    if parsed.n < 1:
+        raise OptionError(f"--n {parsed.n}: at least 1")
+    from latentia.tasks import generate
+
+    run = _open(parsed)
+    x, _ = generate(run.model(), parsed.n, seed=parsed.seed, mean=parsed.mean)
+    _write(run, parsed, x, None, "sample")
+
+
+def encode(arguments: list[str]) -> None:
+    """What the model makes of each datum: posterior means, clusters, or the best path of states."""
+    parser = _Parser("encode", str(encode.__doc__))
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    _add_out(parser)
+    parsed = parser.parse(arguments)
+    run = _open(parsed)
+    from latentia.tasks import codes
+
+    data = _data(run, parsed) if parsed.data else run.held_out
+    path = Path(parsed.out) if parsed.out else run.path / f"encode{'.jsonl' if data.schema.kind in RAGGED else '.csv'}"
+    codes.write(run.model(), data, path)
+    _say(f"wrote {path}")
+
+
+def interpolate(arguments: list[str]) -> None:
+    """The way from one datum to another: decoded points on the line between their posterior means."""
+    parser = _Parser("interpolate", str(interpolate.__doc__))
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    parser.add_argument("--start", type=int, default=1, help="number of the first datum, from 1")
+    parser.add_argument("--end", type=int, default=2, help="number of the other datum, from 1")
+    parser.add_argument("--steps", type=int, default=8, help="how many points, both ends among them")
+    _add_out(parser)
+    parsed = parser.parse(arguments)
+    run = _open(parsed)
+    from latentia.tasks import interpolate as between
+
+    data = _data(run, parsed) if parsed.data else run.held_out
+    for name in ("start", "end"):
+        if not 1 <= getattr(parsed, name) <= len(data):
+            raise OptionError(f"--{name} {getattr(parsed, name)}: there are data 1 to {len(data)}")
+    model = run.model()
+    pair = data.frozen(run.config.seed).batch([parsed.start - 1, parsed.end - 1], model.anchor.dtype)
+    x = between(model, pair, steps=parsed.steps)
+    _write(run, parsed, x.reshape(-1, *x.shape[2:]), None, "interpolate")
+
+
+def complete(arguments: list[str]) -> None:
+    """Fill in what is missing: empty cells and NaN, or the part of images named by --hide."""
+    parser = _Parser("complete", str(complete.__doc__))
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    parser.add_argument("--hide", choices=["top", "bottom", "left", "right"], help="the half of each image to fill in")
+    parser.add_argument("--draw", action="store_true", help="one draw from p(missing | observed) instead of its mean")
+    parser.add_argument("--sweeps", type=int, default=200, help="Markov chain steps, where the posterior is not exact")
+    parser.add_argument("--seed", type=int, default=0, help="of every random number")
+    _add_out(parser)
+    parsed = parser.parse(arguments)
+    run = _open(parsed)
+    from latentia.tasks import complete as fill
+
+    model = run.model()
+    data = (_data(run, parsed) if parsed.data else run.held_out).frozen(parsed.seed)
+    batch = _hidden(data.batch(dtype=model.anchor.dtype), parsed.hide, data.schema)
+    found = fill(model, batch, sweeps=parsed.sweeps, seed=parsed.seed)
+    _write(run, parsed, found.draws[0] if parsed.draw else found.mean, _ends(data, batch), "complete")
+
+
+def report(arguments: list[str]) -> None:
+    """Write the HTML report of a run again."""
+    parser = _Parser("report", str(report.__doc__))
+    _add_run(parser)
+    run = _open(parser.parse(arguments))
+    _say(f"report: {run.report()}")
+
+
+RAGGED = ("sequence", "text")
+
+
+def _hidden(batch: Any, half: str | None, schema: Any) -> Any:
+    """The batch without the half of each image that is to be filled in."""
+    import torch
+
+    if half is None:
+        if batch.mask is None:
+            raise OptionError("nothing is missing in these data: leave cells empty, or name a half of images by --hide")
+        return batch
+    if schema.kind != "image":
+        raise OptionError(f"--hide {half} is for images, these data are {schema.kind}")
+    mask = torch.ones_like(batch.x, dtype=torch.bool)
+    height, width = batch.x.shape[1:3]
+    rows = {"top": slice(0, height // 2), "bottom": slice(height // 2, None)}.get(half, slice(None))
+    columns = {"left": slice(0, width // 2), "right": slice(width // 2, None)}.get(half, slice(None))
+    mask[:, rows, columns] = False
+    return type(batch).of(batch.x, mask & batch.observed)
+
+
+def _ends(data: Any, batch: Any) -> Any:
+    """Up to where sequences go, for writing them; None for data without ends."""
+    import torch
+
+    if data.schema.kind not in RAGGED:
+        return None
+    steps = torch.arange(batch.x.shape[1]) < data.lengths.unsqueeze(-1)
+    return steps.reshape(*steps.shape, *(1,) * (batch.x.ndim - 2)).expand_as(batch.x)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory, as `latentia fit` makes them")
+
+
+def _add_other(parser: argparse.ArgumentParser, instead: str) -> None:
+    parser.add_argument("--data", help=f"a built-in name or a path, {instead}")
+    parser.add_argument("--key", help="name of the array in an .npz or .mat file")
+    parser.add_argument("--columns", help="columns of a table, as a,b,c")
+    parser.add_argument("--first", type=int, help="only the first so many data")
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", help="file to write; its suffix says how (.csv .npy .png .txt .jsonl)")
+
+
+def _open(parsed: argparse.Namespace):
+    if getattr(parsed, "first", None) is not None and (parsed.first < 1 or parsed.data is None):
+        raise OptionError("--first N takes the first N >= 1 data of --data")
+    from latentia.run import Run
+
+    return Run.open(Path(parsed.run))
+
+
+def _data(run, parsed: argparse.Namespace):
+    return run.other(parsed.data, key=parsed.key, columns=parsed.columns, first=parsed.first)
+
+
+def _write(run, parsed: argparse.Namespace, x: Any, mask: Any, verb: str) -> None:
+    suffix = {"image": ".png", "table": ".csv", "text": ".txt"}.get(run.schema.kind, ".jsonl")
+    path = Path(parsed.out) if parsed.out else run.path / f"{verb}{suffix}"
+    run.schema.write(x, path, mask)
+    _say(f"wrote {path}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+ROWS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
+    ("log p(x)", "log_marginal", lambda e: e["log_marginal_se"]),
+    ("  by naive Monte Carlo", "naive_log_marginal", lambda e: None),
+    ("ELBO", "elbo", lambda e: None),
+    ("  reconstruction", "reconstruction", lambda e: None),
+    ("  KL to the prior", "kl", lambda e: None),
+    ("mutual information", "mutual_information", lambda e: None),
+    ("bits per dimension", "bits_per_dimension", lambda e: None),
+    ("perplexity", "perplexity", lambda e: None),
+    ("total log p(x)", "total_log_marginal", lambda e: None),
+]
+
+
+def _table(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}", title_justify="left")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for label, name, error in ROWS:
+        if found.get(name) is not None:
+            spread = error(found)
+            table.add_row(label, f"{found[name]:.3f}" + (f" ± {spread:.3f}" if spread is not None else ""))
+    table.add_row("active units", f"{found['active_units']} of {found['latent_units']}")
+    how = found["method"]
+    if found["importance_samples"]:
+        how += f", K = {found['importance_samples']:,}, effective {found['effective_sample_size']:.1f}"
+    table.add_row("method", how)
+    console = Console()
+    console.print(table)
+    console.print(found["verdict"], highlight=False, markup=False)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "fit": fit,
+    "evaluate": evaluate,
+    "sample": sample,
+    "encode": encode,
+    "interpolate": interpolate,
+    "complete": complete,
+    "report": report,
+}

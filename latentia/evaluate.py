@@ -1,0 +1,314 @@
+"""log p(x): exactly where the model allows, by importance sampling elsewhere, and what is derived from it.
+
+Everything is in nats per datum, in the units of the data as given (a scaling's log-determinant is counted).
+Bits a dimension and perplexity are derived here and nowhere else, and say what they divided by.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentia.data import Dataset, as_dataset
+from latentia.diagnose import diagnose
+from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel
+from latentia.objectives import kl_divergence
+from latentia.progress import Bar
+
+MEMORY = 256 * 2**20
+"""Bytes that the samples of one chunk may take."""
+
+
+class LogMarginal(NamedTuple):
+    """log p(x) of each datum, (N,), in nats, in the model's own coordinates.
+
+    Attributes:
+        value: the logarithm of the unbiased estimate of p(x); exact where the model is.
+        standard_error: of `value`, by the delta method; 0 where exact.
+        effective_sample_size: (sum w)^2 / sum w^2, of the K importance weights (Kong 1992); inf where exact.
+        elbo: the mean log-weight, a lower bound on log p(x).
+        reconstruction: the mean of log p(x | z) under the proposal; NaN for a model without a likelihood.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    effective_sample_size: Tensor
+    elbo: Tensor
+    reconstruction: Tensor
+
+
+class _Weights:
+    """Running sums of importance weights w_k = exp(log_weight), kept relative to the largest so far."""
+
+    def __init__(self, batch: int, like: Tensor):
+        self.peak = like.new_full((batch,), -math.inf, dtype=torch.float64)
+        self.first, self.second, self.log_sum, self.fit_sum = (torch.zeros_like(self.peak) for _ in range(4))
+        self.count = 0
+
+    def add(self, log_weight: Tensor, log_likelihood: Tensor) -> None:
+        log_weight = log_weight.double()
+        peak = torch.maximum(self.peak, log_weight.amax(0))
+        # all weights zero so far: any finite reference will do
+        reference = torch.where(peak.isfinite(), peak, 0.0)
+        shrink = (self.peak - reference).exp()
+        weight = (log_weight - reference).exp()
+        self.first = self.first * shrink + weight.sum(0)
+        self.second = self.second * shrink**2 + (weight**2).sum(0)
+        self.log_sum = self.log_sum + log_weight.sum(0)
+        self.fit_sum = self.fit_sum + log_likelihood.double().sum(0)
+        self.peak, self.count = peak, self.count + len(log_weight)
+
+    def result(self) -> LogMarginal:
+        reference = torch.where(self.peak.isfinite(), self.peak, 0.0)
+        value = self.first.log() + reference - math.log(self.count)
+        share = self.second / self.first**2
+        error = (share - 1 / self.count).clamp(min=0).sqrt()
+        return LogMarginal(value, error, 1 / share, self.log_sum / self.count, self.fit_sum / self.count)
+
+
+@torch.no_grad()
+def log_marginal(
+    model: LatentVariableModel,
+    data: Dataset,
+    *,
+    importance_samples: int = 1000,
+    proposal: str = "posterior",
+    seed: int = 0,
+    memory: int = MEMORY,
+    progress: bool = False,
+) -> LogMarginal:
+    """log p(x) by importance sampling: log (1/K) sum_k p(x, z_k) / r(z_k), z_k ~ r.
+
+    Args:
+        importance_samples: K.
+        proposal: r. "posterior" is q(z | x) (Burda et al. 2016, section 5.1; Rezende et al. 2014, appendix E);
+            "prior" is naive Monte Carlo, log (1/K) sum_k p(x | z_k).
+        memory: bytes that a chunk of samples may take; the data and the samples are cut to fit.
+
+    Raises:
+        CapabilityError: proposal="prior" for a model that has none.
+        OptionError: no samples.
+    """
+    if importance_samples < 1:
+        raise OptionError(f"importance_samples={importance_samples}: at least 1 is needed")
+    if proposal == "prior" and not isinstance(model, DirectedModel):
+        raise CapabilityError(f"naive Monte Carlo draws from the prior: write {type(model).__name__}.prior")
+    data = data.frozen(seed)
+    draws, rows = _chunks(model, data, importance_samples, memory)
+    results = []
+    with torch.random.fork_rng(), Bar("importance sampling", len(data), shown=progress) as bar:
+        torch.manual_seed(seed)
+        for i, batch in enumerate(data.batches(rows, dtype=model.anchor.dtype)):
+            batch = batch.to(model.anchor)
+            results.append(_sample(model, batch, importance_samples, draws, proposal))
+            bar.show(min((i + 1) * rows, len(data)))
+    return LogMarginal(*(torch.cat(parts).cpu() for parts in zip(*results, strict=True)))
+
+
+def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, proposal: str) -> LogMarginal:
+    source: Distribution = model.posterior(batch)
+    if proposal == "prior" and isinstance(model, DirectedModel):
+        source = model.prior(batch)
+    weights = _Weights(batch.size, model.anchor)
+    for start in range(0, total, draws):
+        z = source.sample((min(draws, total - start),))  # type: ignore[arg-type]
+        log_proposal = source.log_prob(z)
+        if isinstance(model, DirectedModel):
+            log_likelihood = model.log_likelihood(batch, z)
+            log_joint = model.prior(batch).log_prob(z) + log_likelihood
+        else:
+            log_joint = model.log_joint(batch, z)
+            log_likelihood = torch.full_like(log_joint, math.nan)
+        weights.add(log_joint - log_proposal, log_likelihood)
+    return weights.result()
+
+
+def _chunks(model: LatentVariableModel, data: Dataset, samples: int, memory: int) -> tuple[int, int]:
+    """(samples, data) at a time, so that some eight arrays of samples x data x event fit into `memory`."""
+    batch = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
+    latent = model.posterior(batch).sample()
+    size = max(batch.x.numel() * (data.schema.levels or 1 if data.schema.values == "levels" else 1), _numel(latent), 1)
+    most = max(memory // (8 * 8 * size), 1)
+    draws = min(samples, most)
+    return draws, max(min(most // draws, 1000), 1)
+
+
+def _numel(z: Tensor | dict[str, Tensor]) -> int:
+    return sum(part.numel() for part in z.values()) if isinstance(z, dict) else z.numel()
+
+
+@dataclass
+class Evaluation:
+    """What `latentia evaluate` says. Means over the data, weighted by their weights.
+
+    Attributes:
+        log_marginal: mean log p(x); log_marginal_se: its standard error over the data; log_marginal_mc_se: the part
+            of it that more importance samples would take away.
+        elbo, reconstruction, kl: of the model's posterior; for an exact one the bound is log p(x) itself.
+        mutual_information: I(x; z) under the aggregate posterior of the data.
+        active_units, latent_units, kl_per_unit, verdict: see `diagnose`.
+        method: "exact" or "importance sampling"; importance_samples: K; effective_sample_size: its mean.
+        naive_log_marginal: by samples from the prior, where asked for.
+        bits_per_dimension, perplexity: derived where they make sense; `divided_by` says by what.
+    """
+
+    n: int
+    units: str
+    log_marginal: float
+    log_marginal_se: float
+    log_marginal_mc_se: float
+    elbo: float
+    reconstruction: float
+    kl: float
+    mutual_information: float
+    active_units: int
+    latent_units: int
+    kl_per_unit: list[float] | None
+    verdict: str
+    method: str
+    importance_samples: int | None
+    effective_sample_size: float | None
+    seed: int
+    total_log_marginal: float
+    naive_log_marginal: float | None = None
+    bits_per_dimension: float | None = None
+    perplexity: float | None = None
+    divided_by: str | None = None
+    evaluated_on: str = "the data given"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not finite becomes null, as JSON has no word for it."""
+        content = asdict(self)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
+
+
+@torch.no_grad()
+def evaluate(
+    model: LatentVariableModel,
+    data: Dataset,
+    *,
+    importance_samples: int = 1000,
+    naive: bool = False,
+    seed: int = 0,
+    memory: int = MEMORY,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a model on data: the same verbs, the same units, for every model.
+
+    Args:
+        data: anything that `latentia.data.as_dataset` takes.
+        importance_samples: K, where log p(x) is not exact.
+        naive: estimate log p(x) by K samples from the prior too.
+        seed: of every random number used, a dynamic binarization among them.
+
+    Raises:
+        DataError: no data, or data that the model cannot generate.
+    """
+    data = as_dataset(data).frozen(seed)
+    if len(data) == 0:
+        raise DataError("there are no data to evaluate")
+    model.eval()
+    model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
+    options: dict[str, Any] = {"importance_samples": importance_samples, "seed": seed, "memory": memory}
+    is_exact = isinstance(model, ExactModel)
+    marginal = _exact(model, data) if is_exact else log_marginal(model, data, progress=progress, **options)
+    weights, shift = data.batch().weights.double().cpu(), data.log_det().cpu()
+    mean = _Mean(weights)
+    found = diagnose(model, data, seed=seed)
+    value = marginal.value + shift
+    kl = float(mean(_kl(model, data, seed)))
+    # the KL in closed form where there is one: the bound is then the less noisy for it
+    reconstruction = (
+        float(mean(marginal.elbo + shift)) + kl if is_exact else float(mean(marginal.reconstruction + shift))
+    )
+    bound = reconstruction - kl if isinstance(model, DirectedModel) else float(mean(marginal.elbo + shift))
+    prior = log_marginal(model, data, proposal="prior", progress=progress, **options) if naive else None
+    result = Evaluation(
+        n=len(data),
+        units=data.schema.unit,
+        log_marginal=float(mean(value)),
+        log_marginal_se=mean.error(value),
+        log_marginal_mc_se=mean.combined(marginal.standard_error),
+        elbo=bound,
+        reconstruction=reconstruction,
+        kl=kl,
+        mutual_information=found.mutual_information,
+        active_units=found.active_units,
+        latent_units=found.latent_units,
+        kl_per_unit=found.kl_per_unit,
+        verdict=found.verdict,
+        method="exact" if is_exact else "importance sampling",
+        importance_samples=None if is_exact else importance_samples,
+        effective_sample_size=None if is_exact else float(mean(marginal.effective_sample_size)),
+        naive_log_marginal=None if prior is None else float(mean(prior.value + shift)),
+        seed=seed,
+        total_log_marginal=float((weights * value).sum()),
+    )
+    return _derived(result, data, weights)
+
+
+class _Mean:
+    """Weighted means over the data, and their errors."""
+
+    def __init__(self, weights: Tensor):
+        self.weights = weights / weights.sum().clamp(min=1e-300)
+        self.total = float(weights.sum())
+
+    def __call__(self, values: Tensor) -> Tensor:
+        # an absent datum adds nothing, even when it is impossible
+        return torch.where(self.weights > 0, self.weights * values.double(), 0.0).sum()
+
+    def error(self, values: Tensor) -> float:
+        """Standard error of the mean over independent data; a weight is a number of repetitions."""
+        if self.total <= 1:
+            return math.nan
+        variance = float(self((values.double() - self(values)) ** 2)) * self.total / (self.total - 1)
+        return math.sqrt(variance / self.total)
+
+    def combined(self, errors: Tensor) -> float:
+        """Standard error of the mean of independent estimates with these errors."""
+        return float((self.weights * errors.double()).square().sum().sqrt())
+
+
+def _exact(model: ExactModel, data: Dataset) -> LogMarginal:
+    values = [
+        model.posterior(batch.to(model.anchor)).log_partition.double().cpu()
+        for batch in data.batches(1024, dtype=model.anchor.dtype)
+    ]
+    value = torch.cat(values)
+    zero = torch.zeros_like(value)
+    return LogMarginal(value, zero, zero + math.inf, value, zero + math.nan)
+
+
+def _kl(model: LatentVariableModel, data: Dataset, seed: int) -> Tensor:
+    """KL(q(z | x) || p(z)) of each datum, (N,)."""
+    if not isinstance(model, DirectedModel):
+        return torch.full((len(data),), math.nan, dtype=torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        batches = (batch.to(model.anchor) for batch in data.batches(512, dtype=model.anchor.dtype))
+        terms = [kl_divergence(model.posterior(batch), model.prior(batch)).sum(-1) for batch in batches]
+    return torch.cat(terms).double().cpu()
+
+
+def _derived(result: Evaluation, data: Dataset, weights: Tensor) -> Evaluation:
+    """Add perplexity for symbols, and bits a dimension for discrete coordinates of a fixed number."""
+    if data.schema.values == "symbols":
+        tokens = float((weights * data.lengths.cpu()).sum())
+        marks = f"{tokens:,.0f} symbols; the end of a sequence is not counted"
+        return replace(result, perplexity=_exp(-result.total_log_marginal / max(tokens, 1.0)), divided_by=marks)
+    if data.schema.values in ("binary", "levels"):
+        dimensions = math.prod(data.schema.event_shape)
+        bits = -result.log_marginal / (dimensions * math.log(2))
+        return replace(result, bits_per_dimension=bits, divided_by=f"{dimensions:,} dimensions")
+    return result
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf

@@ -1,0 +1,8 @@
+"""Learners: `fit(model, data, *, validation=None, seed=0, callbacks=(), checkpoint=None) -> History`."""
+
+from latentia.learners.checkpoint import Checkpoint
+from latentia.learners.em import EM
+from latentia.learners.gradient import Gradient
+from latentia.learners.history import History, Learner
+
+__all__ = ["EM", "Checkpoint", "Gradient", "History", "Learner"]

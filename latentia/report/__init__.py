@@ -1,0 +1,5 @@
+"""The report: one HTML file that says what a run has found."""
+
+from latentia.report.page import build
+
+__all__ = ["build"]

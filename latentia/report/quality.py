@@ -1,0 +1,92 @@
+"""How well the model does: the headline and the table of the evaluation, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latentia.report.panel import Panel, table
+from latentia.report.words import finite, number, with_error
+
+Evaluation = dict[str, Any]
+
+# key: its name, and what it says
+MEANINGS = {
+    "log_marginal": ("log p(x)", "the log-probability of a datum under the model, on average; larger is better"),
+    "naive_log_marginal": ("naive log p(x)", "the naive value, for comparison"),
+    "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
+    "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z"),
+    "kl": ("KL(q(z | x) ‖ p(z))", "how far what x says of z is from the prior: what z costs"),
+    "mutual_information": ("mutual information", "what z and x tell of each other under the posterior"),
+    "active_units": ("active units", "latent dimensions whose posterior mean changes with x (variance above 0.01)"),
+    "effective_sample_size": ("effective sample size", "importance samples that count, on average for a datum"),
+    "bits_per_dimension": ("bits per dimension", "−log₂ p(x) for each coordinate of x; smaller is better"),
+    "perplexity": ("perplexity", "as uncertain at each symbol as a fair choice among so many; smaller is better"),
+    "aic": ("AIC", "Akaike's criterion, over all data; smaller is better"),
+    "bic": ("BIC", "Bayes' information criterion, over all data; smaller is better"),
+}
+# said elsewhere on the page, or beside the value they belong to
+BESIDE = {
+    "log_marginal_se", "log_marginal_mc_se", "n", "units", "method", "importance_samples", "latent_units",
+    "kl_per_unit", "verdict", "evaluated_on", "seed",
+}  # fmt: skip
+
+
+def headline(evaluation: Evaluation, on_training_data: bool) -> dict[str, str]:
+    """The one number: its name, value with error, unit, and what it was computed on."""
+    exactly = finite(evaluation.get("log_marginal")) or not finite(evaluation.get("elbo"))
+    value = evaluation.get("log_marginal" if exactly else "elbo")
+    error = evaluation.get("log_marginal_se") if exactly else None
+    return {
+        "name": "mean log p(x)" if exactly else "mean log p(x), at least",
+        "value": with_error(value, error),
+        "units": str(evaluation.get("units") or "nats per datum"),
+        "on": " · ".join(_on(evaluation, on_training_data)),
+    }
+
+
+def _on(evaluation: Evaluation, on_training_data: bool) -> list[str]:
+    where = evaluation.get("evaluated_on")
+    if on_training_data:
+        where = "on the training data themselves, so it flatters the model"
+    elif where:
+        where = f"on {where}"
+    count = evaluation.get("n")
+    method = evaluation.get("method")
+    samples = evaluation.get("importance_samples")
+    how = f"{method}, {number(samples)} samples each" if method == "importance sampling" and samples else method
+    return [part for part in (where, f"{number(count)} data" if count is not None else None, how) if part]
+
+
+def evaluated(evaluation: Evaluation) -> list[Panel]:
+    """The table, known quantities first and in words, whatever else there is below."""
+    known = [[name, _value(key, evaluation), says] for key, (name, says) in MEANINGS.items() if key in evaluation]
+    others = [key for key in evaluation if key not in MEANINGS and key not in BESIDE]
+    known += [[key.replace("_", " "), number(evaluation[key]), ""] for key in others]
+    if not known:
+        return []
+    panel = table(["", "value", "what it says"], known, _caption(evaluation))
+    panel.content["words"] = 2  # the last column is prose again
+    return [panel]
+
+
+def _value(key: str, evaluation: Evaluation) -> str:
+    value = evaluation[key]
+    if key == "log_marginal":
+        return with_error(value, evaluation.get("log_marginal_se"))
+    total = {"active_units": "latent_units", "effective_sample_size": "importance_samples"}.get(key)
+    if total and value is not None and evaluation.get(total) is not None:
+        return f"{number(value)} of {number(evaluation[total])}"
+    return number(value)
+
+
+def _caption(evaluation: Evaluation) -> str:
+    unit = evaluation.get("units") or "nats per datum"
+    parts = [f"Log-probabilities, KL and information in {unit}."]
+    if finite(evaluation.get("log_marginal_se")):
+        parts.append("± is one standard error over the data.")
+    noise = evaluation.get("log_marginal_mc_se")
+    if finite(noise) and noise > 0:
+        parts.append(f"Sampling itself adds an error of {number(noise, 2)}.")
+    if evaluation.get("seed") is not None:
+        parts.append(f"Seed {number(evaluation['seed'])}.")
+    return " ".join(parts)

@@ -1,0 +1,144 @@
+"""What the model makes: samples, reconstructions, interpolations, completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentia.data import Dataset
+from latentia.model import Batch, LatentVariableModel
+from latentia.report import figures, pictures
+from latentia.report.latents import column_names
+from latentia.report.panel import Panel, gathered, table
+from latentia.report.words import number
+from latentia.tasks import complete, generate, interpolate
+from latentia.tasks.common import directed, each, expected, using
+
+ACROSS, SHOWN, DRAWS, SWEEPS = 12, 8, 3, 100
+SENTENCES, ROWS, MOST_HISTOGRAMS, MANY = 10, 8, 12, 2000
+
+
+def uses(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
+    """The panels that suit the kind of the data."""
+    if pictures.showable(data.schema):
+        makers = (_samples, _reconstructions, _interpolations, _completions)
+        return gathered(*(lambda make=make: [make(model, data, seed)] for make in makers))
+    if data.schema.kind == "table":
+        return gathered(lambda: _table_samples(model, data, seed))
+    return gathered(lambda: [_sequence_samples(model, data, seed)])
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy()
+
+
+def _top(data: Dataset) -> float:
+    return pictures.white(data.schema, _numpy(data.x[: figures.MOST_POINTS]))
+
+
+def _shown(model: LatentVariableModel, data: Dataset, count: int, seed: int) -> Batch:
+    """A few data, evenly spread over the set."""
+    index = torch.from_numpy(figures.thinned(len(data), count))
+    return data.subset(index).frozen(seed).batch().to(model.anchor)
+
+
+def _samples(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    top, event = _top(data), data.schema.event_shape
+    drawn, _ = generate(model, 3 * ACROSS, seed=seed)
+    rows = [{"name": "draws of x", "picture": pictures.grid(_numpy(drawn).reshape(3, ACROSS, *event), top)}]
+    caption = "New images: z from the prior, x from the likelihood."
+
+    def means() -> list[Panel]:
+        mean, _ = generate(model, 3 * ACROSS, seed=seed, mean=True)
+        rows.append({"name": "means of x", "picture": pictures.grid(_numpy(mean).reshape(3, ACROSS, *event), top)})
+        return []
+
+    gathered(means)
+    caption += " Below them the mean of x for the same z, without the noise of drawing." if len(rows) > 1 else ""
+    return Panel("pictures", rows, caption, "Samples")
+
+
+def _reconstructions(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    batch = _shown(model, data, ACROSS, seed)
+    likelihood = directed(model, "reconstruct").likelihood
+    with using(model, seed):
+        z: Any = each(lambda mean: mean.unsqueeze(0), model.posterior(batch).mean)
+        mean = expected(likelihood(z, batch)).reshape(batch.x.shape)
+    pair = np.stack([_numpy(batch.x), _numpy(mean)])
+    caption = "Data held against what is left of them in z: the mean of x given the posterior mean of z."
+    picture = pictures.grid(pair, _top(data))
+    return Panel("pictures", [{"name": "data\nrebuilt", "picture": picture}], caption, "Reconstructions")
+
+
+def _interpolations(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    batch = _shown(model, data, SHOWN, seed)
+    batch = batch.select(slice(0, batch.size // 2 * 2))
+    # evenly spread data may come in the order of their labels: pair the far apart
+    batch = batch.select(torch.arange(batch.size).reshape(2, -1).T.flatten().to(batch.x.device))
+    lines = _numpy(interpolate(model, batch, steps=ACROSS, seed=seed))
+    caption = "From one datum (left end, rebuilt) to another (right end): the straight line between their posterior means."
+    picture = pictures.grid(lines.reshape(len(lines), ACROSS, *data.schema.event_shape), _top(data))
+    return Panel("pictures", [{"name": "", "picture": picture}], caption, "Interpolations")
+
+
+def _completions(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    truth = _shown(model, data, ACROSS, seed)
+    mask = truth.observed.clone()
+    half = mask.shape[1] // 2
+    mask[:, half:] = False
+    seen = Batch.of(truth.x, mask)
+    filled = complete(model, seen, draws=DRAWS, sweeps=SWEEPS, seed=seed)
+    given = np.where(_numpy(mask) > 0, _numpy(truth.x), 0.45 * _top(data))
+    rows = np.stack([given, _numpy(filled.mean), *_numpy(filled.draws), _numpy(truth.x)])
+    caption = (
+        f"The lower half is hidden and filled in from the upper: what is given, the mean, {DRAWS} draws from "
+        "p(hidden | given), and the truth."
+    )
+    names = "\n".join(["given", "mean", *["a draw"] * DRAWS, "truth"])
+    picture = pictures.grid(rows, _top(data))
+    return Panel("pictures", [{"name": names, "picture": picture}], caption, "Completions")
+
+
+def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
+    drawn, _ = generate(model, MANY, seed=seed)
+    samples = np.asarray(data.schema.decode(drawn.reshape(MANY, -1)), dtype=np.float64)
+    values = np.asarray(data.schema.decode(data.x, data.mask), dtype=np.float64)
+    names = column_names(data)
+    columns = min(len(names), MOST_HISTOGRAMS)
+    across = min(columns, 3)
+
+    def paint(*axes) -> None:
+        for j, part in enumerate(axes):
+            if j < columns:
+                figures.histograms(part, values[:, j], samples[:, j], names[j])
+            else:
+                part.set_axis_off()
+        axes[0].legend(loc="best")
+
+    caption = (
+        f"Each column of the data (filled) against {MANY:,} rows drawn from the model (line), in the units of the data: "
+        "where they part, the model is wrong about that column."
+    )
+    figure = figures.draw(paint, columns=across, rows=-(-columns // across), height=2.1 if across > 1 else 2.6)
+    rows = [[number(float(v)) for v in row[:columns]] for row in samples[:ROWS]]
+    left = f" The first {columns} of {len(names)} columns." if columns < len(names) else ""
+    sampled = table(names[:columns], rows, f"Rows drawn from the model, in the units of the data.{left}", text=0)
+    return [Panel("svg", figure, caption, "Samples against data"), sampled]
+
+
+def _sequence_samples(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    drawn, _ = generate(model, SENTENCES, seed=seed)
+    lines = [_line(line) for line in data.schema.decode(drawn)]
+    what = "Sentences" if data.schema.kind == "text" else "Sequences"
+    return Panel("lines", lines, f"{what} drawn from the model.", "Samples")
+
+
+def _line(values) -> str:
+    """The words, or the first numbers, of a sequence."""
+    if isinstance(values, list):
+        return " ".join(values)
+    shown = [number(v.item()) if np.ndim(v) == 0 else f"({number(v.tolist(), 3)})" for v in values[:40]]
+    return ("  " if np.ndim(values) == 1 else ", ").join(shown)

@@ -1,0 +1,415 @@
+"""A run directory: what was asked, what was learned, how well, from data to report.
+
+    config.yaml         what was asked: model, learner, objective, data, seed
+    schema.json         what x is
+    environment.json    with what it was made
+    metrics.jsonl       one line an epoch or a step
+    learner.safetensors from where an interrupted fit goes on
+    model.safetensors   the parameters; there once the fit is finished
+    evaluation.json     what `evaluate` says of the held-out data
+    report.html         all of it, to look at
+
+Nothing in it is code, and loading one runs none: YAML and JSON are plain values, tensors are safetensors, and a
+model's name is looked up among latentia's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+import latentia
+from latentia import models, objectives
+from latentia.data import Dataset, Raw, Schema, load, read
+from latentia.data.files import atomic_write
+from latentia.errors import DataError, OptionError, RunError
+from latentia.evaluate import evaluate
+from latentia.learners import EM, Checkpoint, Gradient, History, Learner
+from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
+from latentia.learners.settings import seed_for
+from latentia.model import ExactModel, LatentVariableModel
+from latentia.report import build
+
+MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
+LEARNERS: dict[str, type] = {"EM": EM, "Gradient": Gradient}
+OBJECTIVES = {"elbo": objectives.elbo, "iwae": objectives.iwae, "exact": objectives.exact}
+
+
+@dataclass
+class Source:
+    """Where data come from, how to read them, and what is held out.
+
+    Attributes:
+        source: a built-in name or a path.
+        key, columns, kind: how to read it, see `latentia.data.read`.
+        values, scale, binarize, min_count, max_vocabulary: what x is, see `Schema.of`; binarize="auto" draws grey
+            images dynamically for a Bernoulli likelihood.
+        first: only the first so many data.
+        holdout: the fraction kept for evaluation; validation: of the rest, the fraction for early stopping.
+    """
+
+    source: str
+    key: str | None = None
+    columns: str | None = None
+    kind: str = "auto"
+    values: str = "auto"
+    scale: str = "auto"
+    binarize: str = "auto"
+    min_count: int = 2
+    max_vocabulary: int | None = None
+    first: int | None = None
+    holdout: float = 0.1
+    validation: float = 0.1
+
+    def read(self) -> Raw:
+        raw = read(self.source, key=self.key, columns=self.columns, kind=self.kind)
+        return raw if self.first is None else raw.take(np.arange(min(self.first, len(raw))))
+
+
+@dataclass
+class Config:
+    """What was asked for: enough to do it again."""
+
+    model: str
+    data: Source
+    model_options: dict[str, Any] = field(default_factory=dict)
+    learner: str = "EM"
+    learner_options: dict[str, Any] = field(default_factory=dict)
+    objective: str | None = None
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    fingerprint: str = ""
+    command: str = ""
+
+    def to_yaml(self) -> str:
+        content = {"format": FORMAT, "latentia": latentia.__version__, **_plain(self.__dict__)}
+        content["data"] = _plain(self.data.__dict__)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str, path: Path) -> Config:
+        """Raises `RunError` for anything that is not a config of this format."""
+        try:
+            content = yaml.safe_load(text)
+            version = content.pop("format")
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged or no config of latentia's: fit again") from error
+        if version != FORMAT:
+            made = content.get("latentia", "a newer version")
+            raise RunError(
+                f"{path} was made by latentia {made} in format {version}; latentia {latentia.__version__} reads format "
+                f"{FORMAT}: upgrade latentia to use it"
+            )
+        content.pop("latentia", None)
+        try:
+            return cls(**{**content, "data": Source(**content["data"])})
+        except (TypeError, KeyError) as error:
+            raise RunError(f"{path} is damaged ({error}): fit again") from error
+
+    def same_as(self, other: Config) -> bool:
+        """Whether the two ask for the same fit."""
+        return {**self.__dict__, "command": ""} == {**other.__dict__, "command": ""}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if not isinstance(item, Source)}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@dataclass
+class Parts:
+    """The data of a run, encoded by one schema that only the training part has shaped."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+class Run:
+    """A run directory that exists. `Run.create` makes one, `Run.open` finds one."""
+
+    def __init__(self, path: Path, config: Config):
+        self.path, self.config = path, config
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> Run:
+        """Make the directory, or take up the interrupted run of the same config that is there.
+
+        Raises:
+            RunError: the directory holds a finished run, another run, or something else.
+        """
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file: choose another --out")
+        if (path / "config.yaml").exists():
+            run = cls.open(path)
+            if run.finished:
+                raise RunError(f"{path} holds a finished run, and nothing overwrites one: choose another --out")
+            if not run.config.same_as(config):
+                raise RunError(
+                    f"{path} holds an interrupted run that was asked for otherwise (see its config.yaml): go on with "
+                    f"it by `latentia fit --resume {path}`, or choose another --out"
+                )
+            return run
+        if path.exists() and any(path.iterdir()):
+            raise RunError(f"{path} is not empty and holds no run: choose another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {path}: {error.strerror or error}") from error
+        atomic_write(path / "config.yaml", config.to_yaml().encode())
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Raises `RunError` where there is no run, or one of a newer format."""
+        config = path / "config.yaml"
+        if not config.is_file():
+            raise RunError(f"{path} is not a run directory: it has no config.yaml (make one with `latentia fit`)")
+        try:
+            return cls(path, Config.from_yaml(config.read_text("utf-8"), config))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{config} cannot be read: {error}") from error
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "model.safetensors").exists()
+
+    @cached_property
+    def schema(self) -> Schema:
+        return Schema.from_json(_read_json(self.path / "schema.json"))
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The run's own data, read again. Raises `RunError` when they have changed since."""
+        raw, config = self.config.data.read(), self.config
+        if config.fingerprint and raw.fingerprint() != config.fingerprint:
+            raise RunError(f"{config.data.source} has changed since {self.path} was fitted: name data with --data")
+        if len(raw) < 2 and config.data.holdout:
+            raise DataError(f"{raw.source} has {len(raw)} datum: too few to hold some out; set --holdout 0")
+        train, validation, test = _split(raw, config.data, config.seed)
+        schema = self.schema if (self.path / "schema.json").exists() else _schema(train, config)
+        return Parts(*(schema.encode(part) for part in (train, validation, test)))
+
+    def other(self, source: str, **options: Any) -> Dataset:
+        """Other data, read as this run's schema says."""
+        schema = self.schema
+        first = options.pop("first", None)
+        if (
+            options.get("columns") is None
+            and schema.kind == "table"
+            and Path(source).suffix in (".csv", ".tsv", ".parquet")
+        ):
+            options["columns"] = list(schema.names)
+        data = load(source, schema=schema, **options)
+        return data if first is None else data.subset(slice(0, first))
+
+    def blank_model(self) -> LatentVariableModel:
+        """The model as constructed, before any learning. Raises `RunError` for one that latentia does not have."""
+        name = self.config.model
+        if name not in MODELS:
+            raise RunError(f"{self.path} was fitted with {name!r}, which is not one of {', '.join(MODELS)}")
+        return build_model(name, self.config.model_options, self.schema)
+
+    def model(self) -> LatentVariableModel:
+        """The fitted model. Raises `RunError` when the fit is not finished, or the file damaged or of another model."""
+        path = self.path / "model.safetensors"
+        if not self.finished:
+            raise RunError(f"{self.path} is not finished: go on with `latentia fit --resume {self.path}`")
+        tensors, _ = read_tensors(path)
+        model = self.blank_model()
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise RunError(f"{path} does not fit {self.config.model} as config.yaml describes it: {error}") from error
+        return model.eval()
+
+    def fit(self, progress: bool = True) -> History:
+        """Fit from the start or from where it stopped, and write model.safetensors."""
+        train, validation = self.parts.train, self.parts.validation
+        if not (self.path / "schema.json").exists():
+            atomic_write(self.path / "schema.json", json.dumps(train.schema.to_json()).encode())
+            atomic_write(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
+        model = self.blank_model()
+        learner = build_learner(self.config, progress)
+        checkpoint = Checkpoint(self.path / "learner.safetensors")
+        saved = checkpoint.load()
+        with _metrics(self.path / "metrics.jsonl", saved[1]["records"] if saved else 0) as write:
+            seed = self.config.seed
+            history = learner.fit(
+                model, train, validation=validation, seed=seed, callbacks=[write], checkpoint=checkpoint
+            )
+        write_tensors(self.path / "model.safetensors", model.state_dict(), {"stopped": history.stopped})
+        return history
+
+    @property
+    def held_out(self) -> Dataset:
+        """What the run is evaluated on: its held-out data, or the training data where nothing was held out."""
+        return self.parts.test if len(self.parts.test) else self.parts.train
+
+    @property
+    def evaluated_on(self) -> str:
+        return "held-out data" if len(self.parts.test) else "the training data (nothing was held out)"
+
+    def evaluate(
+        self, importance_samples: int = 1000, naive: bool = False, seed: int = 0, progress: bool = True
+    ) -> dict:
+        """Measure on the held-out data, and write evaluation.json."""
+        options: dict[str, Any] = {"importance_samples": importance_samples, "naive": naive, "seed": seed}
+        found = evaluate(self.model(), self.held_out, progress=progress, **options)
+        found.evaluated_on = self.evaluated_on
+        content = found.to_json()
+        atomic_write(self.path / "evaluation.json", json.dumps(content, indent=1).encode())
+        return content
+
+    def report(self) -> Path:
+        """Write report.html, evaluating first where that has not been done."""
+        path = self.path / "evaluation.json"
+        evaluation = _read_json(path) if path.exists() else self.evaluate()
+        model = self.model()
+        page = build(
+            title=f"{self.config.model} on {self.config.data.source}",
+            model=model,
+            options={**self.config.model_options, "learner": self.config.learner, **self.config.learner_options},
+            history=read_metrics(self.path / "metrics.jsonl"),
+            evaluation=evaluation,
+            train=self.parts.train,
+            test=self.held_out,
+            environment=_read_json(self.path / "environment.json"),
+            command=self.config.command,
+            on_training_data=not len(self.parts.test),
+        )
+        atomic_write(self.path / "report.html", page.encode())
+        return self.path / "report.html"
+
+
+def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVariableModel:
+    """A model with its options, and the sizes that come from the data; exact models compute in float64.
+
+    Raises:
+        OptionError: data of a kind that the model cannot have, or an option that makes no sense.
+    """
+    sizes = {
+        size: value for size, value in schema.sizes().items() if size in inspect.signature(MODELS[name]).parameters
+    }
+    required = [p.name for p in inspect.signature(MODELS[name]).parameters.values() if p.default is p.empty]
+    for missing in required:
+        if sizes.get(missing) is None:
+            raise OptionError(
+                f"{name} needs {missing}, and {schema.describe()} have none: choose another model or --kind"
+            )
+    try:
+        model = MODELS[name](**sizes, **options)
+    except TypeError as error:
+        raise OptionError(f"{name}: {error}") from error
+    return model.double() if isinstance(model, ExactModel) else model
+
+
+def build_learner(config: Config, progress: bool = True) -> Learner:
+    """The learner with its options and its objective."""
+    options = {**config.learner_options, "progress": progress}
+    if config.learner == "Gradient" and config.objective:
+        options["objective"] = partial(OBJECTIVES[config.objective], **config.objective_options)
+    return LEARNERS[config.learner](**options)
+
+
+def environment() -> dict[str, Any]:
+    """With what a run is made: versions, machine, threads."""
+    return {
+        "latentia": latentia.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl. Raises `RunError` for a damaged one."""
+    try:
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is missing or damaged: {error}") from error
+
+
+@contextlib.contextmanager
+def _metrics(path: Path, keep: int):
+    """A callback that adds a line to the file, of which the first `keep` lines stay."""
+    lines = path.read_text("utf-8").splitlines()[:keep] if path.exists() else []
+    atomic_write(path, "".join(line + "\n" for line in lines).encode())
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(record: dict[str, Any]) -> None:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+
+        yield write
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is missing or damaged ({error}): fit again") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: it holds no object; fit again")
+    return content
+
+
+def _split(raw: Raw, source: Source, seed: int) -> tuple[Raw, Raw, Raw]:
+    """Train, validation and test parts, every datum in one of them."""
+    for name in ("holdout", "validation"):
+        if not 0 <= getattr(source, name) < 1:
+            raise OptionError(f"{name}={getattr(source, name)}: it must be at least 0 and below 1")
+    order = np.random.default_rng(seed_for(seed, 7)).permutation(len(raw))
+    test = _share(len(raw), source.holdout)
+    rest = len(raw) - test
+    validation = _share(rest, source.validation)
+    cuts = (order[test + validation :], order[test : test + validation], order[:test])
+    return tuple(raw.take(np.sort(cut)) for cut in cuts)  # type: ignore[return-value]
+
+
+def _share(count: int, fraction: float) -> int:
+    return min(max(round(count * fraction), 1), count - 1) if fraction and count > 1 else 0
+
+
+def _schema(train: Raw, config: Config) -> Schema:
+    likelihood, source = config.model_options.get("likelihood"), config.data
+    binarize = source.binarize
+    if binarize == "auto":
+        binarize = "dynamic" if train.kind == "image" and likelihood == "bernoulli" else "none"
+    values = "levels" if source.values == "auto" and likelihood == "categorical" else source.values
+    return Schema.of(
+        train,
+        values=values,
+        scale=source.scale,
+        binarize=binarize,
+        min_count=source.min_count,
+        max_vocabulary=source.max_vocabulary,
+        seed=config.seed,
+    )
+
+
+def default_out(model: str, source: str) -> Path:
+    """runs/<model>-<data>, for those who name no directory."""
+    return Path("runs") / f"{model}-{Path(source).name.split('.')[0]}".lower()
+
+
+def this_command() -> str:
+    """The command line, as one would type it."""
+    return " ".join(["latentia", *sys.argv[1:]])

@@ -1,0 +1,72 @@
+"""What a model makes of each datum, written to a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentia.data import Dataset
+from latentia.data.files import atomic_write
+from latentia.distributions import OneHot
+from latentia.distributions.structured import Structured
+from latentia.errors import OptionError
+from latentia.model import LatentVariableModel
+from latentia.tasks.encode import decode_path, encode
+
+
+def write(model: LatentVariableModel, data: Dataset, path: Path, *, seed: int = 0) -> None:
+    """Write the codes of all data, in order.
+
+    .csv: a row a datum, its number in the source and E_q[z] (responsibilities and the cluster for one of K values).
+    .npy: E_q[z], (N, *latent). .jsonl: for structured z, a line a datum, with x and its best states.
+
+    Raises:
+        OptionError: a suffix that does not fit the model's z.
+    """
+    posterior = model.posterior(data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor))
+    path_like = isinstance(posterior, Structured) and not isinstance(posterior, OneHot)
+    fitting = (".jsonl", ".npy") if path_like else (".csv", ".npy")
+    if path.suffix not in fitting:
+        raise OptionError(f"{path}: codes of this model are written as {' or '.join(fitting)}")
+    if path.suffix == ".jsonl":
+        atomic_write(path, _lines(model, data, seed))
+        return
+    means = encode(model, data, seed=seed)
+    if isinstance(means, dict):
+        means = torch.cat([part.flatten(1) for part in means.values()], 1)
+    if path.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, means.cpu().numpy(), allow_pickle=False)
+        atomic_write(path, buffer.getvalue())
+        return
+    atomic_write(path, _table(means.cpu().flatten(1), data, isinstance(posterior, OneHot)))
+
+
+def _lines(model: LatentVariableModel, data: Dataset, seed: int) -> bytes:
+    states, lengths = decode_path(model, data, seed=seed)
+    given = data.schema.decode(data.x, data.mask)
+    lines = []
+    for x, path, length in zip(given, states.tolist(), lengths.tolist(), strict=True):
+        seen = np.asarray(x).tolist()
+        # NaN is no JSON: a missing value is null
+        seen = [None if isinstance(value, float) and value != value else value for value in seen]
+        lines.append(json.dumps({"x": seen, "states": path[:length]}, ensure_ascii=False))
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def _table(means: Tensor, data: Dataset, clusters: bool) -> bytes:
+    rows = data.rows.tolist() if data.rows is not None else range(1, len(data) + 1)
+    names = [f"{'p' if clusters else 'z'}{d}" for d in range(1, means.shape[1] + 1)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", *names, *(["cluster"] if clusters else [])])
+    best = (means.argmax(1) + 1).tolist()
+    for row, values, cluster in zip(rows, means.tolist(), best, strict=True):
+        writer.writerow([row, *(f"{value:.6g}" for value in values), *([cluster] if clusters else [])])
+    return text.getvalue().encode()

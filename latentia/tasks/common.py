@@ -1,0 +1,60 @@
+"""What the verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, Independent
+
+from latentia.errors import CapabilityError
+from latentia.model import Batch, DirectedModel, LatentVariableModel
+
+Latent = Tensor | dict[str, Tensor]
+
+
+@contextmanager
+def using(model: LatentVariableModel, seed: int) -> Iterator[None]:
+    """Use the model: no gradients, evaluation mode, random numbers from `seed`; afterwards all is as it was."""
+    device = model.anchor.device
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(seed)
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def directed(model: LatentVariableModel, verb: str) -> DirectedModel:
+    """The model, if it has a likelihood. Raises `CapabilityError` naming what to write where it has none."""
+    if not isinstance(model, DirectedModel):
+        name = type(model).__name__
+        raise CapabilityError(f"{name} cannot {verb}: make it a DirectedModel, with {name}.prior and {name}.likelihood")
+    return model
+
+
+def expected(distribution: Distribution) -> Tensor:
+    """E[x]: the mean, and for a categorical the expected level sum_v v p(v), for which torch has NaN."""
+    inner = distribution.base_dist if isinstance(distribution, Independent) else distribution
+    if isinstance(inner, Categorical):
+        levels = torch.arange(inner.probs.shape[-1], dtype=inner.probs.dtype, device=inner.probs.device)
+        return inner.probs @ levels
+    return inner.mean
+
+
+def each(function: Callable[..., Tensor], *z: Latent) -> Latent:
+    """Apply `function` to z, latent by latent where there are several."""
+    first = z[0]
+    if isinstance(first, dict):
+        return {name: function(*(part[name] for part in z)) for name in first}  # type: ignore[index]
+    return function(*z)
+
+
+def repeated(batch: Batch, times: int) -> Batch:
+    """The data of the batch `times` over, (times * B), the whole batch first, then the whole batch again."""
+    return batch.select(torch.arange(batch.size, device=batch.x.device).repeat(times))

@@ -1,0 +1,137 @@
+"""Fill in what is missing."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentia.distributions import OneHot
+from latentia.distributions.structured import Structured
+from latentia.errors import OptionError
+from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel
+from latentia.tasks.common import Latent, directed, each, expected, repeated, using
+
+# the independence proposal is poor while x_mis is far from anything likely, so at first every one is taken
+PSEUDO_GIBBS_SHARE = 0.1
+
+
+class Completion(NamedTuple):
+    """What the missing entries may have been; observed entries are as they came. In the model's coordinates.
+
+    Attributes:
+        mean: E[x_missing | x_observed], (B, *event), floating; of symbols the expected number, which means
+            something for levels only.
+        draws: from p(x_missing | x_observed), (draws, B, *event), in x's dtype.
+    """
+
+    mean: Tensor
+    draws: Tensor
+
+
+def complete(
+    model: LatentVariableModel, batch: Batch, *, draws: int = 16, sweeps: int = 200, seed: int = 0
+) -> Completion:
+    """p(x_missing | x_observed), what is missing being what `batch.mask` leaves out.
+
+    Where the posterior is exact, z ~ p(z | x_observed) and x ~ p(x | z, x_observed) are exact draws, and for one of
+    K values the mean is the exact sum_k p(k | x_observed) E[x | k, x_observed]; for other structures the mean
+    averages E[x | z, x_observed] over the draws. Steps beyond the end of a sequence are no missing steps.
+
+    Otherwise by Metropolis within Gibbs, `draws` chains side by side for every datum. Each sweep proposes
+    z' ~ q(z | x_observed, x_missing), takes it with probability
+
+        min(1, p(x, z') q(z | x) / (p(x, z) q(z' | x)))
+
+    and draws x_missing ~ p(x_missing | z, x_observed). The first tenth of the sweeps takes every proposal
+    (pseudo-Gibbs); the mean averages E[x | z, x_observed] over the second half of the sweeps. Mattei and Frellsen
+    (2018), "Leveraging the exact likelihood of deep latent variable models", section 3.
+
+    Args:
+        draws: draws for each datum, at least 1.
+        sweeps: of the chain, at least 2; not looked at where the posterior is exact.
+
+    Raises:
+        CapabilityError: the model has no likelihood.
+        OptionError: draws or sweeps too few.
+    """
+    if draws < 1 or sweeps < 2:
+        raise OptionError(f"draws={draws}, sweeps={sweeps}: at least 1 draw and 2 sweeps")
+    model = directed(model, "complete")
+    with using(model, seed):
+        batch = batch.to(model.anchor)._replace(z=None)
+        if isinstance(model, ExactModel):
+            return _exactly(model, batch, draws)
+        return _by_chains(model, batch, draws, sweeps)
+
+
+def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
+    posterior: Structured = model.posterior(batch)
+    z = posterior.sample((draws,))
+    inside = _inside(z, batch)
+    given = model.conditional(_grounded(z), batch)
+    drawn, mean = given.sample().reshape(draws, *batch.x.shape), expected(given).mean(0)
+    if isinstance(posterior, OneHot):
+        every = expected(model.conditional(posterior.enumerate_support(), batch)).flatten(2)
+        mean = torch.einsum("kb,kbd->bd", posterior.marginals.T.to(every), every)
+    missing = ~batch.observed & inside
+    return _completion(batch, mean.reshape(batch.x.shape), drawn, missing)
+
+
+def _completion(batch: Batch, mean: Tensor, drawn: Tensor, missing: Tensor) -> Completion:
+    mean = torch.where(missing, mean, batch.x.to(mean))
+    return Completion(mean, torch.where(missing, drawn.to(batch.x), batch.x))
+
+
+def _inside(z: Tensor, batch: Batch) -> Tensor:
+    """Which entries of x are not beyond the end of a sequence, broadcastable to x."""
+    if z.ndim < 4:
+        return torch.ones_like(batch.observed)
+    steps = z[0].flatten(2).sum(-1) > 0
+    return steps.reshape(*steps.shape, *(1,) * (batch.x.ndim - 2))
+
+
+def _grounded(z: Tensor) -> Tensor:
+    """z with some state where a sequence is over, so that p(x | z) is a distribution there too."""
+    return torch.cat([torch.where(z.sum(-1, keepdim=True) > 0, z[..., :1], 1.0), z[..., 1:]], -1)
+
+
+def _by_chains(model: DirectedModel, batch: Batch, draws: int, sweeps: int) -> Completion:
+    known = repeated(batch, draws)
+    missing = ~known.observed
+    z: Latent = model.posterior(known).sample((1,))
+    x, mean = _refill(model, known, z)
+    total = torch.zeros_like(mean)
+    for sweep in range(sweeps):
+        full = known._replace(x=x, mask=None)
+        z = _step(model, full, z, always=sweep < PSEUDO_GIBBS_SHARE * sweeps)
+        x, mean = _refill(model, known, z)
+        if sweep >= sweeps // 2:
+            total += mean
+    mean = (total / (sweeps - sweeps // 2)).unflatten(0, (draws, -1)).mean(0)
+    return _completion(batch, mean, x.unflatten(0, (draws, -1)), missing[: batch.size])
+
+
+def _refill(model: DirectedModel, known: Batch, z: Any) -> tuple[Tensor, Tensor]:
+    """x with its missing part drawn from p(x_missing | z, x_observed), and that part's mean: both (B, *event)."""
+    given = model.conditional(z, known)
+    drawn = given.sample().squeeze(0).reshape(known.x.shape).to(known.x)
+    return torch.where(known.observed, known.x, drawn), expected(given).squeeze(0).reshape(known.x.shape)
+
+
+def _step(model: DirectedModel, full: Batch, z: Any, always: bool) -> Latent:
+    """One Metropolis step on z, with q(z | x) as its proposal."""
+    q = model.posterior(full)
+    proposal: Any = q.sample((1,))
+    if always:
+        return proposal
+
+    def log_weight(value: Any) -> Tensor:
+        return model.log_joint(full, value) - q.log_prob(value)
+
+    ratio = log_weight(proposal) - log_weight(z)
+    accepted = torch.rand_like(ratio).log() < ratio
+    return each(
+        lambda new, old: torch.where(accepted.reshape(*accepted.shape, *(1,) * (new.ndim - 2)), new, old), proposal, z
+    )

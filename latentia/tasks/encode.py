@@ -1,0 +1,108 @@
+"""From data to latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentia.data import Dataset
+from latentia.distributions import OneHot
+from latentia.distributions.structured import Structured
+from latentia.errors import CapabilityError
+from latentia.model import LatentVariableModel
+from latentia.tasks.common import Latent, each, using
+
+
+def encode(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Latent:
+    """E_q[z | x] of every datum, (N, *latent): marginals where z is discrete; a dict where there are several latents.
+
+    Latents with a step for each step of x are zero beyond a sequence's end. `seed` draws what is binarized dynamically.
+
+    Raises:
+        CapabilityError: the posterior has no mean.
+    """
+    return _gather(model, data, _mean, batch_size, seed)
+
+
+def cluster(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Tensor:
+    """The most probable cluster of each datum, argmax_k p(z = k | x), (N,) whole numbers from 0.
+
+    Raises:
+        CapabilityError: z is not one of K values.
+    """
+
+    def best(q: Distribution) -> Tensor:
+        if not isinstance(q, OneHot):
+            raise CapabilityError(
+                f"{type(model).__name__} has no clusters: {type(model).__name__}.posterior would have to return a "
+                f"OneHot, one of K values, and returns {_article(q)}"
+            )
+        return q.marginals.argmax(-1)
+
+    clusters = _gather(model, data, best, batch_size, seed)
+    assert isinstance(clusters, Tensor)  # `best` returns one
+    return clusters
+
+
+def decode_path(
+    model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The most probable structure of each datum, argmax_z p(z | x), by its states' numbers.
+
+    Returns:
+        (N, T) whole numbers, -1 beyond the end (or (N,) where z is a single choice); and the number of steps, (N,).
+
+    Raises:
+        CapabilityError: the posterior is not `Structured`: it has no mode that a recursion finds.
+    """
+
+    def path(q: Distribution) -> Tensor:
+        if not isinstance(q, Structured):
+            raise CapabilityError(
+                f"{type(model).__name__} has no path to decode: {type(model).__name__}.posterior would have to "
+                f"return a Structured distribution, and returns {_article(q)}"
+            )
+        mode = q.mode
+        # one more than the state, so that what is padded later is told from state 0
+        return torch.where(mode.sum(-1) > 0, mode.argmax(-1) + 1, 0)
+
+    states = _gather(model, data, path, batch_size, seed)
+    assert isinstance(states, Tensor)  # `path` returns one
+    states = states - 1
+    return states, (states >= 0).reshape(len(states), -1).sum(1)
+
+
+def _mean(q: Distribution) -> Latent:
+    try:
+        return q.mean
+    except NotImplementedError:
+        raise CapabilityError(f"{type(q).__name__} has no mean to encode x by: write {type(q).__name__}.mean") from None
+
+
+def _article(q: Distribution) -> str:
+    name = type(q).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _gather(
+    model: LatentVariableModel, data: Dataset, function: Callable[[Distribution], Latent], batch_size: int, seed: int
+) -> Latent:
+    """function(q(z | x)) of all data, batch by batch, in order."""
+    with using(model, seed):
+        batches = data.frozen(seed).batches(batch_size)
+        parts = [function(model.posterior(batch.to(model.anchor))) for batch in batches]
+    return each(lambda *tensors: _side_by_side(list(tensors)), *parts)
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    """All batches in one tensor, zeros behind the shorter ones: each was only as long as its longest sequence."""
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    total = parts[0].new_zeros(sum(map(len, parts)), *shape)
+    start = 0
+    for part in parts:
+        total[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+        start += len(part)
+    return total

@@ -1,0 +1,50 @@
+"""Walk from one datum to another through the space of z."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentia.distributions import OneHot
+from latentia.distributions.structured import Structured
+from latentia.errors import CapabilityError, OptionError
+from latentia.model import Batch, LatentVariableModel
+from latentia.tasks.common import directed, each, expected, using
+
+
+def interpolate(model: LatentVariableModel, batch: Batch, *, steps: int = 8, seed: int = 0) -> Tensor:
+    """E[x | z] along the straight line between two posterior means, z_s = (1 - s) E[z | x_a] + s E[z | x_b].
+
+    Args:
+        batch: data in pairs: 0 and 1, 2 and 3, ...
+        steps: points on each line, both ends included.
+
+    Returns:
+        (pairs, steps, *event), in the model's coordinates.
+
+    Raises:
+        CapabilityError: z is discrete, or the model has no likelihood.
+        OptionError: an odd number of data, or fewer than 2 steps.
+    """
+    if batch.size % 2 or not batch.size:
+        raise OptionError(f"{batch.size} data do not make pairs: give an even number of them")
+    if steps < 2:
+        raise OptionError(f"steps={steps}: a line has two ends at least")
+    likelihood = directed(model, "interpolate").likelihood
+    with using(model, seed):
+        batch = batch.to(model.anchor)
+        q = model.posterior(batch)
+        if isinstance(q, Structured):
+            what = "one of K values" if isinstance(q, OneHot) else "a path of discrete states"
+            raise CapabilityError(f"{type(model).__name__} cannot interpolate: its z is {what}, no point on a line")
+        z: Any = each(lambda mean: _line(mean, steps), q.mean)
+        x = expected(likelihood(z, batch.select(slice(0, None, 2))))
+    return x.transpose(0, 1)
+
+
+def _line(mean: Tensor, steps: int) -> Tensor:
+    """From every even datum to the odd one behind it: (steps, pairs, *latent)."""
+    share = torch.linspace(0, 1, steps, dtype=mean.dtype, device=mean.device).reshape(-1, *(1,) * mean.ndim)
+    return torch.lerp(mean[0::2], mean[1::2], share)
