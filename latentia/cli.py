@@ -237,9 +237,8 @@ def _fit_parser(chosen: argparse.Namespace):
         _add_options(parser, "model", chosen.model, MODELS)
         _add_options(parser, "learner", chosen.learner, LEARNERS)
     if chosen.objective:
-        known = OBJECTIVES
-        skip = NOT_ON_THE_LINE & set(known[chosen.objective].__kwdefaults__ or {}) | {"model", "batch"}
-        parser.add_function_arguments(known[chosen.objective], "objective", skip=skip)
+        skip: set[str | int] = {"model", "batch", "estimator"}
+        parser.add_function_arguments(OBJECTIVES[chosen.objective], "objective", skip=skip)
         _entitle(parser, "objective", chosen.objective)
     return parser
 
@@ -268,6 +267,9 @@ def _entitle(parser: Any, group: str, name: str) -> None:
     for part in parser._action_groups:
         if any(action.dest.startswith(f"{group}.") for action in part._group_actions):
             part.title = f"options of {name} ({part.title.rstrip(':')})" if part.title else f"options of {name}"
+            for action in part._group_actions:
+                if action.dest == group:
+                    action.help = argparse.SUPPRESS
 
 
 def _add_data(group: Any) -> None:

@@ -100,10 +100,10 @@ def log_marginal(
     if proposal == "prior" and not isinstance(model, DirectedModel):
         raise CapabilityError(f"naive Monte Carlo draws from the prior: write {type(model).__name__}.prior")
     data = data.frozen(seed)
-    draws, rows = _chunks(model, data, importance_samples, memory)
     results = []
     with torch.random.fork_rng(), Bar("importance sampling", len(data), shown=progress) as bar:
         torch.manual_seed(seed)
+        draws, rows = _chunks(model, data, importance_samples, memory)
         for i, batch in enumerate(data.batches(rows, dtype=model.anchor.dtype)):
             batch = batch.to(model.anchor)
             results.append(_sample(model, batch, importance_samples, draws, proposal))

@@ -52,6 +52,12 @@ def elbo(
     known. beta: Higgins et al. (2017). Free bits, in nats a dimension and a datum: Kingma et al. (2016),
     appendix C.8, in the form of Li et al. (2019), section 3.2, which floors each datum's own KL. A model without
     prior and likelihood has one term, E_q[log p(x, z) - log q(z | x)], and takes neither option.
+
+    Args:
+        samples: draws of z a datum.
+        beta: weight of the KL; below 1 the latents carry more, above 1 less.
+        free_bits: nats of KL a latent dimension that cost nothing.
+        estimator: of E_q, see `latentia.gradients`.
     """
     q = model.posterior(batch)
     if not isinstance(model, DirectedModel):
@@ -69,6 +75,9 @@ def iwae(model: LatentVariableModel, batch: Batch, *, samples: int = 50) -> Boun
     """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q: Burda, Grosse and Salakhutdinov (2016), equation 8.
 
     Reparameterised where q can be. Its two terms are reported as the ELBO's, from the same draws.
+
+    Args:
+        samples: K, importance samples a datum; more make the bound tighter.
     """
     q = model.posterior(batch)
     z = q.rsample((samples,)) if q.has_rsample else q.sample((samples,))

@@ -129,7 +129,7 @@ class _Fit:
         """Steps until convergence. Each first measures the parameters it has, then improves them, so the last value
         recorded is that of the parameters kept."""
         while not self.stopped:
-            began = time.perf_counter()
+            began, step = time.perf_counter(), self.step
             total, value, log_marginal = self._expect()
             self._judge(value)
             change = None if self.previous is None else value - self.previous
@@ -137,7 +137,15 @@ class _Fit:
             if not self.stopped:
                 self.step += 1
                 self._maximise(total)
-            self._record(log_marginal, change, time.perf_counter() - began)
+            self._record(
+                {
+                    "restart": self.restart,
+                    "step": step,
+                    "log_marginal": log_marginal + self.log_det,
+                    "change": change,
+                    "seconds": time.perf_counter() - began,
+                }
+            )
             bar.show(self.restart * (self.learner.steps + 1) + self.step, log_marginal=log_marginal + self.log_det)
             if self.checkpoint and self.checkpoint.due:
                 self._save()
@@ -185,14 +193,7 @@ class _Fit:
         if not self.stopped and self.step >= self.learner.steps:
             self.stopped = "steps"
 
-    def _record(self, log_marginal: float, change: float | None, seconds: float) -> None:
-        record: Record = {
-            "restart": self.restart,
-            "step": self.step,
-            "log_marginal": log_marginal + self.log_det,
-            "change": change,
-            "seconds": seconds,
-        }
+    def _record(self, record: Record) -> None:
         self.records += 1
         self.history.records.append(record)
         for callback in self.callbacks:

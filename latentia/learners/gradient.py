@@ -214,15 +214,19 @@ class _Fit:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not math.isfinite(norm.item()):
-            for name, parameter in zip(self.names, self.parameters, strict=True):
-                if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
-                    raise NonFiniteError(
-                        f"the gradient of {name} is not finite at epoch {self.epoch + 1}, step {step + 1}: "
-                        "lower lr, or set clip"
-                    )
+            where = f"is not finite at epoch {self.epoch + 1}, step {step + 1}"
+            raise NonFiniteError(f"{self._first_bad()} {where}: lower lr, or set clip")
         if self.learner.clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.learner.clip, norm)
         return norm.item()
+
+    def _first_bad(self) -> str:
+        """The first parameter, else the first gradient, that is inf or NaN."""
+        named = list(zip(self.names, self.parameters, strict=True))
+        values = [(f"parameter {name}", p) for name, p in named]
+        values += [(f"the gradient of {name}", p.grad) for name, p in named if p.grad is not None]
+        bad = [name for name, value in values if not bool(value.isfinite().all())]
+        return bad[0] if bad else "the norm of the gradient"
 
     @torch.no_grad()
     def _validate(self) -> float | None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from markupsafe import Markup
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
 INK, FAINT, RULE, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", RULE: "var(--rule)", PAPER: "var(--paper)"}
@@ -26,7 +28,7 @@ HEAT = LinearSegmentedColormap.from_list("heat", ["#f3f1ec", "#a9c1d1", MAIN, "#
 WIDTH = 8.2  # inches: the width of the text
 MOST_POINTS = 900  # more are a thinned sample: each is a mark of its own in the file
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a column may be called $x$
     "font.size": 9,
@@ -57,26 +59,24 @@ STYLE = {
 }
 
 
-def draw(paint: Callable[..., None], columns: int = 1, rows: int = 1, height: float = 2.9, width: float = WIDTH) -> Markup:
-    """The SVG of a figure with rows x columns axes, which `paint` fills; given one by one, or as one where there is one.
+def draw(
+    paint: Callable[..., None], columns: int = 1, rows: int = 1, height: float = 2.9, width: float = WIDTH
+) -> Markup:
+    """The SVG of a figure with rows x columns axes, which `paint` gets one by one and fills.
 
-    The result has no outside references, and no `id` that another figure has.
+    Inches; the figure is as wide on the page as `width` is a part of `WIDTH`. It refers to nothing outside.
     """
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{draw.__name__}{next(_COUNTER)}"}):
+    # the salt makes the names inside the same every time
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "latentia"}):
         figure = Figure(figsize=(width, height * rows), layout="constrained")
         axes = np.atleast_1d(np.asarray(figure.subplots(rows, columns))).ravel()
         paint(*axes)
         return _svg(figure, width / WIDTH)
 
 
-def _numbers():
-    value = 0
-    while True:
-        yield value
-        value = (value + 1) % 1_000_000
-
-
-_COUNTER = _numbers()
+def apart(svg: Markup, number: int) -> Markup:
+    """The same figure with its names prefixed, so that no two figures of a page share one."""
+    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", str(svg)))
 
 
 def _svg(figure: Figure, share: float) -> Markup:
@@ -95,7 +95,7 @@ def _svg(figure: Figure, share: float) -> Markup:
     text = f'<svg role="img" {box[0]} style="max-width: {100 * share:.0f}%">{inside}'
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
-    return Markup(text)  # noqa: S704 - matplotlib has escaped the words in it
+    return Markup(text)
 
 
 def colour(index: int) -> str:
@@ -115,11 +115,12 @@ def quiet_grid(axes: Axes, axis: str = "y") -> None:
 
 
 def curve(axes: Axes, x: Sequence, y: Sequence, label: str, colour: str, **style) -> None:
-    """One line; what is not finite leaves a gap. The label stands at the line's right end."""
+    """One line over counted steps; what is not finite leaves a gap."""
     values = np.array([np.nan if v is None else float(v) for v in y])
     values[~np.isfinite(values)] = np.nan
     if np.isnan(values).all():
         return
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # steps and epochs are counted
     marker = "o" if np.isfinite(values).sum() == 1 else None
     axes.plot(x, values, color=colour, label=label, marker=marker, markersize=3.5, **style)
 
@@ -144,7 +145,7 @@ def bars(axes: Axes, values: np.ndarray, colours: Sequence[str], names: Sequence
     few = len(values) <= 40
     axes.set_xticks(np.arange(len(values)) if few else [], list(names) if few else [])
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.7, max(len(values), 4) - 0.3)
+    axes.set_xlim(-0.7, max(len(values), 8) - 0.3)
 
 
 def scatter(axes: Axes, points: np.ndarray, groups: np.ndarray | None, names: Sequence[str] = ()) -> None:
@@ -154,7 +155,15 @@ def scatter(axes: Axes, points: np.ndarray, groups: np.ndarray | None, names: Se
     for group in np.unique(groups):
         chosen = points[groups == group]
         label = names[group] if group < len(names) else None
-        axes.plot(*chosen.T, "o", color=colour(group), markersize=4.2 if len(points) < 400 else 3.2, alpha=0.65, markeredgewidth=0, label=label)
+        axes.plot(
+            *chosen.T,
+            "o",
+            color=colour(group),
+            markersize=4.2 if len(points) < 400 else 3.2,
+            alpha=0.65,
+            markeredgewidth=0,
+            label=label,
+        )
     if len(names):
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), handletextpad=0.1, markerscale=1.6)
 

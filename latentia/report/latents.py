@@ -115,12 +115,12 @@ def _clusters(model: LatentVariableModel, data: Dataset, seed: int) -> list[Pane
     order = np.argsort(-size, kind="stable")
     panels = [_sizes(size, order)]
     names, groups = _groups(data.labels)
-    if groups is not None:
-        panels.append(_against_labels(r, order, names, groups))
     if data.schema.kind == "table":
         panels += _table_panels(data, r, order)
     elif pictures.showable(data.schema):
         panels.append(_mean_images(data, r, order))
+    if groups is not None:
+        panels.append(_against_labels(r, order, names, groups))
     return panels
 
 

@@ -44,7 +44,7 @@ def _restarts(history: Sequence[Line], unit: str) -> list[Panel]:
 
     several = f" {len(runs)} starting points; the best one, kept, is blue." if len(runs) > 1 else ""
     last = f" It ended at {number(ends[best])}." if best is not None else ""
-    caption = f"Mean log p(x) of the training data at each step of EM, in {unit}; it can only rise.{several}{last}"
+    caption = f"Mean log p(x) of the training data at each step of EM, in {unit}.{several}{last}"
     return [Panel("svg", figures.draw(paint), caption)]
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentia.data import Dataset
 from latentia.model import LatentVariableModel
+from latentia.report import figures
 from latentia.report.latents import latents
 from latentia.report.learning import curves
 from latentia.report.panel import Section, gathered
@@ -52,6 +53,7 @@ def build(
         Section("latents", "What the latents do", "", gathered(lambda: latents(model, test, evaluation, SEED))),
         Section("uses", "What the model makes", "", gathered(lambda: uses(model, test, SEED))),
     ]
+    _figures_apart(sections)
     # autoescape is on: column names, words and options are other people's
     templates = Environment(
         loader=PackageLoader("latentia.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -72,6 +74,13 @@ def build(
         environment={name: number(value) for name, value in environment.items()},
         seed=evaluation.get("seed"),
     )
+
+
+def _figures_apart(sections: Sequence[Section]) -> None:
+    """Give every figure names of its own."""
+    drawn = [panel for section in sections for panel in section.panels if panel.kind == "svg"]
+    for index, panel in enumerate(drawn):
+        panel.content = figures.apart(panel.content, index)
 
 
 def _option(value: Any) -> str:

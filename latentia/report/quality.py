@@ -12,7 +12,11 @@ Evaluation = dict[str, Any]
 # key: its name, and what it says
 MEANINGS = {
     "log_marginal": ("log p(x)", "the log-probability of a datum under the model, on average; larger is better"),
-    "naive_log_marginal": ("naive log p(x)", "the naive value, for comparison"),
+    "naive_log_marginal": (
+        "naive log p(x)",
+        "the same by samples from the prior, log (1/K) ∑ p(x | z): for comparison",
+    ),
+    "total_log_marginal": ("log p of all", "the log-probability of all these data together, in nats"),
     "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
     "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z"),
     "kl": ("KL(q(z | x) ‖ p(z))", "how far what x says of z is from the prior: what z costs"),
@@ -24,10 +28,12 @@ MEANINGS = {
     "aic": ("AIC", "Akaike's criterion, over all data; smaller is better"),
     "bic": ("BIC", "Bayes' information criterion, over all data; smaller is better"),
 }
+# missing ones are worth a dash
+ALWAYS = {"log_marginal", "elbo"}
 # said elsewhere on the page, or beside the value they belong to
 BESIDE = {
     "log_marginal_se", "log_marginal_mc_se", "n", "units", "method", "importance_samples", "latent_units",
-    "kl_per_unit", "verdict", "evaluated_on", "seed",
+    "kl_per_unit", "verdict", "evaluated_on", "seed", "divided_by",
 }  # fmt: skip
 
 
@@ -59,7 +65,7 @@ def _on(evaluation: Evaluation, on_training_data: bool) -> list[str]:
 
 def evaluated(evaluation: Evaluation) -> list[Panel]:
     """The table, known quantities first and in words, whatever else there is below."""
-    known = [[name, _value(key, evaluation), says] for key, (name, says) in MEANINGS.items() if key in evaluation]
+    known = [[name, _value(key, evaluation), says] for key, (name, says) in MEANINGS.items() if _told(key, evaluation)]
     others = [key for key in evaluation if key not in MEANINGS and key not in BESIDE]
     known += [[key.replace("_", " "), number(evaluation[key]), ""] for key in others]
     if not known:
@@ -67,6 +73,11 @@ def evaluated(evaluation: Evaluation) -> list[Panel]:
     panel = table(["", "value", "what it says"], known, _caption(evaluation))
     panel.content["words"] = 2  # the last column is prose again
     return [panel]
+
+
+def _told(key: str, evaluation: Evaluation) -> bool:
+    # what was not asked for, or makes no sense for these data, is null: no line of dashes for it
+    return key in evaluation and (key in ALWAYS or evaluation[key] is not None)
 
 
 def _value(key: str, evaluation: Evaluation) -> str:
@@ -85,8 +96,10 @@ def _caption(evaluation: Evaluation) -> str:
     if finite(evaluation.get("log_marginal_se")):
         parts.append("± is one standard error over the data.")
     noise = evaluation.get("log_marginal_mc_se")
-    if finite(noise) and noise > 0:
+    if isinstance(noise, float) and finite(noise) and noise > 0:
         parts.append(f"Sampling itself adds an error of {number(noise, 2)}.")
+    if evaluation.get("divided_by") is not None:
+        parts.append(f"Bits per dimension or perplexity: divided by {evaluation['divided_by']}.")
     if evaluation.get("seed") is not None:
         parts.append(f"Seed {number(evaluation['seed'])}.")
     return " ".join(parts)

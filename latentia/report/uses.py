@@ -79,7 +79,9 @@ def _interpolations(model: LatentVariableModel, data: Dataset, seed: int) -> Pan
     # evenly spread data may come in the order of their labels: pair the far apart
     batch = batch.select(torch.arange(batch.size).reshape(2, -1).T.flatten().to(batch.x.device))
     lines = _numpy(interpolate(model, batch, steps=ACROSS, seed=seed))
-    caption = "From one datum (left end, rebuilt) to another (right end): the straight line between their posterior means."
+    caption = (
+        "From one datum (left end, rebuilt) to another (right end): the straight line between their posterior means."
+    )
     picture = pictures.grid(lines.reshape(len(lines), ACROSS, *data.schema.event_shape), _top(data))
     return Panel("pictures", [{"name": "", "picture": picture}], caption, "Interpolations")
 
@@ -119,7 +121,7 @@ def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list
         axes[0].legend(loc="best")
 
     caption = (
-        f"Each column of the data (filled) against {MANY:,} rows drawn from the model (line), in the units of the data: "
+        f"Each column of the data (filled) against {MANY:,} rows from the model (line), in the units of the data: "
         "where they part, the model is wrong about that column."
     )
     figure = figures.draw(paint, columns=across, rows=-(-columns // across), height=2.1 if across > 1 else 2.6)

@@ -1,0 +1,208 @@
+"""The page: what is on it for each kind of model, and that nothing given to it breaks it or gets out of hand."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from latentia.data import load
+from latentia.models import HMM, VAE, GaussianMixture
+from latentia.report import build
+from latentia.report.words import number, story, with_error
+
+EVIL = "<script>alert('$x_{$')</script>"
+FULL = {
+    "log_marginal": -3.2, "log_marginal_se": 0.01, "log_marginal_mc_se": 0.002, "elbo": -3.5, "reconstruction": -3.0,
+    "kl": 0.5, "mutual_information": 0.4, "active_units": 1, "n": 30, "units": "nats per row", "method":
+    "importance sampling", "importance_samples": 100, "effective_sample_size": 40.0, "naive_log_marginal": None,
+    "latent_units": 3, "kl_per_unit": [0.4, 0.05, 0.05], "verdict": "1 of 3 units active.", "evaluated_on": "test data",
+    "seed": 3, "bits_per_dimension": 0.5, "something_new": 7.0,
+}  # fmt: skip
+EPOCHS = [
+    {"epoch": i, "step": 9 * i, "bound": -4 + i / 10, "reconstruction": -3.0, "kl": 0.1 * i, "validation_bound": -4.1,
+     "lr": 1e-3, "gradient_norm": 1.0, "seconds": 0.1} for i in range(1, 8)
+]  # fmt: skip
+STEPS = [
+    {"restart": r, "step": s, "log_marginal": -5 + s / 9 - r, "change": None, "seconds": 0.1}
+    for r in range(2)
+    for s in range(6)
+]
+
+
+def page(model, data, **changes) -> str:
+    arguments = {
+        "title": "runs/one", "model": model, "options": {"latent": 3}, "history": EPOCHS, "evaluation": FULL,
+        "train": data, "test": data, "environment": {"torch": "2.6"}, "command": "latentia fit",
+        "on_training_data": False,
+    }  # fmt: skip
+    return build(**{**arguments, **changes})
+
+
+def started(model, data):
+    model.start(data.batch().to(model.anchor), torch.Generator().manual_seed(0))
+    return model
+
+
+def mixture():
+    generator = np.random.default_rng(0)
+    x = np.concatenate([generator.normal(0, 1, (20, 2)), generator.normal(6, 1, (20, 2))])
+    x[3, 1] = np.nan
+    data = load(x, scale="standard", labels=np.repeat(["a", "b"], 20))
+    return started(GaussianMixture(features=2, components=2).double(), data), data
+
+
+def hmm():
+    data = load("sentences", min_count=3).subset(slice(0, 60))
+    return started(HMM(symbols=data.schema.levels, states=3).double(), data), data
+
+
+def vae():
+    data = load("digits", binarize="dynamic").subset(slice(0, 40))
+    return started(VAE(event_shape=(8, 8), latent=3, hidden=(8,)), data), data
+
+
+@pytest.fixture(scope="module", params=[mixture, hmm, vae])
+def html(request):
+    history = EPOCHS if request.param is vae else STEPS
+    return request.param.__name__, page(*request.param(), history=history)
+
+
+WANTED = {
+    "mixture": ["Clusters", "ellipses", "Samples against data", "label in each cluster", "EM step", "p(x) = log sum_k"],
+    "hmm": ["The words of each state", "most favoured", "Transitions", "Sentences drawn", "EM step"],
+    "vae": ["Units", "Map", "Samples", "Reconstructions", "Interpolations", "Completions", "epoch", "a draw"],
+}
+UNWANTED = {
+    "mixture": ["Completions", "Transitions", "Interpolations"],
+    "hmm": ["Clusters", "Completions", "Map", "Interpolations", "Samples against"],
+    "vae": ["Clusters", "Transitions", "EM step"],
+}
+
+
+def test_each_model_has_its_sections(html):
+    name, text = html
+    for heading in ("The model", "How well", "Learning", "What the latents do", "What the model makes", "How it was"):
+        assert f"<h2>{heading}" in text
+    for words in WANTED[name]:
+        assert words in text
+    for words in UNWANTED[name]:
+        assert f">{words}" not in text
+    assert "could not be made" not in text
+
+
+def test_the_page_stands_alone(html):
+    _, text = html
+    assert "://" not in text
+    assert not re.search(r"<(script|link|iframe|object|embed|base)\b", text)
+    assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', text)
+    assert "url(" not in text.replace("url(#", "")
+    assert len(text) < 2e6
+
+
+def test_nothing_is_named_twice(html):
+    _, text = html
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    for reference in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text):
+        assert "".join(reference) in ids
+
+
+def test_same_page_twice():
+    model, data = vae()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    assert page(model, data) == page(model, data)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_numbers_of_the_headline():
+    text = page(*mixture())
+    assert "−3.200 ± 0.010" in text
+    assert "importance sampling, 100 samples each" in text
+    assert "on test data" in text
+    assert "something new" in text
+    assert "1 of 3" in text
+
+
+def test_training_data_are_called_so():
+    assert "No data were held out" in page(*mixture(), on_training_data=True)
+    assert "No data were held out" not in page(*mixture())
+
+
+def test_hostile_words_stay_words():
+    data = load(
+        pd.DataFrame({EVIL: np.arange(12.0) ** 1.5, "$b": np.arange(12.0) % 5}), labels=np.array([EVIL, "$y^"] * 6)
+    )
+    model = started(GaussianMixture(features=2, components=2).double(), data)
+    evaluation = {**FULL, "verdict": EVIL, "units": EVIL, EVIL: EVIL, "method": EVIL, "evaluated_on": EVIL}
+    hostile = {"options": {EVIL: EVIL}, "environment": {EVIL: EVIL}, "evaluation": evaluation}
+    text = page(model, data, title=EVIL, command=EVIL, history=STEPS, **hostile)
+    assert "<script" not in text
+    assert text.count("&lt;script") > 10
+
+
+def test_hostile_vocabulary():
+    data = load("sentences", min_count=3).subset(slice(0, 20))
+    vocabulary = tuple(f"{EVIL}{i}" for i in range(data.schema.levels))
+    data = replace(data, schema=replace(data.schema, vocabulary=vocabulary))
+    text = page(started(HMM(symbols=data.schema.levels, states=2).double(), data), data, history=STEPS)
+    assert "<script" not in text
+    assert "&lt;script" in text
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_a_number_does_not_crash(value):
+    numbers = {k: value for k, v in FULL.items() if not isinstance(v, str)}
+    history = [dict.fromkeys(line, value) for line in EPOCHS]
+    model, data = vae()
+    text = page(model, data, evaluation={**FULL, **numbers}, history=history)
+    text += page(*mixture(), evaluation={**FULL, "kl_per_unit": [0.4, value, 0.1]}, history=[*EPOCHS, *history])
+    steps = [*STEPS, {"restart": 5, "step": 0, "log_marginal": value, "change": value, "seconds": value}]
+    text += page(*mixture(), history=steps)
+    assert number(value) in text
+
+
+def test_nothing_at_all():
+    text = page(*mixture(), evaluation={}, history=[], options={}, environment={})
+    assert "<h2>How well" in text
+    assert "<h2>Learning" not in text
+
+
+def test_a_diverged_model_still_gets_its_page():
+    model, data = vae()
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    assert "<h2>What the model makes" in page(model, data)
+
+
+def test_other_kinds_of_data():
+    generator = np.random.default_rng(0)
+    vectors = load([generator.normal(size=(n, 2)) for n in (4, 6, 3)], scale="standard")
+    text = page(started(HMM(features=2, states=2).double(), vectors), vectors, history=STEPS)
+    assert "in each state" in text
+    colour = load(generator.integers(0, 255, (12, 4, 4, 3)).astype(np.uint8), scale="auto")
+    model = started(VAE(event_shape=(4, 4, 3), latent=2, hidden=(4,), likelihood="gaussian").double(), colour)
+    assert "Completions" in page(model, colour)
+    binary = load(generator.integers(0, 2, (30, 3)))
+    assert "Samples against data" in page(started(VAE(event_shape=(3,), latent=1, hidden=(4,)), binary), binary)
+    images = load(generator.random((12, 3, 3)), kind="image")
+    model = started(GaussianMixture(features=9, components=2, covariance="diagonal").double(), images)
+    assert "mean image of each cluster" in page(model, images)
+
+
+def test_numbers_in_words():
+    assert [number(v) for v in (None, 3, 1234567, -0.5, 1e-5, True, "a", float("nan"))] == [
+        "–", "3", "1,234,567", "−0.5000", "1e−05", "yes", "a", "not a number",
+    ]  # fmt: skip
+    assert with_error(-12.3456, 0.0123) == "−12.346 ± 0.012"
+    assert with_error(1234.5, 56.0) == "1,234 ± 56"
+    assert with_error(1.5, None) == "1.500"
+
+
+def test_story_tells_prose_from_formula():
+    blocks = story(GaussianMixture(features=1))
+    assert [block.formula for block in blocks] == [False, True, False]
+    assert blocks[1].text.startswith("z ~ Categorical")

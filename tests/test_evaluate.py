@@ -1,0 +1,249 @@
+"""Evaluation and diagnosis against closed forms: probabilistic PCA, exact models, and each other."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from latentia.data import Dataset, load
+from latentia.diagnose import diagnose, mutual_information
+from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.evaluate import evaluate, log_marginal
+from latentia.learners import EM
+from latentia.model import Batch, DirectedModel, LatentVariableModel
+from latentia.models import HMM, VAE, GaussianMixture
+
+
+class LinearGaussian(DirectedModel):
+    """x = W z + noise: log p(x), the posterior and the mutual information are known in closed form."""
+
+    def __init__(self, features: int, latent: int, noise: float = 0.5, widened: float = 1.0, idle: int = 0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(features, latent, generator=generator, dtype=torch.float64))
+        self.weight.data[:, latent - idle :] = 0 if idle else self.weight.data[:, latent:]
+        self.noise, self.widened = noise, widened
+
+    def prior(self, batch: Batch) -> Independent:
+        zeros = self.weight.new_zeros(batch.size, self.weight.shape[1])
+        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+
+    def likelihood(self, z, batch):
+        return Normal(z @ self.weight.T, self.noise)
+
+    def covariance(self):
+        return self.weight @ self.weight.T + self.noise**2 * torch.eye(len(self.weight), dtype=torch.float64)
+
+    def exact(self, x):
+        return MultivariateNormal(torch.zeros(len(self.weight), dtype=torch.float64), self.covariance()).log_prob(x)
+
+    def posterior(self, batch: Batch) -> MultivariateNormal:
+        precision = torch.eye(self.weight.shape[1], dtype=torch.float64) + self.weight.T @ self.weight / self.noise**2
+        covariance = torch.linalg.inv(precision)
+        mean = batch.x @ self.weight @ covariance / self.noise**2
+        return MultivariateNormal(mean, self.widened * covariance)
+
+
+@pytest.fixture(scope="module")
+def pca() -> tuple[LinearGaussian, Dataset]:
+    model = LinearGaussian(features=6, latent=2)
+    torch.manual_seed(1234)  # not the seed that the posterior draws with
+    x, _ = model.generate(1500)
+    return model, load(x)
+
+
+def test_one_sample_of_the_exact_posterior_is_exact(pca):
+    model, data = pca
+    found = log_marginal(model, data, importance_samples=1)
+    assert torch.allclose(found.value, model.exact(data.x), atol=1e-9)
+
+
+def test_importance_sampling_from_a_wrong_posterior_comes_close_and_knows_its_error(pca):
+    model, data = pca
+    model.widened = 2.0
+    try:
+        found = log_marginal(model, data.subset(slice(0, 200)), importance_samples=2000)
+    finally:
+        model.widened = 1.0
+    gap = found.value - model.exact(data.x[:200])
+    assert gap.abs().max() < 0.2
+    # the stated errors are those made: z-scores have variance about 1
+    assert 0.8 < float((gap / found.standard_error).square().mean()) < 1.25
+    # E_q[w]^2 / E_q[w^2] of N(m, C) under N(m, 2C) in two dimensions is 3/4
+    assert float(found.effective_sample_size.mean()) == pytest.approx(2000 * 0.75, rel=0.02)
+    assert (found.elbo < found.value).all()
+
+
+def test_naive_monte_carlo_agrees(pca):
+    model, data = pca
+    found = log_marginal(model, data.subset(slice(0, 50)), importance_samples=20000, proposal="prior")
+    assert (found.value - model.exact(data.x[:50])).abs().mean() < 0.15
+
+
+def test_chunks_change_only_the_random_numbers(pca):
+    model, data = pca
+    part = data.subset(slice(0, 40))
+    values = [
+        log_marginal(model, part, importance_samples=500, memory=memory).value for memory in (2**12, 2**16, 2**28)
+    ]
+    for value in values:
+        assert torch.allclose(value, model.exact(part.x), atol=1e-8)
+
+
+@pytest.mark.slow
+def test_memory_is_bounded():
+    data = load("digits", binarize="dynamic").subset(slice(0, 200))
+    model = VAE((8, 8), latent=4)
+    log_marginal(model, data, importance_samples=10, memory=2**26)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    log_marginal(model, data, importance_samples=20000, memory=2**26)
+    # 200 x 20,000 x 64 floats would be a gigabyte
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+def test_mutual_information_is_the_closed_form(pca):
+    model, data = pca
+    truth = 0.5 * float(torch.linalg.slogdet(model.covariance())[1]) - len(model.weight) * math.log(model.noise)
+    found, count = mutual_information(model, data, limit=1500)
+    assert count == 1500
+    assert found == pytest.approx(truth, rel=0.05)
+    assert truth > 3.0
+
+
+def test_mutual_information_of_a_mixture_is_exact():
+    model = GaussianMixture(1, 2).double()
+    model.means.data = torch.tensor([[-50.0], [50.0]], dtype=torch.float64)
+    data = load(torch.cat([torch.full((30, 1), -50.0), torch.full((10, 1), 50.0)]).double())
+    found, _ = mutual_information(model, data)
+    assert found == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), abs=1e-9)
+
+
+def test_active_units_are_counted_by_posterior_means():
+    model = LinearGaussian(features=5, latent=3, idle=2)
+    torch.manual_seed(0)
+    data = load(model.generate(500)[0])
+    found = diagnose(model, data)
+    # samples of the idle units have variance 1 under their prior, and would be called active
+    assert (found.active_units, found.latent_units) == (1, 3)
+    assert "1 of 3 units active" in found.verdict
+
+
+def test_a_collapsed_posterior_is_called_so():
+    model = VAE((8, 8), latent=32, hidden=(8,))
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.zero_()
+    found = evaluate(model, load("digits", binarize="dynamic").subset(slice(0, 100)), importance_samples=10)
+    assert found.active_units == 0
+    assert found.kl == pytest.approx(0, abs=1e-6)
+    assert found.mutual_information == pytest.approx(0, abs=1e-4)
+    assert "0 of 32 units active: the posterior has collapsed" in found.verdict
+    assert found.kl_per_unit == pytest.approx([0.0] * 32, abs=1e-6)
+
+
+class TestExactModels:
+    def test_a_mixture(self):
+        generator = torch.Generator().manual_seed(0)
+        data = load(torch.randn(60, 2, generator=generator, dtype=torch.float64))
+        model = GaussianMixture(2, 2).double()
+        EM(restarts=2).fit(model, data)
+        found = evaluate(model, data, naive=True, importance_samples=5000)
+        with torch.no_grad():
+            exact = model.posterior(data.batch()).log_partition
+        assert found.method == "exact"
+        assert found.log_marginal == pytest.approx(float(exact.mean()), abs=1e-12)
+        assert found.elbo == pytest.approx(found.log_marginal, abs=1e-9)
+        assert found.elbo == pytest.approx(found.reconstruction - found.kl, abs=1e-9)
+        assert found.log_marginal_se == pytest.approx(float(exact.std()) / 60**0.5, rel=1e-9)
+        assert found.naive_log_marginal == pytest.approx(found.log_marginal, abs=0.05)
+        assert log_marginal(model, data, importance_samples=1).value.tolist() == pytest.approx(exact.tolist(), abs=1e-9)
+
+    def test_an_hmm(self):
+        data = load("sentences", min_count=20).subset(slice(0, 60))
+        model = HMM(symbols=data.schema.levels, states=3).double()
+        model.start(data.batch(), torch.Generator().manual_seed(0))
+        found = evaluate(model, data)
+        by_samples = log_marginal(model, data, importance_samples=1)
+        assert float(by_samples.value.mean()) == pytest.approx(found.log_marginal, abs=1e-9)
+        assert found.kl >= 0
+        assert found.perplexity == pytest.approx(math.exp(-found.total_log_marginal / int(data.lengths.sum())))
+        assert "not counted" in (found.divided_by or "")
+        assert found.latent_units == 3
+
+
+def test_units_follow_the_data_as_given():
+    metres = torch.randn(80, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = []
+    for factor in (1, 1000):
+        data = load(metres * factor, scale="standard")
+        model = GaussianMixture(2, 2).double()
+        EM().fit(model, data)
+        values.append(evaluate(model, data).log_marginal)
+    assert values[0] - values[1] == pytest.approx(2 * math.log(1000), abs=1e-9)
+
+
+def test_weights_count():
+    x = torch.randn(50, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = GaussianMixture(1, 2).double()
+    model.means.data = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    weight = torch.arange(50) % 3
+    weighted = evaluate(model, load(x, weight=weight.numpy()))
+    repeated = evaluate(model, load(x.repeat_interleave(weight, 0)))
+    assert weighted.log_marginal == pytest.approx(repeated.log_marginal, abs=1e-12)
+    assert weighted.log_marginal_se == pytest.approx(repeated.log_marginal_se, abs=1e-12)
+
+
+def test_the_same_seed_gives_the_same_figures_and_leaves_the_generator_alone():
+    data, model = load("digits", binarize="dynamic").subset(slice(0, 30)), VAE((8, 8), latent=2)
+    before = torch.random.get_rng_state()
+    a, b = (evaluate(model, data, importance_samples=20, seed=4).to_json() for _ in range(2))
+    assert a == b
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert a["log_marginal"] != evaluate(model, data, importance_samples=20, seed=5).log_marginal
+
+
+def test_json_has_no_nan():
+    data = load(torch.zeros(1, 1, dtype=torch.float64))
+    found = evaluate(GaussianMixture(1, 2).double(), data)
+    assert math.isnan(found.log_marginal_se)  # one datum has no spread
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+class OnlyJoint(LatentVariableModel):
+    """A model without prior and likelihood: N(z; 0, 1) N(x; z, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def posterior(self, batch):
+        return Independent(Normal(batch.x / 2 + self.shift, 0.5**0.5), 1)
+
+    def log_joint(self, batch, z):
+        return (Normal(0.0, 1.0).log_prob(z) + Normal(z, 1.0).log_prob(batch.x)).sum(-1)
+
+
+def test_a_model_of_a_joint_alone_is_evaluated():
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(-1)
+    found = evaluate(OnlyJoint(), load(x), importance_samples=10)
+    assert found.log_marginal == pytest.approx(float(Normal(0.0, 2**0.5).log_prob(x).mean()), abs=1e-6)
+    assert math.isnan(found.kl)
+    with pytest.raises(CapabilityError, match=r"OnlyJoint\.prior"):
+        log_marginal(OnlyJoint(), load(x), proposal="prior")
+
+
+def test_what_cannot_be_evaluated_is_refused():
+    data = load(torch.zeros(3, 2, dtype=torch.float64))
+    model = GaussianMixture(2, 2).double()
+    with pytest.raises(DataError, match="no data"):
+        evaluate(model, data.subset([]))
+    with pytest.raises(OptionError, match="importance_samples=0"):
+        evaluate(VAE((2,), likelihood="gaussian"), data, importance_samples=0)
+    with pytest.raises(DataError, match="features"):
+        evaluate(GaussianMixture(3, 2).double(), data)

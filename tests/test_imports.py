@@ -1,0 +1,122 @@
+"""Imports run one way (DESIGN, section 6), and nothing reads a file that could run code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import latentia
+
+ROOT = Path(latentia.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
+
+GROUND = {"errors", "kernels", "networks", "distributions"}
+# what each part may import of latentia; a part that is not listed may import anything but a particular model
+ALLOWED = {
+    "errors": set(),
+    "kernels": {"kernels", "errors"},
+    "networks": {"networks", "errors"},
+    "distributions": {"distributions", "kernels", "errors"},
+    "model": GROUND,
+    "gradients": GROUND,
+    "objectives": GROUND | {"model", "gradients"},
+    "learners": GROUND | {"model", "gradients", "objectives", "learners", "progress", "data"},
+    "models": GROUND | {"model", "models"},
+    "data": {"data", "model", "errors"},
+}
+# these name models: the command to offer them, the run to look one up by its name, the checks to find them all
+MAY_NAME_MODELS = {"models", "cli", "run", "testing"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "pandas.read_pickle", "pd.read_pickle"}
+
+
+def part_of(name):
+    """The top-level part of the house that a dotted module or a path belongs to."""
+    return name.removeprefix("latentia.").replace("/", ".").split(".")[0].removesuffix(".py")
+
+
+def imported(tree, path=None):
+    """The dotted names that a module imports, wherever in it, with those that `from . import` means."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(tree, path=None):
+    """The imports of latentia's own parts."""
+    own = {name for name in imported(tree, path) if name.startswith("latentia.")}
+    return {name for name in own if (ROOT / part_of(name)).exists() or (ROOT / f"{part_of(name)}.py").exists()}
+
+
+def wrong_directions(name, tree):
+    part = part_of(name)
+    allowed = ALLOWED.get(part)
+    wrong = set() if allowed is None else {other for other in inside(tree, name) if part_of(other) not in allowed}
+    if part not in MAY_NAME_MODELS:
+        wrong |= {other for other in imported(tree, name) if other.split(".")[:2] == ["latentia", "models"]}
+    return wrong
+
+
+def dangers(tree):
+    """Whatever could run code that came with data."""
+    wrong = {name for name in imported(tree) if name.split(".")[0] in FORBIDDEN_MODULES or name == "torch.load"}
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        if name in FORBIDDEN_CALLS:
+            wrong.add(name)
+        if name in ("np.load", "numpy.load"):
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            if options.get("allow_pickle") != "False":
+                wrong.add(name)
+    return wrong
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_run_one_way(name):
+    assert not wrong_directions(name, ast.parse((ROOT / name).read_text()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_read_can_run_code(name):
+    assert not dangers(ast.parse((ROOT / name).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("distributions/chain.py", "from latentia.model import Batch"),
+        ("kernels/chain.py", "from latentia.distributions import Chain"),
+        ("networks/mlp.py", "import latentia.gradients"),
+        ("model.py", "from latentia.objectives import elbo"),
+        ("gradients.py", "from latentia.model import Batch"),
+        ("objectives.py", "from latentia import learners"),
+        ("models/vae.py", "from latentia.objectives import elbo"),
+        ("evaluate.py", "from latentia.models import HMM"),
+        ("tasks/cluster.py", "from latentia.models.hmm import HMM"),
+        ("report/page.py", "def f():\n    from latentia import models"),
+        ("data/files.py", "from latentia.distributions import Chain"),
+    ],
+)
+def test_a_wrong_import_is_noticed(name, line):
+    assert wrong_directions(name, ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from torch import load",
+        "torch.load(f)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "eval(s)",
+        "import joblib as j",
+    ],
+)
+def test_a_danger_is_noticed(line):
+    assert dangers(ast.parse(line))

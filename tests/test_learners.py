@@ -1,0 +1,374 @@
+"""Learners: what they promise about steps, seeds, settings, checkpoints and failures."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latentia.data import Dataset, load
+from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
+from latentia.learners import EM, Checkpoint, Gradient
+from latentia.learners.schedules import SCHEDULES, learning_rate
+from latentia.learners.settings import fitting, flushes_denormals, seed_for
+from latentia.models import HMM, VAE, GaussianMixture
+from latentia.objectives import elbo, exact, iwae
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits", binarize="dynamic").subset(slice(0, 300))
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Dataset:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    x[:200] = 0.5 * x[:200] + torch.tensor([4.0, -2.0])
+    return load(x)
+
+
+def vae() -> VAE:
+    return VAE((8, 8), latent=4, hidden=(16,))
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(count: int):
+    seen = []
+
+    def callback(record):
+        seen.append(record)
+        if len(seen) == count:
+            raise Stop
+
+    return callback
+
+
+# ---------------------------------------------------------------------------------------------------------------- EM
+
+
+def test_em_climbs_converges_and_ends_where_it_says(cloud):
+    model = GaussianMixture(2, 3).double()
+    history = EM(steps=500, tol=1e-9).fit(model, cloud)
+    values = [record["log_marginal"] for record in history.records]
+    assert history.stopped == "converged"
+    assert all(b >= a - 1e-12 for a, b in pairwise(values))
+    final = model.posterior(cloud.batch()).log_partition.mean().item()
+    assert values[-1] == pytest.approx(final, abs=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:EM stopped")
+def test_em_counts_updates_not_measurements(cloud):
+    history = EM(steps=3, tol=0).fit(model := GaussianMixture(2, 2).double(), cloud)
+    assert [record["step"] for record in history.records] == [0, 1, 2, 3]
+    by_hand = GaussianMixture(2, 2).double()
+    by_hand.start(cloud.batch(), torch.Generator().manual_seed(seed_for(0, 0)))
+    with torch.no_grad():
+        for _ in range(3):
+            by_hand.update(by_hand.statistics(cloud.batch(), by_hand.posterior(cloud.batch())))
+    assert torch.allclose(model.means, by_hand.means, atol=1e-10)
+
+
+def test_em_says_when_it_has_not_converged(cloud):
+    with pytest.warns(UserWarning, match="raise steps"):
+        history = EM(steps=1, tol=0).fit(GaussianMixture(2, 2).double(), cloud)
+    assert history.stopped == "steps"
+
+
+def test_restarts_keep_the_best():
+    data = load(torch.cat([torch.randn(50, 1, generator=torch.Generator().manual_seed(3)) * 0.1 + c for c in range(6)]))
+    one = {seed: EM(restarts=1, tol=1e-4).fit(GaussianMixture(1, 6).double(), data, seed=seed) for seed in range(3)}
+    model = GaussianMixture(1, 6).double()
+    history = EM(restarts=6, tol=1e-4).fit(model, data)
+    ends = {record["restart"]: record["log_marginal"] for record in history.records}
+    assert len(ends) == 6
+    assert model.posterior(data.batch(dtype=torch.float64)).log_partition.mean().item() == pytest.approx(
+        max(ends.values()), abs=1e-9
+    )
+    assert len({round(h.records[-1]["log_marginal"], 6) for h in one.values()} | set(ends.values())) > 1
+
+
+@pytest.mark.filterwarnings("ignore:EM stopped")
+def test_hard_em_on_a_tight_mixture_is_lloyd():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.cat([torch.randn(60, 2, generator=generator).double() + 6 * torch.eye(2).double()[i] for i in range(2)])
+    model = GaussianMixture(2, 2, covariance="diagonal").double()
+    model.means.data = x[[0, 60]].clone()
+    model.emissions.log_scale.data.fill_(0.0)
+    EM(steps=1, tol=0, hard=True, fresh=False).fit(model, load(x))
+    nearest = torch.cdist(x, x[[0, 60]]).argmin(1)
+    lloyd = torch.stack([x[nearest == k].mean(0) for k in range(2)])
+    assert torch.allclose(model.means, lloyd, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:EM stopped")
+def test_stepwise_em_reaches_what_batch_em_reaches(cloud):
+    batch, steps = GaussianMixture(2, 2).double(), GaussianMixture(2, 2).double()
+    EM(tol=1e-10).fit(batch, cloud)
+    EM(steps=30, tol=-1, stepwise=0.7, batch_size=50).fit(steps, cloud)
+    with torch.no_grad():
+        a, b = (m.posterior(cloud.batch()).log_partition.mean().item() for m in (batch, steps))
+    assert b == pytest.approx(a, abs=0.02)
+
+
+def test_em_weights_are_repetitions(cloud):
+    weight = torch.randint(0, 3, (len(cloud),), generator=torch.Generator().manual_seed(0))
+    repeated = load(cloud.x.repeat_interleave(weight, 0))
+    weighted = load(cloud.x, weight=weight.numpy())
+    models = []
+    for data in (repeated, weighted):
+        model = GaussianMixture(2, 2).double()
+        model.means.data = torch.tensor([[0.0, 0.0], [4.0, -2.0]], dtype=torch.float64)
+        EM(steps=20, tol=0, fresh=False).fit(model, data)
+        models.append(model)
+    assert torch.allclose(models[0].covariances, models[1].covariances, atol=1e-10)
+
+
+def test_em_stops_when_log_p_falls(cloud):
+    class Wrong(GaussianMixture):
+        def update(self, total):
+            super().update(total)
+            self.means.data += 0.3
+
+    with pytest.raises(LikelihoodFell, match="M-step of Wrong"):
+        EM().fit(Wrong(2, 2).double(), cloud)
+
+
+def test_em_needs_an_m_step(digits):
+    with pytest.raises(CapabilityError, match=r"VAE\.statistics"):
+        EM().fit(vae(), digits)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"restarts": 0}, {"stepwise": 0.4}, {"fresh": False, "restarts": 2}])
+def test_em_refuses_options_without_sense(options):
+    with pytest.raises(OptionError):
+        EM(**options)
+
+
+# ---------------------------------------------------------------------------------------------------------- gradient
+
+
+def test_gradient_climbs_and_keeps_the_best_epoch(digits):
+    train, validation = digits.split(0.2)
+    model = vae()
+    history = Gradient(epochs=15, batch_size=32).fit(model, train, validation=validation)
+    bounds = [record["validation_bound"] for record in history.records]
+    assert bounds[-1] > bounds[0] + 1
+    learner = Gradient(epochs=1, batch_size=32)
+    assert max(bounds) == pytest.approx(_validation(learner, model, validation), abs=1e-4)
+
+
+def _validation(learner, model, validation):
+    from latentia.learners.gradient import _Fit
+
+    with fitting("highest", 0):
+        return _Fit(learner, model, validation, validation, 0, (), None)._validate()
+
+
+def test_early_stopping_waits_patience_epochs(digits):
+    train, validation = digits.split(0.2)
+    history = Gradient(epochs=200, lr=0.05, patience=3, batch_size=32).fit(vae(), train, validation=validation)
+    bounds = [record["validation_bound"] for record in history.records]
+    assert history.stopped == "patience"
+    assert len(bounds) - 1 - bounds.index(max(bounds)) == 3
+
+
+def test_same_seed_same_parameters_another_seed_others(digits):
+    models = []
+    for seed, noise in ((0, 1), (0, 2), (1, 3)):
+        torch.manual_seed(noise)  # construction and the caller's generator have no say
+        model = vae()
+        Gradient(epochs=2).fit(model, digits, seed=seed)
+        models.append(parameters(model))
+    assert same(models[0], models[1])
+    assert not same(models[0], models[2])
+
+
+def test_global_settings_are_put_back(digits):
+    model = vae()
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    assert not flushes_denormals()
+    inside = []
+    Gradient(epochs=1, precision="medium").fit(
+        model, digits, callbacks=[lambda _: inside.append((flushes_denormals(), torch.get_float32_matmul_precision()))]
+    )
+    assert inside == [(True, "medium")]
+    assert not flushes_denormals()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.equal(before, torch.random.get_rng_state())
+    with pytest.raises(Stop):
+        Gradient(epochs=1, precision="medium").fit(vae(), digits, callbacks=[stop_after(1)])
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not flushes_denormals()
+
+
+def test_exact_objective_climbs_log_p_by_gradient(cloud):
+    model, by_em = GaussianMixture(2, 2).double(), GaussianMixture(2, 2).double()
+    EM(tol=1e-10).fit(by_em, cloud)
+    Gradient(objective=exact, epochs=150, lr=0.05, batch_size=400, schedule="cosine").fit(model, cloud)
+    with torch.no_grad():
+        a, b = (m.posterior(cloud.batch()).log_partition.mean().item() for m in (by_em, model))
+    assert b == pytest.approx(a, abs=1e-3)
+
+
+def test_clip_limits_the_step(digits):
+    model = vae()
+    before_seen = []
+
+    class Spy(Gradient):
+        pass
+
+    history = Spy(epochs=1, clip=1e-3).fit(model, digits, callbacks=[before_seen.append])
+    norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+    assert torch.stack(norms).norm().item() <= 1.001e-3
+    assert history.records[0]["gradient_norm"] > 1e-3
+
+
+def test_weights_count_in_the_objective(digits):
+    x = digits.x.round()
+    x[100:] = 1 - x[100:]
+    data = Dataset(x, None, digits.schema, drawn=True)
+    weight = torch.zeros(len(data), dtype=torch.float64)
+    weight[:100] = 1
+    weighted = Dataset(data.x, None, data.schema, weight=weight, drawn=True)
+    a = Gradient(epochs=1, lr=1e-12, batch_size=300, objective=partial(iwae, samples=200)).fit(vae(), weighted)
+    b = Gradient(epochs=1, lr=1e-12, batch_size=300, objective=partial(iwae, samples=200)).fit(
+        vae(), data.subset(slice(0, 100))
+    )
+    # the output bias starts at the weighted mean, so only the draws differ
+    assert a.records[0]["bound"] == pytest.approx(b.records[0]["bound"], abs=0.2)
+    whole = Gradient(epochs=1, lr=1e-12, batch_size=300, objective=partial(iwae, samples=200)).fit(vae(), data)
+    assert abs(whole.records[0]["bound"] - b.records[0]["bound"]) > 2
+
+
+class TestNonFinite:
+    def test_names_the_kl(self, digits):
+        def broken(model, batch):
+            bound = elbo(model, batch)
+            return bound._replace(value=bound.value * math.nan, kl=bound.kl * math.nan)
+
+        with pytest.raises(NonFiniteError, match=r"kl is not finite .* epoch 1, step 1"):
+            Gradient(objective=broken).fit(vae(), digits)
+
+    def test_names_the_parameter(self, digits):
+        model = vae()
+        with torch.no_grad():
+            model.decoder[0].weight[0, 0] = math.inf
+        with pytest.raises(NonFiniteError, match=r"parameter decoder\.0\.weight"):
+            Gradient(fresh=False).fit(model, digits)
+
+    def test_names_the_posterior(self, digits):
+        model = vae()
+        with torch.no_grad():
+            model.encoder[-1].bias[4:] = 200.0
+        with pytest.raises(NonFiniteError, match="posterior's standard deviation"):
+            Gradient(fresh=False).fit(model, digits)
+
+    def test_names_the_gradient(self, digits):
+        class Poison(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, *grad):
+                return grad[0] * math.inf
+
+        class Decoder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.last = nn.Linear(4, 64)
+
+            def forward(self, z):
+                return Poison.apply(self.last(z))
+
+        with pytest.raises(NonFiniteError, match=r"gradient of (decoder\.last\.weight|encoder\.0\.weight)"):
+            Gradient().fit(VAE((8, 8), latent=4, hidden=(16,), decoder=Decoder()), digits)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"epochs": 0}, {"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"schedule": "steps"}, {"precision": "low"}],
+)
+def test_gradient_refuses_options_without_sense(options):
+    with pytest.raises(OptionError, match=next(iter(options))):
+        Gradient(**options)
+
+
+def test_an_unknown_device_is_an_option_error(digits):
+    with pytest.raises(OptionError, match="device"):
+        Gradient(device="toaster").fit(vae(), digits)
+
+
+def test_grey_values_under_a_bernoulli_are_refused():
+    with pytest.raises(DataError, match="binarize"):
+        Gradient(epochs=1).fit(vae(), load("digits"))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_begin_at_the_peak_and_do_not_rise(name):
+    rates = [learning_rate(name, 0.1, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert all(b <= a for a, b in pairwise(rates))
+    warm = [learning_rate(name, 0.1, step, 100, warmup=10) for step in range(11)]
+    assert warm[:3] == pytest.approx([0.01, 0.02, 0.03])
+    assert warm[10] == pytest.approx(0.1)
+
+
+# ---------------------------------------------------------------------------------------------------------- resuming
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2, 5])
+def test_gradient_resumes_bit_for_bit(digits, tmp_path, interrupted_after):
+    train, validation = digits.split(0.2)
+    learner = Gradient(epochs=6, batch_size=64, schedule="cosine")
+    through = vae()
+    whole = learner.fit(through, train, validation=validation)
+    with pytest.raises(Stop):
+        learner.fit(
+            vae(),
+            train,
+            validation=validation,
+            checkpoint=Checkpoint(tmp_path / "c.safetensors"),
+            callbacks=[stop_after(interrupted_after + 1)],
+        )
+    model = vae()
+    rest = learner.fit(model, train, validation=validation, checkpoint=Checkpoint(tmp_path / "c.safetensors"))
+    assert same(parameters(through), parameters(model))
+    assert [r["bound"] for r in rest.records] == [r["bound"] for r in whole.records][interrupted_after:]
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 7, 12])
+def test_em_resumes_bit_for_bit(tmp_path, interrupted_after):
+    data = load("sentences", min_count=5).subset(slice(0, 100))
+    learner = EM(steps=5, tol=0, restarts=3)
+
+    def model():
+        return HMM(symbols=data.schema.levels, states=4).double()
+
+    through = model()
+    with pytest.warns(UserWarning, match="raise steps"):
+        learner.fit(through, data)
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", every=0)
+    with pytest.raises(Stop):
+        learner.fit(model(), data, checkpoint=checkpoint, callbacks=[stop_after(interrupted_after + 1)])
+    again = model()
+    with pytest.warns(UserWarning, match="raise steps"):
+        learner.fit(again, data, checkpoint=Checkpoint(tmp_path / "c.safetensors"))
+    assert same(parameters(through), parameters(again))
