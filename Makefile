@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
 
 slow: $(READY)
 	$(BIN)/pytest -m slow -q

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from latentia.data import load
 from latentia.evaluate import evaluate
@@ -43,15 +44,13 @@ def main() -> None:
     seen = Batch.of(batch.x, mask)
     completion = complete(model, seen, draws=2)
     rows = [batch.x, torch.where(mask, batch.x, 0.5), *completion.draws]
-    # images are written in a grid as near to a square as may be, so the four rows go into one wide image
-    wide = torch.cat([torch.cat(list(row), -1) for row in rows], -2)
-    save(wide, picture)
+    framed = [torch.nn.functional.pad(row, (1, 1, 1, 1), value=0.25) for row in rows]
+    save(torch.cat([torch.cat(list(row), -1) for row in framed], -2), picture)
     print(f"wrote {picture}")
 
 
 def save(grey: torch.Tensor, path: Path) -> None:
-    from PIL import Image
-
+    """Dark on white, eight times as large."""
     levels = (255 * (1 - grey.clamp(0, 1))).round().byte().numpy()
     Image.fromarray(levels).resize((8 * levels.shape[1], 8 * levels.shape[0]), Image.Resampling.NEAREST).save(path)
 

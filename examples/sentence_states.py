@@ -9,6 +9,7 @@ import sys
 import warnings
 
 from latentia.data import load
+from latentia.distributions.emissions import CategoricalEmissions
 from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.models import HMM
@@ -29,11 +30,12 @@ def main() -> None:
         warnings.simplefilter("ignore")  # 40 steps are enough to see the classes, though not to converge
         EM(steps=40, progress=False).fit(model, train)
 
-    probs, share = model.emissions.given(probs_of(states)).probs, model.transition
-    print("state, its commonest words, the state that mostly follows")
+    assert isinstance(model.emissions, CategoricalEmissions)
+    probs, following = model.emissions.probs, model.transition.argmax(1)
+    print("a state, its commonest words, the state that mostly follows")
     for state in range(states):
         best = " ".join(words[i] for i in probs[state].topk(8).indices.tolist())
-        print(f"  {state:2d}  {best}  -> {int(share[state].argmax())}")
+        print(f"  {state:2d}  {best}  -> {int(following[state])}")
 
     found = evaluate(model, held_out)
     print(f"held out: {found.log_marginal:.2f} ± {found.log_marginal_se:.2f} {found.units}")
@@ -43,13 +45,6 @@ def main() -> None:
     sentence = held_out.schema.decode(held_out.x[:1], held_out.mask[:1] if held_out.mask is not None else None)[0]
     tagged = zip(sentence, path[0, : int(lengths[0])].tolist(), strict=True)
     print("best path:", " ".join(f"{word}/{state}" for word, state in tagged))
-
-
-def probs_of(states: int):
-    """Every state, one-hot, (K, K)."""
-    import torch
-
-    return torch.eye(states, dtype=torch.float64)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ examples
 """
 
 FROM_DATA = {"event_shape", "features", "symbols"}
+NO_MEMORY = "out of memory: a smaller model, a lower --learner.batch_size or --first N data need less"
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
 
 
@@ -59,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         status = _fail(f"{error.filename or 'a file'}: {error.strerror or error}; what was saved before is still there")
     except MemoryError:
-        status = _fail("out of memory: lower --learner.batch_size, or take --first N data")
+        status = _fail(NO_MEMORY)
+    except RuntimeError as error:
+        # torch has no exception of its own for a full memory on the CPU
+        if not any(words in str(error) for words in ("allocate memory", "out of memory")):
+            raise
+        status = _fail(NO_MEMORY)
     except KeyboardInterrupt:
         print("latentia: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         status = 130
@@ -67,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fail(message: str) -> int:
-    print(f"latentia: error: {message}", file=sys.stderr)
+    print(f"latentia: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
@@ -105,6 +111,21 @@ class _Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(arguments)
         _refuse(unknown, self._option_string_actions, self.prog)
         return parsed
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` up to what torch can hold."""
+
+    def whole(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if not least <= number < 2**63:
+            raise argparse.ArgumentTypeError(f"{number} is no whole number of {least} or more, below 2^63")
+        return number
+
+    return whole
 
 
 def _refuse(unknown: list[str], known: Any, program: str) -> None:
@@ -190,6 +211,8 @@ def _choices(arguments: list[str]) -> argparse.Namespace:
 
     if not chosen.model:
         if not chosen.help:
+            near = next((word for word in rest if _like(word.split("=")[0], ["--model", "--resume"])), None)
+            _refuse([near] if near else [], ["--model", "--resume"], "latentia fit")
             raise OptionError(f"--model is needed: one of {', '.join(MODELS)}")
         chosen.learner = chosen.objective = None
         return chosen
@@ -225,12 +248,14 @@ def _fit_parser(chosen: argparse.Namespace):
             raise OptionError(f"{text}; see latentia fit --model {chosen.model} --help")
 
     usage = "latentia fit --model MODEL --data DATA [--out RUN] [options]\n       latentia fit --resume RUN"
-    parser = Parser(prog="latentia fit", usage=usage, description=fit.__doc__, add_help=False)
+    parser = Parser(prog="latentia fit", usage=usage, description=fit.__doc__, add_help=False, allow_abbrev=False)
     run = parser.add_argument_group("run", description=_offer(chosen))
     run.add_argument("-h", "--help", action="store_true", help="Show this message; with --model M, M's options too.")
     run.add_argument("--out", type=str, default=None, help="Run directory to make; runs/<model>-<data> if left out.")
-    run.add_argument("--seed", type=int, default=0, help="Of every random number: the same seed, the same parameters.")
-    run.add_argument("--importance_samples", type=int, default=1000, help="For the evaluation after the fit.")
+    run.add_argument(
+        "--seed", type=_whole(0), default=0, help="Of every random number: the same seed, the same parameters."
+    )
+    run.add_argument("--importance_samples", type=_whole(1), default=1000, help="For the evaluation after the fit.")
     run.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
     _add_data(parser.add_argument_group("data"))
     if chosen.model:
@@ -304,7 +329,7 @@ def _add_data(group: Any) -> None:
     )
     group.add_argument("--min_count", type=int, default=2, help="Rarer words count as <unk>.")
     group.add_argument("--max_vocabulary", type=int, default=None, help="At most so many words.")
-    group.add_argument("--first", type=int, default=None, help="Only the first so many data.")
+    group.add_argument("--first", type=_whole(1), default=None, help="Only the first so many data.")
     group.add_argument(
         "--holdout",
         type=float,
@@ -328,9 +353,9 @@ def evaluate(arguments: list[str]) -> None:
     parser = _Parser("evaluate", str(evaluate.__doc__))
     _add_run(parser)
     _add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument("--importance_samples", type=int, default=1000, help="K, where log p(x) is not exact")
+    parser.add_argument("--importance_samples", type=_whole(1), default=1000, help="K, where log p(x) is not exact")
     parser.add_argument("--naive", action="store_true", help="estimate log p(x) by samples from the prior too")
-    parser.add_argument("--seed", type=int, default=0, help="of every random number")
+    parser.add_argument("--seed", type=_whole(0), default=0, help="of every random number")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parsed = parser.parse(arguments)
     run = _open(parsed)
@@ -350,13 +375,11 @@ def sample(arguments: list[str]) -> None:
     """Draw new data from a fitted model."""
     parser = _Parser("sample", str(sample.__doc__))
     _add_run(parser)
-    parser.add_argument("--n", type=int, default=16, help="how many")
+    parser.add_argument("--n", type=_whole(1), default=16, help="how many")
     parser.add_argument("--mean", action="store_true", help="the likelihood's mean instead of a draw from it")
-    parser.add_argument("--seed", type=int, default=0, help="of every random number")
+    parser.add_argument("--seed", type=_whole(0), default=0, help="of every random number")
     _add_out(parser)
     parsed = parser.parse(arguments)
-    if parsed.n < 1:
-        raise OptionError(f"--n {parsed.n}: at least 1")
     from latentia.tasks import generate
 
     run = _open(parsed)
@@ -385,9 +408,9 @@ def interpolate(arguments: list[str]) -> None:
     parser = _Parser("interpolate", str(interpolate.__doc__))
     _add_run(parser)
     _add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument("--start", type=int, default=1, help="number of the first datum, from 1")
-    parser.add_argument("--end", type=int, default=2, help="number of the other datum, from 1")
-    parser.add_argument("--steps", type=int, default=8, help="how many points, both ends among them")
+    parser.add_argument("--start", type=_whole(1), default=1, help="number of the first datum, from 1")
+    parser.add_argument("--end", type=_whole(1), default=2, help="number of the other datum, from 1")
+    parser.add_argument("--steps", type=_whole(2), default=8, help="how many points, both ends among them")
     _add_out(parser)
     parsed = parser.parse(arguments)
     run = _open(parsed)
@@ -410,18 +433,27 @@ def complete(arguments: list[str]) -> None:
     _add_other(parser, "instead of the run's own held-out data")
     parser.add_argument("--hide", choices=["top", "bottom", "left", "right"], help="the half of each image to fill in")
     parser.add_argument("--draw", action="store_true", help="one draw from p(missing | observed) instead of its mean")
-    parser.add_argument("--sweeps", type=int, default=200, help="Markov chain steps, where the posterior is not exact")
-    parser.add_argument("--seed", type=int, default=0, help="of every random number")
+    parser.add_argument(
+        "--sweeps", type=_whole(2), default=200, help="Markov chain steps, where the posterior is not exact"
+    )
+    parser.add_argument("--seed", type=_whole(0), default=0, help="of every random number")
     _add_out(parser)
     parsed = parser.parse(arguments)
     run = _open(parsed)
+    import torch
+
     from latentia.tasks import complete as fill
 
     model = run.model()
     data = (_data(run, parsed) if parsed.data else run.held_out).frozen(parsed.seed)
-    batch = _hidden(data.batch(dtype=model.anchor.dtype), parsed.hide, data.schema)
+    whole = data.batch()
+    batch = _hidden(whole, parsed.hide, data)
     found = fill(model, batch, sweeps=parsed.sweeps, seed=parsed.seed)
-    _write(run, parsed, found.draws[0] if parsed.draw else found.mean, _ends(data, batch), "complete")
+    # between two symbols there is none, so for them a mean means nothing
+    filled = found.draws[0] if parsed.draw or data.schema.values == "symbols" else found.mean
+    dtype = torch.promote_types(filled.dtype, whole.x.dtype)
+    x = torch.where(batch.observed, whole.x.to(dtype), filled.cpu().to(dtype))
+    _write(run, parsed, x, _ends(data, batch), "complete")
 
 
 def report(arguments: list[str]) -> None:
@@ -435,16 +467,17 @@ def report(arguments: list[str]) -> None:
 RAGGED = ("sequence", "text")
 
 
-def _hidden(batch: Any, half: str | None, schema: Any) -> Any:
+def _hidden(batch: Any, half: str | None, data: Any) -> Any:
     """The batch without the half of each image that is to be filled in."""
     import torch
 
     if half is None:
-        if batch.mask is None:
+        ends = _ends(data, batch)
+        if batch.mask is None or bool(batch.mask.all() if ends is None else (batch.mask | ~ends).all()):
             raise OptionError("nothing is missing in these data: leave cells empty, or name a half of images by --hide")
         return batch
-    if schema.kind != "image":
-        raise OptionError(f"--hide {half} is for images, these data are {schema.kind}")
+    if data.schema.kind != "image":
+        raise OptionError(f"--hide {half} is for images, these data are {data.schema.kind}")
     mask = torch.ones_like(batch.x, dtype=torch.bool)
     height, width = batch.x.shape[1:3]
     rows = {"top": slice(0, height // 2), "bottom": slice(height // 2, None)}.get(half, slice(None))
@@ -471,7 +504,7 @@ def _add_other(parser: argparse.ArgumentParser, instead: str) -> None:
     parser.add_argument("--data", help=f"a built-in name or a path, {instead}")
     parser.add_argument("--key", help="name of the array in an .npz or .mat file")
     parser.add_argument("--columns", help="columns of a table, as a,b,c")
-    parser.add_argument("--first", type=int, help="only the first so many data")
+    parser.add_argument("--first", type=_whole(1), help="only the first so many data")
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -479,8 +512,10 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _open(parsed: argparse.Namespace):
-    if getattr(parsed, "first", None) is not None and (parsed.first < 1 or parsed.data is None):
-        raise OptionError("--first N takes the first N >= 1 data of --data")
+    if getattr(parsed, "data", "") is None:
+        for name in ("key", "columns", "first"):
+            if getattr(parsed, name) is not None:
+                raise OptionError(f"--{name} says how to read --data, which is not given")
     from latentia.run import Run
 
     return Run.open(Path(parsed.run))
@@ -531,8 +566,10 @@ def _table(found: dict[str, Any]) -> None:
         how += f", K = {found['importance_samples']:,}, effective {found['effective_sample_size']:.1f}"
     table.add_row("method", how)
     console = Console()
-    console.print(table)
-    console.print(found["verdict"], highlight=False, markup=False)
+    with console.capture() as drawn:  # on a broken pipe, rich itself would leave with status 1
+        console.print(table)
+        console.print(found["verdict"], highlight=False, markup=False)
+    print(drawn.get(), end="")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -185,7 +185,13 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not finite becomes null, as JSON has no word for it."""
         content = asdict(self)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
+        return {name: _finite(value) for name, value in content.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @torch.no_grad()

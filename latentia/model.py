@@ -90,7 +90,7 @@ class LatentVariableModel(nn.Module, ABC):
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         """log p(x, z) in nats, (S, B), for z of shape (S, B, *latent)."""
 
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
         """n draws from p(x, z | context): x (n, *event) and z (n, *latent)."""
         raise CapabilityError(
             f"{type(self).__name__} cannot generate: write {type(self).__name__}.generate(n, context)"
@@ -142,10 +142,11 @@ class DirectedModel(LatentVariableModel):
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         return self.prior(batch).log_prob(z) + self.log_likelihood(batch, z)
 
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
         batch = Batch(self.anchor.new_empty(n, 0), context=context)
-        z = self.prior(batch).sample()
-        return self.likelihood(z.unsqueeze(0), batch).sample().squeeze(0), z
+        z: Any = self.prior(batch).sample((1,))  # type: ignore[arg-type]
+        x = self.likelihood(z, batch).sample().squeeze(0)
+        return x, {name: part[0] for name, part in z.items()} if isinstance(z, dict) else z[0]
 
 
 class ExactModel(LatentVariableModel):

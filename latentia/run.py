@@ -18,13 +18,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import math
 import os
 import platform
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -32,10 +33,10 @@ import yaml
 
 import latentia
 from latentia import models, objectives
-from latentia.data import Dataset, Raw, Schema, load, read
+from latentia.data import BUILTIN, Dataset, Raw, Schema, load, read
 from latentia.data.files import atomic_write
 from latentia.errors import DataError, OptionError, RunError
-from latentia.evaluate import evaluate
+from latentia.evaluate import Evaluation, evaluate
 from latentia.learners import EM, Checkpoint, Gradient, History, Learner
 from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
 from latentia.learners.settings import seed_for
@@ -73,6 +74,13 @@ class Source:
     holdout: float = 0.1
     validation: float = 0.1
 
+    def __post_init__(self):
+        for name in ("holdout", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name}={getattr(self, name)}: it must be at least 0 and below 1")
+        if self.first is not None and self.first < 1:
+            raise OptionError(f"first={self.first}: it must be at least 1")
+
     def read(self) -> Raw:
         raw = read(self.source, key=self.key, columns=self.columns, kind=self.kind)
         return raw if self.first is None else raw.take(np.arange(min(self.first, len(raw))))
@@ -104,7 +112,7 @@ class Config:
         try:
             content = yaml.safe_load(text)
             version = content.pop("format")
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged or no config of latentia's: fit again") from error
         if version != FORMAT:
             made = content.get("latentia", "a newer version")
@@ -114,13 +122,24 @@ class Config:
             )
         content.pop("latentia", None)
         try:
-            return cls(**{**content, "data": Source(**content["data"])})
-        except (TypeError, KeyError) as error:
+            return _typed(cls, {**content, "data": _typed(Source, content["data"])})
+        except (TypeError, KeyError, AttributeError, OptionError) as error:
             raise RunError(f"{path} is damaged ({error}): fit again") from error
 
     def same_as(self, other: Config) -> bool:
         """Whether the two ask for the same fit."""
         return {**self.__dict__, "command": ""} == {**other.__dict__, "command": ""}
+
+
+def _typed(form: type, content: dict[str, Any]) -> Any:
+    """The dataclass `form` of these values. Raises `TypeError` for one of another type than the field's."""
+    hints = get_type_hints(form)
+    for name, value in content.items():
+        hint = hints.get(name, object)
+        expected: Any = {float: int | float}.get(hint, get_origin(hint) if get_origin(hint) is dict else hint)
+        if not isinstance(value, expected):
+            raise TypeError(f"{name} is {value!r}")
+    return form(**content)
 
 
 def _plain(value: Any) -> Any:
@@ -151,19 +170,25 @@ class Run:
         Raises:
             RunError: the directory holds a finished run, another run, or something else.
         """
+        check_options(config)  # an option that makes no sense should leave no directory behind
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file: choose another --out")
         if (path / "config.yaml").exists():
             run = cls.open(path)
             if run.finished:
                 raise RunError(f"{path} holds a finished run, and nothing overwrites one: choose another --out")
+            if not run.config.same_as(config) and not run.begun:
+                # nothing learned yet, such as after an option that the data do not allow: nothing to lose
+                (path / "schema.json").unlink(missing_ok=True)
+                atomic_write(path / "config.yaml", config.to_yaml().encode())
+                return cls(path, config)
             if not run.config.same_as(config):
                 raise RunError(
                     f"{path} holds an interrupted run that was asked for otherwise (see its config.yaml): go on with "
                     f"it by `latentia fit --resume {path}`, or choose another --out"
                 )
             return run
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(not _is_leftover(file) for file in path.iterdir()):
             raise RunError(f"{path} is not empty and holds no run: choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -187,14 +212,30 @@ class Run:
     def finished(self) -> bool:
         return (self.path / "model.safetensors").exists()
 
+    @property
+    def begun(self) -> bool:
+        """Whether something has been learned."""
+        metrics = self.path / "metrics.jsonl"
+        return self.finished or (self.path / "learner.safetensors").exists() or bool(_size(metrics))
+
     @cached_property
     def schema(self) -> Schema:
-        return Schema.from_json(_read_json(self.path / "schema.json"))
+        path = self.path / "schema.json"
+        try:
+            return Schema.from_json(_read_json(path))
+        except DataError as error:
+            raise RunError(f"{path}: {error}; fit again") from error
 
     @cached_property
     def parts(self) -> Parts:
         """The run's own data, read again. Raises `RunError` when they have changed since."""
-        raw, config = self.config.data.read(), self.config
+        config = self.config
+        if config.data.source not in BUILTIN and not os.path.exists(config.data.source):
+            raise RunError(
+                f"{config.data.source}, the data of {self.path}, is not there (a relative path counts from where the "
+                "run was fitted: go there), or name data with --data"
+            )
+        raw = config.data.read()
         if config.fingerprint and raw.fingerprint() != config.fingerprint:
             raise RunError(f"{config.data.source} has changed since {self.path} was fitted: name data with --data")
         if len(raw) < 2 and config.data.holdout:
@@ -209,8 +250,8 @@ class Run:
         first = options.pop("first", None)
         if (
             options.get("columns") is None
-            and schema.kind == "table"
-            and Path(source).suffix in (".csv", ".tsv", ".parquet")
+            and schema.names
+            and Path(source).suffix.lower() in (".csv", ".tsv", ".parquet")
         ):
             options["columns"] = list(schema.names)
         data = load(source, schema=schema, **options)
@@ -239,14 +280,19 @@ class Run:
     def fit(self, progress: bool = True) -> History:
         """Fit from the start or from where it stopped, and write model.safetensors."""
         train, validation = self.parts.train, self.parts.validation
+        _check_count(self.config, len(train))
+        for file in self.path.glob(".*.tmp"):
+            if _is_leftover(file):
+                file.unlink(missing_ok=True)
         if not (self.path / "schema.json").exists():
-            atomic_write(self.path / "schema.json", json.dumps(train.schema.to_json()).encode())
+            # the schema last: where it is, the environment is too
             atomic_write(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
+            atomic_write(self.path / "schema.json", json.dumps(train.schema.to_json()).encode())
         model = self.blank_model()
         learner = build_learner(self.config, progress)
         checkpoint = Checkpoint(self.path / "learner.safetensors")
         saved = checkpoint.load()
-        with _metrics(self.path / "metrics.jsonl", saved[1]["records"] if saved else 0) as write:
+        with _metrics(self.path / "metrics.jsonl", _count(saved[1].get("records")) if saved else 0) as write:
             seed = self.config.seed
             history = learner.fit(
                 model, train, validation=validation, seed=seed, callbacks=[write], checkpoint=checkpoint
@@ -277,7 +323,9 @@ class Run:
     def report(self) -> Path:
         """Write report.html, evaluating first where that has not been done."""
         path = self.path / "evaluation.json"
-        evaluation = _read_json(path) if path.exists() else self.evaluate()
+        evaluation = _read_json(path, "evaluate again") if path.exists() else self.evaluate()
+        if not {part.name for part in fields(Evaluation)} <= set(evaluation):
+            raise RunError(f"{path} is incomplete: evaluate again")
         model = self.model()
         page = build(
             title=f"{self.config.model} on {self.config.data.source}",
@@ -317,12 +365,42 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     return model.double() if isinstance(model, ExactModel) else model
 
 
+def check_options(config: Config) -> None:
+    """Raise for options that make no sense whatever the data are."""
+    _at_least(config.model_options)
+    build_learner(config)
+
+
+def _at_least(options: dict[str, Any]) -> None:
+    """Raise `OptionError` for a size or count below 1, a weight or floor below 0, of a model or an objective."""
+    for name, value in options.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                continue
+            least = 1 if isinstance(one, int) else 0
+            if not least <= one < math.inf:
+                raise OptionError(f"{name}={value}: it must be at least {least}")
+
+
+def _check_count(config: Config, count: int) -> None:
+    components = config.model_options.get("components", 1)
+    if components > count:
+        raise OptionError(f"components={components}, and {count} data to learn from: it must be at most {count}")
+
+
 def build_learner(config: Config, progress: bool = True) -> Learner:
     """The learner with its options and its objective."""
+    for what, name, known in (("learner", config.learner, LEARNERS), ("objective", config.objective, OBJECTIVES)):
+        if name is not None and name not in known:
+            raise OptionError(f"unknown {what} {name!r}: the {what}s are {', '.join(known)}")
     options = {**config.learner_options, "progress": progress}
     if config.learner == "Gradient" and config.objective:
+        _at_least(config.objective_options)
         options["objective"] = partial(OBJECTIVES[config.objective], **config.objective_options)
-    return LEARNERS[config.learner](**options)
+    try:
+        return LEARNERS[config.learner](**options)
+    except TypeError as error:
+        raise OptionError(f"{config.learner}: {error}") from error
 
 
 def environment() -> dict[str, Any]:
@@ -342,15 +420,20 @@ def environment() -> dict[str, Any]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl. Raises `RunError` for a damaged one."""
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+        records = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is missing or damaged: {error}") from error
+    if not all(isinstance(record, dict) for record in records):
+        raise RunError(f"{path} is damaged: a line of it is no record")
+    return records
 
 
 @contextlib.contextmanager
 def _metrics(path: Path, keep: int):
     """A callback that adds a line to the file, of which the first `keep` lines stay."""
-    lines = path.read_text("utf-8").splitlines()[:keep] if path.exists() else []
+    lines = path.read_text("utf-8", errors="replace").splitlines()[:keep] if keep and path.exists() else []
+    if len(lines) < keep or any(not _is_record(line) for line in lines):
+        raise RunError(f"{path} is damaged: fit again into another directory, or mend it by a copy")
     atomic_write(path, "".join(line + "\n" for line in lines).encode())
     with path.open("a", encoding="utf-8") as file:
 
@@ -361,21 +444,38 @@ def _metrics(path: Path, keep: int):
         yield write
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _is_record(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _is_leftover(file: Path) -> bool:
+    """Whether a write that was killed has left the file behind."""
+    return file.name.startswith(".") and file.name.endswith(".tmp")
+
+
+def _read_json(path: Path, remedy: str = "fit again") -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is missing or damaged ({error}): fit again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is missing or damaged ({error}): {remedy}") from error
     if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged: it holds no object; fit again")
+        raise RunError(f"{path} is damaged: it holds no object; {remedy}")
     return content
 
 
 def _split(raw: Raw, source: Source, seed: int) -> tuple[Raw, Raw, Raw]:
     """Train, validation and test parts, every datum in one of them."""
-    for name in ("holdout", "validation"):
-        if not 0 <= getattr(source, name) < 1:
-            raise OptionError(f"{name}={getattr(source, name)}: it must be at least 0 and below 1")
     order = np.random.default_rng(seed_for(seed, 7)).permutation(len(raw))
     test = _share(len(raw), source.holdout)
     rest = len(raw) - test

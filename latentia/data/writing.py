@@ -52,11 +52,11 @@ def _cell(value: np.number) -> str:
 
 
 def _jsonl(schema: Schema, values: np.ndarray | list) -> bytes:
-    lines = (json.dumps(_plain(value), ensure_ascii=False) for value in values)
+    lines = (json.dumps(plain(value), ensure_ascii=False) for value in values)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _plain(value: np.ndarray | list) -> list:
+def plain(value: np.ndarray | list) -> list:
     """A list for JSON, which has no NaN: a missing value is null."""
     if isinstance(value, list):
         return value

@@ -91,7 +91,9 @@ class CategoricalEmissions(Emissions):
         return log_prob if mask is None else torch.where(mask.unsqueeze(-1), log_prob, 0.0)
 
     def given(self, z: Tensor) -> Distribution:
-        return Categorical(probs=z @ self.probs, validate_args=False)
+        # beyond the end of a sequence z is zero, and any symbol as good as another
+        outside = (z.sum(-1, keepdim=True) == 0).to(z)
+        return Categorical(probs=z @ self.probs + outside, validate_args=False)
 
     def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
         weight = weight if mask is None else weight * mask

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,17 @@ class Checkpoint:
         """Replace the file. Raises `DataError` when it cannot be written: the previous one survives."""
         write_tensors(self.path, tensors, state)
         self._saved = time.monotonic()
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Turn what goes wrong on taking up the state into a `RunError`: it is that of another model or learner."""
+        try:
+            yield
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise RunError(
+                f"{self.path} is no state of this model and learner ({type(error).__name__}: {error}): remove it to "
+                "begin again"
+            ) from error
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
         """What was saved last, or None. Raises `RunError` for a damaged file."""

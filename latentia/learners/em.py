@@ -17,6 +17,8 @@ from latentia.learners.settings import fitting, seed_for
 from latentia.model import ExactModel, LatentVariableModel, Statistics
 from latentia.progress import Bar
 
+STATE = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
+
 
 @dataclass
 class EM:
@@ -50,6 +52,8 @@ class EM:
         for name, least in (("steps", 1), ("restarts", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least {least}")
+        if not self.tol >= 0:
+            raise OptionError(f"tol={self.tol}: it must be at least 0")
         if self.stepwise is not None and not 0.5 < self.stepwise <= 1:
             raise OptionError(f"stepwise={self.stepwise}: it must lie in (0.5, 1]")
         if not self.fresh and self.restarts > 1:
@@ -188,7 +192,10 @@ class _Fit:
                     f"log p(x) fell from {self.previous:.9g} to {value:.9g} nats per datum at step {self.step}: the "
                     f"statistics or the M-step of {type(self.model).__name__} are wrong, or its precision is too low"
                 )
-            if value - self.previous < self.learner.tol:
+        if self.previous is not None:
+            change = value - self.previous
+            # stepwise EM may fall a little before it rises again
+            if (change if self.learner.stepwise is None else abs(change)) < self.learner.tol:
                 self.stopped = "converged"
         if not self.stopped and self.step >= self.learner.steps:
             self.stopped = "steps"
@@ -216,17 +223,17 @@ class _Fit:
 
     def _save(self) -> None:
         assert self.checkpoint is not None
-        names = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
         tensors = prefixed("model", snapshot(self.model)) | prefixed("best", self.best)
-        self.checkpoint.save(tensors, {name: getattr(self, name) for name in names})
+        self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
 
     def _resume(self) -> bool:
         saved = self.checkpoint.load() if self.checkpoint else None
-        if saved is None:
+        if self.checkpoint is None or saved is None:
             return False
         tensors, state = saved
-        self.model.load_state_dict(under("model", tensors))
-        self.best = under("best", tensors)
-        for name, value in state.items():
-            setattr(self, name, value)
+        with self.checkpoint.fitting():
+            self.model.load_state_dict(under("model", tensors))
+            self.best = under("best", tensors)
+            for name in STATE:
+                setattr(self, name, state[name])
         return True

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from latentia.learners.settings import PRECISIONS, fitting, seed_for
 from latentia.model import Batch, LatentVariableModel
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
+
+STATE = ("epoch", "records", "waited", "best_value", "stopped")
 
 
 @dataclass
@@ -59,9 +61,10 @@ class Gradient:
     progress: bool = True
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}={getattr(self, name)}: it must be at least 1")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("warmup", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionError(f"{name}={value}: it must be at least {least}")
         for name in ("lr", "eps", "clip"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
@@ -260,14 +263,17 @@ class _Fit:
         state = self.optimizer.state_dict()["state"]
         moments = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
         tensors = prefixed("model", snapshot(self.model)) | prefixed("best", self.best) | prefixed("adam", moments)
-        names = ("epoch", "records", "waited", "best_value", "stopped")
-        self.checkpoint.save(tensors, {name: getattr(self, name) for name in names})
+        self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
 
     def _resume(self) -> bool:
         saved = self.checkpoint.load() if self.checkpoint else None
-        if saved is None:
+        if self.checkpoint is None or saved is None:
             return False
-        tensors, state = saved
+        with self.checkpoint.fitting():
+            self._restore(*saved)
+        return True
+
+    def _restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         self.model.load_state_dict(under("model", tensors))
         self.best = under("best", tensors)
         moments: dict[int, Tensors] = {}
@@ -275,9 +281,8 @@ class _Fit:
             i, part = name.split(".", 1)
             moments.setdefault(int(i), {})[part] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        for name, value in state.items():
-            setattr(self, name, value)
-        return True
+        for name in STATE:
+            setattr(self, name, state[name])
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 
 from latentia.distributions import Chain
 from latentia.distributions.emissions import CategoricalEmissions, Emissions, GaussianEmissions, log_normalised
-from latentia.errors import OptionError
+from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
 
@@ -119,6 +119,10 @@ class HMM(ExactModel, DirectedModel):
         return self.smoothing * chain + self.emissions.log_prior()
 
     def check(self, batch: Batch) -> None:
+        symbols = isinstance(self.emissions, CategoricalEmissions)
+        if batch.x.ndim != (2 if symbols else 3):
+            wanted = "symbols, x (B, T)" if symbols else "vectors, x (B, T, D)"
+            raise DataError(f"this HMM takes sequences of {wanted}, and the data have shape {tuple(batch.x.shape)}")
         x, mask = _steps(batch)
         self.emissions.check(x, mask)
 

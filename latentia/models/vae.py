@@ -1,9 +1,11 @@
 """Variational autoencoder: the deep latent Gaussian model with an amortised Gaussian posterior.
 
-    z ~ Normal(0, I)
-    x | z ~ Bernoulli(decoder(z)),  Categorical(decoder(z)) a coordinate,  or  Normal(mean(z), diag(variance(z)))
+    z     ~ Normal(0, I)
+    x | z ~ Bernoulli(decoder(z)), Categorical(decoder(z)) coordinate by coordinate,
+            or Normal(mean(z), diag(variance(z)))
 
-    log p(x) >= E_q(z|x) log p(x | z) - KL(q(z | x) || p(z)),   q(z | x) = Normal(mean(x), diag(variance(x)))
+    q(z | x) = Normal(mean(x), diag(variance(x)))
+    log p(x) >= E_q(z|x) log p(x | z) - KL(q(z | x) || p(z))
 
 The encoder is learned together with the decoder by the reparameterised gradient of the bound (Kingma and Welling
 2014, sections 2 and 3; Rezende, Mohamed and Wierstra 2014, sections 2 to 4). Missing coordinates are left out of

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentia.data import Dataset
 from latentia.data.files import atomic_write
+from latentia.data.writing import plain
 from latentia.distributions import OneHot
 from latentia.distributions.structured import Structured
 from latentia.errors import OptionError
@@ -53,10 +54,7 @@ def _lines(model: LatentVariableModel, data: Dataset, seed: int) -> bytes:
     given = data.schema.decode(data.x, data.mask)
     lines = []
     for x, path, length in zip(given, states.tolist(), lengths.tolist(), strict=True):
-        seen = np.asarray(x).tolist()
-        # NaN is no JSON: a missing value is null
-        seen = [None if isinstance(value, float) and value != value else value for value in seen]
-        lines.append(json.dumps({"x": seen, "states": path[:length]}, ensure_ascii=False))
+        lines.append(json.dumps({"x": plain(x), "states": path[:length]}, ensure_ascii=False))
     return "".join(line + "\n" for line in lines).encode()
 
 
