@@ -19,6 +19,7 @@ import contextlib
 import inspect
 import json
 import math
+import operator
 import os
 import platform
 import sys
@@ -292,7 +293,9 @@ class Run:
         learner = build_learner(self.config, progress)
         checkpoint = Checkpoint(self.path / "learner.safetensors")
         saved = checkpoint.load()
-        with _metrics(self.path / "metrics.jsonl", _count(saved[1].get("records")) if saved else 0) as write:
+        with checkpoint.fitting():  # before metrics.jsonl is cut to what the checkpoint knows of
+            keep = operator.index(saved[1]["records"]) if saved else 0
+        with _metrics(self.path / "metrics.jsonl", keep) as write:
             seed = self.config.seed
             history = learner.fit(
                 model, train, validation=validation, seed=seed, callbacks=[write], checkpoint=checkpoint
@@ -432,8 +435,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _metrics(path: Path, keep: int):
     """A callback that adds a line to the file, of which the first `keep` lines stay."""
     lines = path.read_text("utf-8", errors="replace").splitlines()[:keep] if keep and path.exists() else []
-    if len(lines) < keep or any(not _is_record(line) for line in lines):
-        raise RunError(f"{path} is damaged: fit again into another directory, or mend it by a copy")
+    if not 0 <= keep <= len(lines) or any(not _is_record(line) for line in lines):
+        raise RunError(
+            f"{path} is damaged: it has fewer records than learner.safetensors; fit again into another directory"
+        )
     atomic_write(path, "".join(line + "\n" for line in lines).encode())
     with path.open("a", encoding="utf-8") as file:
 
@@ -449,10 +454,6 @@ def _is_record(line: str) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _size(path: Path) -> int:

@@ -171,15 +171,6 @@ def whole_hmm(tmp_path_factory) -> Path:
 # ------------------------------------------------------------------------------------------------- kill and go on
 
 
-def test_a_killed_vae_goes_on_as_if_nothing_had_happened(whole_vae, tmp_path):
-    run = tmp_path / "run"
-    assert interrupt(4, signal.SIGKILL, VAE, run)[0] == -signal.SIGKILL
-    assert not (run / "model.safetensors").exists()
-    assert finish("fit", *VAE, "--out", run)[0] == 0
-    same_run(run, whole_vae)
-    assert [record["epoch"] for record in records(run)] == list(range(1, 13))
-
-
 def test_ctrl_c_says_how_to_go_on(whole_hmm, tmp_path):
     run = tmp_path / "run"
     status, err = interrupt(15, signal.SIGINT, HMM, run)
@@ -233,11 +224,12 @@ def test_killed_while_it_starts(whole_hmm, tmp_path):
 # ----------------------------------------------------------------------------------------------------------- full disk
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(whole_vae, tmp_path):
-    """No file may grow beyond what the first checkpoints took: as on a full disk, the write fails half-way."""
+def test_a_kill_and_a_full_disk_lose_nothing(whole_vae, tmp_path):
+    """Killed; then the same command on a full disk; then again. No file may grow beyond what the first checkpoints took: as on a full disk, the write fails half-way."""
     run = tmp_path / "run"
     assert interrupt(3, signal.SIGKILL, VAE, run)[0] == -signal.SIGKILL
     checkpoint = run / "learner.safetensors"
+    assert not (run / "model.safetensors").exists()
     before, limit = checkpoint.read_bytes(), checkpoint.stat().st_size // 2
     status, err = finish(
         "fit", *VAE, "--out", run, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -247,8 +239,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(whole_vae, tmp_path):
     assert "cannot write" in err
     assert checkpoint.read_bytes() == before
     assert not list(run.glob(".*"))
-    assert finish("fit", "--resume", run)[0] == 0
+    assert finish("fit", *VAE, "--out", run)[0] == 0
     same_run(run, whole_vae)
+    assert [record["epoch"] for record in records(run)] == list(range(1, 13))
 
 
 @pytest.mark.parametrize("name", ["learner.safetensors", "model.safetensors", "schema.json", "evaluation.json"])
@@ -411,8 +404,10 @@ def test_a_damaged_checkpoint_is_refused(refused, unfinished, damage):
 def test_the_checkpoint_of_another_fit_is_refused(refused, unfinished, finished):
     path = unfinished / "learner.safetensors"
     tensors, state = read_tensors(path)
+    metrics = (unfinished / "metrics.jsonl").read_bytes()
     shutil.copy(finished / "model.safetensors", path)
     assert str(path) in refused("fit", "--resume", unfinished)
+    assert (unfinished / "metrics.jsonl").read_bytes() == metrics
     write_tensors(path, {name: tensor[:1] for name, tensor in tensors.items()}, state)
     assert str(path) in refused("fit", "--resume", unfinished)
     write_tensors(path, tensors, {"epoch": 1, "records": 1})

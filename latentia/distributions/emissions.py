@@ -175,7 +175,7 @@ class GaussianEmissions(Emissions):
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.covariance == "diagonal":
             log_prob = Normal(self.means, self.log_scale.exp(), validate_args=False).log_prob(x.unsqueeze(1))
-            return (log_prob if mask is None else log_prob * mask.unsqueeze(1)).sum(-1)
+            return (log_prob if mask is None else torch.where(mask.unsqueeze(1), log_prob, 0.0)).sum(-1)
         if mask is None or bool(mask.all()):
             return _log_normal(x, self.means, self.scale_tril)
         covariances, log_prob = self.covariances, x.new_zeros(len(x), len(self.means))
@@ -242,6 +242,14 @@ class GaussianEmissions(Emissions):
         self.update(self.statistics(x, mask, responsibility))
 
     def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
+        seen = torch.ones_like(x) if mask is None else mask.to(x)
+        seen = seen * responsibility.sum(1, keepdim=True)
+        away = torch.where(seen > 0, x - self.center, 0.0)
+        # of what is observed, not expected: a floor that moved with the parameters would let EM descend
+        spread = torch.stack([seen.sum(0), (seen * away).sum(0), (seen * away**2).sum(0)])
+        return {"spread": spread, **self._moments(x, mask, responsibility)}
+
+    def _moments(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
         count = responsibility.sum(0)
         if mask is None or bool(mask.all()):
             away = x - self.center
@@ -296,9 +304,9 @@ def _log_normal(x: Tensor, means: Tensor, tril: Tensor) -> Tensor:
 
 def _variance_of_all(total: Statistics) -> Tensor:
     """The variance of all the data, (D,), from the components' sums; 1 where it is zero, so that a floor exists."""
-    count = total["count"].sum().clamp(min=torch.finfo(total["count"].dtype).tiny)
-    square = total["square"] if total["square"].ndim == 2 else total["square"].diagonal(dim1=-2, dim2=-1)
-    second, mean = square.sum(0) / count, total["sum"].sum(0) / count
+    count, first, square = total["spread"]
+    count = count.clamp(min=torch.finfo(count.dtype).tiny)
+    second, mean = square / count, first / count
     variance = second - mean**2
     # what cancellation leaves of a constant column is noise, not a variance
     return torch.where(variance > 1e-12 * second, variance, 1.0)

@@ -58,7 +58,7 @@ class _ScaledChain(torch.autograd.Function):
                 total = torch.where(valid[t].unsqueeze(-1), total, 1.0)
             forward[t], scale[t] = state, total.squeeze(-1)
         ctx.save_for_backward(forward, scale, emit, move, valid, initial)
-        smallest = scale.nan_to_num(0.0).amin() if scale.numel() else scale.new_ones(())
+        smallest = torch.where(scale.isfinite(), scale, 0.0).amin() if scale.numel() else scale.new_ones(())
         ctx.mark_non_differentiable(smallest)
         return (scale.log() + peak).sum(0), smallest
 

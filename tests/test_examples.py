@@ -1,0 +1,76 @@
+"""Every example runs, ends in time, and says what its docstring promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+GEYSER = ROOT.parent / "shared" / "data" / "tabular" / "geyser.csv"
+
+
+def run(name, *arguments, limit=120):
+    # one thread: models this small are slowed by more, above all beside other tests
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=limit, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_has_a_test_here():
+    text = Path(__file__).read_text("utf-8")
+    assert EXAMPLES
+    assert not [path.name for path in EXAMPLES if f'run("{path.name}"' not in text]
+
+
+def totals(text):
+    return [float(number) for number in re.findall(r"sum of log p\(x\) = (-?[\d.]+)", text)]
+
+
+def test_old_faithful_finds_the_published_maximum():
+    if not GEYSER.exists():
+        pytest.skip("geyser.csv is not here")
+    values = totals(run("old_faithful.py", GEYSER))
+    assert values == sorted(values)
+    assert values[1] == pytest.approx(-1130.264, abs=1e-3)
+
+
+def test_old_faithful_without_its_file_says_so(tmp_path):
+    text = run("old_faithful.py", tmp_path / "geyser.csv")
+    assert "synthetic" in text
+    values = totals(text)
+    assert len(values) == 4
+    # two clusters were put in: the second component gains much, the third next to nothing
+    assert values[1] - values[0] > 10 * (values[2] - values[1])
+
+
+def test_sentence_states_find_word_classes():
+    text = run("sentence_states.py", 8)
+    perplexity = float(re.search(r"perplexity ([\d.]+)", text)[1])
+    vocabulary = int(re.search(r"(\d+) words", text)[1])
+    assert 50 < perplexity < vocabulary / 2
+    classes = re.findall(r"^ +\d+  (.+)  -> \d+$", text, re.MULTILINE)
+    assert len(classes) == 8
+    # articles follow the same words, so they are in one class
+    assert any({"the", "a"} <= set(words.split()) for words in classes)
+
+
+def test_digits_vae_measures_and_draws(tmp_path):
+    text = run("digits_vae.py", tmp_path / "completion.png")
+    elbo = float(re.search(r"ELBO (-[\d.]+)", text)[1])
+    marginal = float(re.search(r"log p\(x\) (-[\d.]+)", text)[1])
+    # independent Bernoullis with each pixel's own frequency have about -31 nats
+    assert -28 < elbo <= marginal
+    assert (tmp_path / "completion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_custom_model_passes_the_checks_and_clusters_digits():
+    text = run("custom_model.py")
+    assert "check_em_ascends" in text
+    assert "check_normalised" in text
+    assert int(re.search(r"(\d+)% of held-out", text)[1]) >= 70
