@@ -38,7 +38,7 @@ def main() -> None:
     print(f"{count} eruptions, log p(x) of the training data, maximum likelihood by EM with restarts")
     for components in range(1, 5):
         model = GaussianMixture(features=features, components=components).double()
-        restarts = 20 if components < 3 else 5
+        restarts = 20 if components < 4 else 5
         learner = EM(restarts=restarts, tol=1e-10, steps=1000, progress=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # with too many components EM may creep on for more than 1000 steps

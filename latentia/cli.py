@@ -242,7 +242,7 @@ def _fit_parser(chosen: argparse.Namespace):
     class Parser(ArgumentParser):
         def error(self, message: str, *_: Any) -> NoReturn:  # type: ignore[override]
             lines = [line.strip() for line in message.splitlines() if line.strip()]
-            text = " ".join(lines)
+            text = " ".join(lines).replace("are required: source", "are required: --data")
             if text.startswith("unrecognized arguments: "):
                 _refuse(text.split(": ", 1)[1].split(), self._option_string_actions, "latentia fit")
             raise OptionError(f"{text}; see latentia fit --model {chosen.model} --help")
@@ -383,6 +383,8 @@ def sample(arguments: list[str]) -> None:
     from latentia.tasks import generate
 
     run = _open(parsed)
+    if parsed.mean and run.schema.values == "symbols":
+        raise OptionError("--mean: between two symbols there is none; leave it out to draw them")
     x, _ = generate(run.model(), parsed.n, seed=parsed.seed, mean=parsed.mean)
     _write(run, parsed, x, None, "sample")
 
@@ -528,6 +530,8 @@ def _data(run, parsed: argparse.Namespace):
 def _write(run, parsed: argparse.Namespace, x: Any, mask: Any, verb: str) -> None:
     suffix = {"image": ".png", "table": ".csv", "text": ".txt"}.get(run.schema.kind, ".jsonl")
     path = Path(parsed.out) if parsed.out else run.path / f"{verb}{suffix}"
+    if run.schema.kind not in RAGGED:
+        x = x.reshape(-1, *run.schema.event_shape)  # a mixture sees an image as one row
     run.schema.write(x, path, mask)
     _say(f"wrote {path}")
 
@@ -553,9 +557,11 @@ def _table(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}", title_justify="left")
-    table.add_column("")
-    table.add_column("", justify="right")
+    table = Table(
+        title=f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}", title_justify="left", show_header=False
+    )
+    table.add_column()
+    table.add_column(justify="right")
     for label, name, error in ROWS:
         if found.get(name) is not None:
             spread = error(found)

@@ -172,5 +172,5 @@ class ExactModel(LatentVariableModel):
         """The M-step: set the parameters to the maximiser of the expected log-joint given these sums."""
 
     def log_prior(self) -> Tensor:
-        """Log-density of the parameters under their prior, a scalar up to a constant: `update` adds it to the data's."""
+        """Log-density of the parameters under their prior, up to a constant: a scalar that `update` counts too."""
         return self.anchor.new_zeros(())

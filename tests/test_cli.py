@@ -185,6 +185,11 @@ def test_learner_and_objective_must_exist_and_fit(refused, table):
     assert "use --learner Gradient" in refused(*start, "--objective", "elbo")
 
 
+def test_data_are_needed(refused):
+    assert "--data" in refused("fit", *MIXTURE)
+    assert "--data" in refused("fit", *MIXTURE, "--data")
+
+
 def test_resume_takes_no_other_option(refused):
     assert "takes no other option" in refused("fit", "--resume", "x", "--seed", "1")
     assert "not a run directory" in refused("fit", "--resume", "nowhere")
@@ -550,6 +555,19 @@ def test_interpolate_and_complete_images(command, runs, tmp_path):
         assert np.isfinite(np.load(out)).all()
     assert command("complete", run, "--hide", "bottom", "--draw", "--sweeps", 3)[0] == 0
     assert (run / "complete.png").exists()
+
+
+def test_a_mixture_of_images_writes_images(command, tmp_path):
+    run = tmp_path / "run"
+    words = ("fit", *MIXTURE, "--data", "digits", "--first", 60, "--out", run, "--evaluation", "false")
+    assert command(*words)[0] == 0
+    for verb, option in (("sample", "--mean"), ("complete", "--hide=top")):
+        assert command(verb, run, option, "--out", tmp_path / "x.npy")[0] == 0
+        assert np.load(tmp_path / "x.npy").shape[1:] == (8, 8)
+
+
+def test_symbols_have_no_mean(refused, runs):
+    assert "--mean" in refused("sample", runs["HMM"], "--mean")
 
 
 @pytest.mark.parametrize("model", ["GaussianMixture", "HMM"])

@@ -64,8 +64,8 @@ def test_digits_vae_measures_and_draws(tmp_path):
     text = run("digits_vae.py", tmp_path / "completion.png")
     elbo = float(re.search(r"ELBO (-[\d.]+)", text)[1])
     marginal = float(re.search(r"log p\(x\) (-[\d.]+)", text)[1])
-    # independent Bernoullis with each pixel's own frequency have about -31 nats
-    assert -28 < elbo <= marginal
+    # independent Bernoullis with each pixel's own frequency have -27.1 nats
+    assert -25.5 < elbo <= marginal
     assert (tmp_path / "completion.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -225,7 +225,10 @@ def test_killed_while_it_starts(whole_hmm, tmp_path):
 
 
 def test_a_kill_and_a_full_disk_lose_nothing(whole_vae, tmp_path):
-    """Killed; then the same command on a full disk; then again. No file may grow beyond what the first checkpoints took: as on a full disk, the write fails half-way."""
+    """Killed; then the same command on a full disk; then again.
+
+    No file may grow beyond a part of the checkpoint: as on a full disk, the write fails half-way.
+    """
     run = tmp_path / "run"
     assert interrupt(3, signal.SIGKILL, VAE, run)[0] == -signal.SIGKILL
     checkpoint = run / "learner.safetensors"
