@@ -40,6 +40,7 @@ class LinearGaussian(DirectedModel):
     def covariance(self):
         return self.weight @ self.weight.T + self.noise**2 * torch.eye(len(self.weight), dtype=torch.float64)
 
+    @torch.no_grad()
     def exact(self, x):
         return MultivariateNormal(torch.zeros(len(self.weight), dtype=torch.float64), self.covariance()).log_prob(x)
 
