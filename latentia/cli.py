@@ -557,9 +557,7 @@ def _table(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}", title_justify="left", show_header=False
-    )
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for label, name, error in ROWS:
@@ -573,6 +571,7 @@ def _table(found: dict[str, Any]) -> None:
     table.add_row("method", how)
     console = Console()
     with console.capture() as drawn:  # on a broken pipe, rich itself would leave with status 1
+        console.print(f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}", highlight=False, markup=False)
         console.print(table)
         console.print(found["verdict"], highlight=False, markup=False)
     print(drawn.get(), end="")
