@@ -24,7 +24,8 @@ from latentia.tasks.encode import decode_path, encode
 def write(model: LatentVariableModel, data: Dataset, path: Path, *, seed: int = 0) -> None:
     """Write the codes of all data, in order.
 
-    .csv: a row a datum, its number in the source and E_q[z] (responsibilities and the cluster for one of K values).
+    .csv: a row a datum, its number in the source and E_q[z] (for one of K values the responsibilities and the
+    cluster). Units and clusters count from 0, as in `cluster` and in the report.
     .npy: E_q[z], (N, *latent). .jsonl: for structured z, a line a datum, with x and its best states.
 
     Raises:
@@ -60,11 +61,11 @@ def _lines(model: LatentVariableModel, data: Dataset, seed: int) -> bytes:
 
 def _table(means: Tensor, data: Dataset, clusters: bool) -> bytes:
     rows = data.rows.tolist() if data.rows is not None else range(1, len(data) + 1)
-    names = [f"{'p' if clusters else 'z'}{d}" for d in range(1, means.shape[1] + 1)]
+    names = [f"{'p' if clusters else 'z'}{d}" for d in range(means.shape[1])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", *names, *(["cluster"] if clusters else [])])
-    best = (means.argmax(1) + 1).tolist()
+    best = means.argmax(1).tolist()
     for row, values, cluster in zip(rows, means.tolist(), best, strict=True):
         writer.writerow([row, *(f"{value:.6g}" for value in values), *([cluster] if clusters else [])])
     return text.getvalue().encode()
