@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.data import Dataset, as_dataset
@@ -133,7 +133,11 @@ def _chunks(model: LatentVariableModel, data: Dataset, samples: int, memory: int
     """(samples, data) at a time, so that some eight arrays of samples x data x event fit into `memory`."""
     batch = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
     latent = model.posterior(batch).sample()
-    size = max(batch.x.numel() * (data.schema.levels or 1 if data.schema.values == "levels" else 1), _numel(latent), 1)
+    # what a network holds on the way may be wider than x and z
+    wide = max((layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)), default=1)
+    size = max(
+        wide, batch.x.numel() * (data.schema.levels or 1 if data.schema.values == "levels" else 1), _numel(latent), 1
+    )
     most = max(memory // (8 * 8 * size), 1)
     draws = min(samples, most)
     return draws, max(min(most // draws, 1000), 1)
@@ -306,13 +310,14 @@ def _kl(model: LatentVariableModel, data: Dataset, seed: int) -> Tensor:
 def _derived(result: Evaluation, data: Dataset, weights: Tensor) -> Evaluation:
     """Add perplexity for symbols, and bits a dimension for discrete coordinates of a fixed number."""
     if data.schema.values == "symbols":
-        tokens = float((weights * data.lengths.cpu()).sum())
-        marks = f"{tokens:,.0f} symbols; the end of a sequence is not counted"
+        tokens = float((weights * data.batch().observed.sum(1).cpu()).sum())
+        marks = f"{tokens:,.0f} observed symbols; the end of a sequence is not counted"
         return replace(result, perplexity=_exp(-result.total_log_marginal / max(tokens, 1.0)), divided_by=marks)
     if data.schema.values in ("binary", "levels"):
-        dimensions = math.prod(data.schema.event_shape)
-        bits = -result.log_marginal / (dimensions * math.log(2))
-        return replace(result, bits_per_dimension=bits, divided_by=f"{dimensions:,} dimensions")
+        observed = float((weights * data.batch().observed.flatten(1).sum(1).cpu()).sum())
+        bits = -result.total_log_marginal / (max(observed, 1e-300) * math.log(2))
+        marks = f"{observed / max(float(weights.sum()), 1e-300):,.6g} observed dimensions a datum"
+        return replace(result, bits_per_dimension=bits, divided_by=marks)
     return result
 
 

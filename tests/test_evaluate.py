@@ -111,8 +111,8 @@ def test_memory_is_bounded():
 def test_mutual_information_is_the_closed_form(pca):
     model, data = pca
     truth = 0.5 * float(torch.linalg.slogdet(model.covariance())[1]) - len(model.weight) * math.log(model.noise)
-    found, count = mutual_information(model, data, limit=1500)
-    assert count == 1500
+    found, ceiling = mutual_information(model, data, limit=1500)
+    assert ceiling == pytest.approx(math.log(1500))
     assert found == pytest.approx(truth, rel=0.05)
     assert truth > 3.0
 
@@ -123,6 +123,45 @@ def test_mutual_information_of_a_mixture_is_exact():
     data = load(torch.cat([torch.full((30, 1), -50.0), torch.full((10, 1), 50.0)]).double())
     found, _ = mutual_information(model, data)
     assert found == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), abs=1e-9)
+
+
+def test_mutual_information_of_sorted_data_is_that_of_shuffled_data():
+    model = LinearGaussian(features=6, latent=2)
+    torch.manual_seed(1234)
+    x = model.generate(3000)[0]
+    by_column = x[x[:, 0].argsort()]
+    a, b = (mutual_information(model, load(rows), limit=400)[0] for rows in (x, by_column))
+    assert a == pytest.approx(b, abs=0.4)
+
+
+def test_a_length_that_is_given_is_no_information():
+    model = HMM(symbols=2, states=3).double()
+    data = load([[0] * (1 + i % 7) for i in range(200)], kind="sequence")
+    found = diagnose(model, data)
+    assert found.mutual_information == pytest.approx(0, abs=1e-9)
+    assert "has collapsed" in found.verdict
+
+
+def test_weights_count_in_the_diagnosis():
+    model = GaussianMixture(1, 2).double()
+    model.means.data = torch.tensor([[-50.0], [50.0]], dtype=torch.float64)
+    x = torch.cat([torch.full((30, 1), -50.0), torch.full((30, 1), 50.0)]).double()
+    weight = torch.cat([torch.full((30,), 1.0), torch.full((30,), 1e-9)])
+    found = diagnose(model, load(x, weight=weight.numpy()))
+    assert found.mutual_information < 1e-6
+    assert found.active_units == 0
+
+
+def test_bits_are_of_what_is_observed():
+    x = torch.randint(2, (50, 4), generator=torch.Generator().manual_seed(0)).double()
+    holes = x.clone()
+    holes[:, 2:] = torch.nan
+    holes[0] = x[0]
+    model = VAE((4,), latent=1, hidden=(3,)).double()
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    for rows in (x, holes):
+        assert evaluate(model, load(rows), importance_samples=5).bits_per_dimension == pytest.approx(1, abs=1e-9)
 
 
 def test_active_units_are_counted_by_posterior_means():

@@ -97,7 +97,7 @@ class VAE(DirectedModel):
         if self.family == "bernoulli" and not bool(((x == 0) | (x == 1)).all()):
             raise DataError(
                 "a Bernoulli likelihood needs values 0 or 1: binarize grey images (--binarize dynamic), "
-                "or choose likelihood gaussian or categorical"
+                "or choose --model.likelihood gaussian (real values) or categorical (levels)"
             )
         if self.family == "categorical" and not bool(((x >= 0) & (x < (self.symbols or 0)) & (x == x.round())).all()):
             raise DataError(f"a categorical likelihood needs whole numbers 0..{(self.symbols or 0) - 1}")
