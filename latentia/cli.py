@@ -206,7 +206,7 @@ def _choices(arguments: list[str]) -> argparse.Namespace:
     chosen.rest = rest
     if chosen.resume:
         return chosen
-    from latentia.model import ExactModel
+    from latentia.model import EMModel, ExactModel
     from latentia.run import LEARNERS, MODELS, OBJECTIVES
 
     if not chosen.model:
@@ -218,7 +218,8 @@ def _choices(arguments: list[str]) -> argparse.Namespace:
         return chosen
     _known("model", chosen.model, MODELS)
     exact = issubclass(MODELS[chosen.model], ExactModel)
-    chosen.learner = chosen.learner or ("EM" if exact else "Gradient")
+    by_em = issubclass(MODELS[chosen.model], EMModel)
+    chosen.learner = chosen.learner or ("EM" if by_em else "Gradient")
     _known("learner", chosen.learner, LEARNERS)
     if chosen.learner == "Gradient":
         chosen.objective = chosen.objective or ("exact" if exact else "elbo")

@@ -149,12 +149,35 @@ class DirectedModel(LatentVariableModel):
         return x, {name: part[0] for name, part in z.items()} if isinstance(z, dict) else z[0]
 
 
-class ExactModel(LatentVariableModel):
-    """The posterior carries the joint as unnormalised parts: its `log_partition` is log p(x).
+class EMModel(LatentVariableModel):
+    """What EM learns: expected sufficient statistics, which are sums, and the M-step that they imply.
 
-    `statistics` and `update` are a capability of their own: a model with a variational posterior
-    that has them too is learned by variational EM.
+    A capability of its own: with an exact posterior EM climbs log p(x), with a variational one its bound.
     """
+
+    @abstractmethod
+    def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
+        """The E-step: weighted statistics, sums that add across batches, streams and machines, and the weighted sum
+        over the batch of log p(x) or its bound, in nats, a float64 scalar.
+
+        Args:
+            hard: each datum counts for its best z alone, and log p(x) is log p(x, best z).
+        """
+
+    @abstractmethod
+    def update(self, total: Statistics) -> None:
+        """The M-step: set the parameters to the maximiser of the expected log-joint given these sums."""
+
+    def log_prior(self) -> Tensor:
+        """Log-density of the parameters under their prior, up to a constant: a scalar that `update` counts too."""
+        return self.anchor.new_zeros(())
+
+    def canonical(self) -> None:
+        """Put what has no order of its own (clusters, states, topics) into one that the parameters alone decide."""
+
+
+class ExactModel(EMModel):
+    """The posterior carries the joint as unnormalised parts: its `log_partition` is log p(x)."""
 
     @abstractmethod
     def posterior(self, batch: Batch) -> Structured:
@@ -165,12 +188,13 @@ class ExactModel(LatentVariableModel):
 
     @abstractmethod
     def statistics(self, batch: Batch, posterior: Any) -> Statistics:
-        """Expected sufficient statistics, weighted: sums that add across batches, streams and machines."""
+        """Expected sufficient statistics under the posterior, weighted by the batch's weights."""
 
-    @abstractmethod
-    def update(self, total: Statistics) -> None:
-        """The M-step: set the parameters to the maximiser of the expected log-joint given these sums."""
-
-    def log_prior(self) -> Tensor:
-        """Log-density of the parameters under their prior, up to a constant: a scalar that `update` counts too."""
-        return self.anchor.new_zeros(())
+    def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
+        # the specification: a model may compute the same sums faster, and `testing` holds the two together
+        posterior = self.posterior(batch)
+        posterior = posterior.hard() if hard else posterior
+        sums = self.statistics(batch, posterior)
+        value = posterior.log_partition
+        # an absent datum adds nothing, even when it is impossible
+        return sums, torch.where(batch.weights > 0, batch.weights * value, 0.0).double().sum()

@@ -41,7 +41,7 @@ from latentia.evaluate import Evaluation, evaluate
 from latentia.learners import EM, Checkpoint, Gradient, History, Learner
 from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
 from latentia.learners.settings import seed_for
-from latentia.model import ExactModel, LatentVariableModel
+from latentia.model import EMModel, LatentVariableModel
 from latentia.report import build
 
 MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
@@ -365,7 +365,7 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
         model = MODELS[name](**sizes, **options)
     except TypeError as error:
         raise OptionError(f"{name}: {error}") from error
-    return model.double() if isinstance(model, ExactModel) else model
+    return model.double() if isinstance(model, EMModel) else model
 
 
 def check_options(config: Config) -> None:

@@ -317,6 +317,36 @@ def check_additive(tiny: Tiny, seed: int) -> None:
         _equal(f"the statistic {name} adds across batches", first[name] + rest[name], value, 1e-9)
 
 
+def check_expect(tiny: Tiny, seed: int) -> None:
+    """A model's own E-step, soft and hard, gives what posterior, statistics and log-partition give."""
+    model, batch = tiny(seed)
+    exact = _exact(model)
+    weight = torch.linspace(0, 2, batch.size, dtype=model.anchor.dtype)
+    for hard in (False, True):
+        for some in (batch, batch._replace(weight=weight)):
+            with torch.no_grad():
+                sums, value = exact.expect(some, hard)
+                expected, expected_value = ExactModel.expect(exact, some, hard)
+            _equal(f"the E-step's log p(x), hard={hard}", value, expected_value, 1e-9)
+            for name, statistic in expected.items():
+                _equal(f"the E-step's statistic {name}, hard={hard}", sums[name], statistic, 1e-9)
+
+
+def check_canonical(tiny: Tiny, seed: int) -> None:
+    """A canonical order changes no log p(x), and finding it twice changes nothing more."""
+    model, batch = tiny(seed)
+    exact = _exact(model)
+    with torch.no_grad():
+        before = exact.posterior(batch).log_partition
+        exact.canonical()
+        after = exact.posterior(batch).log_partition
+        once = {name: value.clone() for name, value in exact.state_dict().items()}
+        exact.canonical()
+    _equal("a canonical order changes no log p(x)", after, before, 1e-9)
+    for name, value in exact.state_dict().items():
+        _equal(f"a canonical order stands still: {name}", value, once[name], 0.0)
+
+
 def check_missing(tiny: Tiny, seed: int) -> None:
     """A masked value is summed out: log p(x without x_j) = log sum_v p(x with x_j = v), and nothing seen is p = 1."""
     model, batch = tiny(seed)
@@ -547,6 +577,8 @@ CHECKS: tuple[Check, ...] = (
     check_padding,
     check_weights,
     check_additive,
+    check_expect,
+    check_canonical,
     check_missing,
     check_nan,
     check_em_ascends,

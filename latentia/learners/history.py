@@ -22,10 +22,12 @@ class History:
         records: one dict an epoch (`Gradient`) or a step (`EM`), in nats per datum, in the units of the data as
             given.
         stopped: why it ended: "converged", "steps" (or "epochs") used up, or "patience" at an end.
+        restarts: the value at which each of EM's restarts ended, log p(x) + log-prior in nats per datum.
     """
 
     records: list[Record] = field(default_factory=list)
     stopped: str = ""
+    restarts: list[float] = field(default_factory=list)
 
 
 class Learner(Protocol):

@@ -89,6 +89,12 @@ class GaussianMixture(ExactModel, DirectedModel):
         self.logits.data = log_normalised(total["count"])
         self.emissions.update(total)
 
+    def canonical(self) -> None:
+        """Components by falling weight."""
+        order = self.logits.detach().argsort(descending=True, stable=True)
+        self.logits.data = self.logits.data[order]
+        self.emissions.reorder(order)
+
     def check(self, batch: Batch) -> None:
         self.emissions.check(batch.x.flatten(1), batch.mask)
 

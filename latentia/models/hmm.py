@@ -118,6 +118,14 @@ class HMM(ExactModel, DirectedModel):
         chain = self.initial_logits.log_softmax(-1).sum() + self.transition_logits.log_softmax(-1).sum()
         return self.smoothing * chain + self.emissions.log_prior()
 
+    def canonical(self) -> None:
+        """States by falling share of the chain's stationary distribution."""
+        share = self.transition.detach().matrix_power(1024)
+        order = (self.initial.detach() @ share).argsort(descending=True, stable=True)
+        self.initial_logits.data = self.initial_logits.data[order]
+        self.transition_logits.data = self.transition_logits.data[order][:, order]
+        self.emissions.reorder(order)
+
     def check(self, batch: Batch) -> None:
         symbols = isinstance(self.emissions, CategoricalEmissions)
         if batch.x.ndim != (2 if symbols else 3):

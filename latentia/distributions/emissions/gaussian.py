@@ -1,136 +1,17 @@
-"""K distributions over one observation, one for each value of a discrete z.
-
-What mixtures and hidden Markov models are made of: parameters in an `nn.Module`, log-densities for all K at
-once, and the weighted sufficient statistics from which maximum likelihood sets the parameters again. Missing
-coordinates are marginalised exactly, and the statistics take their conditional expectations (Little and
-Rubin 2002, section 11.6).
-
-Shapes: x and mask are (M, D) for vectors and (M,) for symbols; log-densities and responsibilities are (M, K).
-"""
+"""K Gaussians."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MultivariateNormal, Normal
+from torch.distributions import Distribution, MultivariateNormal, Normal
 
+from latentia.distributions.emissions.base import Emissions, Statistics, patterns
 from latentia.errors import DataError
 
-Statistics = dict[str, Tensor]
 LOG_2PI = math.log(2 * math.pi)
-
-
-class Emissions(nn.Module, ABC):
-    """The contract of a family of K distributions."""
-
-    @abstractmethod
-    def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """log p(x | z = k) of what is observed, in nats, (M, K)."""
-
-    @abstractmethod
-    def given(self, z: Tensor) -> Distribution:
-        """p(x | z) for one-hot (or relaxed) z (..., K)."""
-
-    def conditional(self, x: Tensor, mask: Tensor, z: Tensor) -> Distribution:
-        """p(x | z, the observed part of x), for x and mask (*batch, D) and z (S, *batch, K): `given` where coordinates
-        are independent given z."""
-        return self.given(z)
-
-    @abstractmethod
-    def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
-        """A random starting point in view of observations (M, ...), weighted (M,)."""
-
-    @abstractmethod
-    def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
-        """Sums over the M observations, weighted by responsibility (M, K)."""
-
-    @abstractmethod
-    def update(self, total: Statistics) -> None:
-        """Maximum-likelihood (or MAP) parameters from these sums."""
-
-    def log_prior(self) -> Tensor:
-        """Log-density of the parameters that `update` adds to the data's, up to a constant."""
-        return next(self.parameters()).new_zeros(())
-
-    def check(self, x: Tensor, mask: Tensor | None) -> None:
-        """Raise `DataError` where x cannot come from this family."""
-
-
-def patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distinct rows of a mask (M, D): their observed columns, and which rows have them."""
-    unique, which = torch.unique(mask, dim=0, return_inverse=True)
-    for i, pattern in enumerate(unique):
-        yield pattern.nonzero().squeeze(-1), (which == i).nonzero().squeeze(-1)
-
-
-class CategoricalEmissions(Emissions):
-    """p(x = v | z = k) = probs[k, v], symbols x in 0..V-1.
-
-    Args:
-        states: K.
-        symbols: V.
-        smoothing: pseudo-count of each symbol in each state, a Dirichlet(1 + smoothing) prior.
-    """
-
-    def __init__(self, states: int, symbols: int, smoothing: float = 0.0):
-        super().__init__()
-        self.smoothing = smoothing
-        self.logits = nn.Parameter(torch.zeros(states, symbols))
-
-    @property
-    def probs(self) -> Tensor:
-        """(K, V), rows sum to one."""
-        return self.logits.softmax(-1)
-
-    def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        log_prob = self.logits.log_softmax(-1).T[x.long()]
-        return log_prob if mask is None else torch.where(mask.unsqueeze(-1), log_prob, 0.0)
-
-    def given(self, z: Tensor) -> Distribution:
-        # beyond the end of a sequence z is zero, and any symbol as good as another
-        outside = (z.sum(-1, keepdim=True) == 0).to(z)
-        return Categorical(probs=z @ self.probs + outside, validate_args=False)
-
-    def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
-        weight = weight if mask is None else weight * mask
-        counts = torch.zeros_like(self.logits[0]).index_add_(0, x.long(), weight.to(self.logits))
-        frequency = (counts + 1e-2) / (counts + 1e-2).sum()
-        noise = torch.empty_like(self.logits).exponential_(generator=generator)
-        self.logits.data = (frequency * (noise + 0.1)).log().log_softmax(-1)
-
-    def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
-        observed = responsibility if mask is None else responsibility * mask.unsqueeze(-1)
-        counts = torch.zeros_like(self.logits.T).index_add_(0, x.long(), observed.to(self.logits)).T
-        if mask is not None:
-            # a missing symbol is expected to be what the present parameters say
-            counts = counts + (responsibility - observed).sum(0).unsqueeze(-1) * self.probs
-        return {"symbol": counts}
-
-    def update(self, total: Statistics) -> None:
-        counts = total["symbol"] + self.smoothing
-        # a state that nothing visits keeps what it had
-        self.logits.data = torch.where(counts.sum(-1, keepdim=True) > 0, log_normalised(counts), self.logits.data)
-
-    def log_prior(self) -> Tensor:
-        return self.smoothing * self.logits.log_softmax(-1).sum()
-
-    def check(self, x: Tensor, mask: Tensor | None) -> None:
-        symbols = self.logits.shape[1]
-        if x.is_floating_point() and not torch.equal(x, x.round()):
-            raise DataError("categorical emissions need whole numbers 0..V-1; use a model with Gaussian emissions")
-        bad = ((x < 0) | (x >= symbols)) & (torch.ones_like(x, dtype=torch.bool) if mask is None else mask)
-        if bad.any():
-            raise DataError(f"symbol {int(x[bad][0])} is outside 0..{symbols - 1}, which is what the model knows")
-
-
-def log_normalised(counts: Tensor) -> Tensor:
-    """log of rows divided by their sums; impossible entries stay far down but finite, so that gradients do too."""
-    probability = counts / counts.sum(-1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
-    return probability.clamp(min=torch.finfo(counts.dtype).tiny).log()
 
 
 class GaussianEmissions(Emissions):

@@ -1,0 +1,75 @@
+"""K distributions over one observation, one for each value of a discrete z.
+
+What mixtures and hidden Markov models are made of: parameters in an `nn.Module`, log-densities for all K at
+once, and the weighted sufficient statistics from which maximum likelihood sets the parameters again. Missing
+coordinates are marginalised exactly, and the statistics take their conditional expectations (Little and
+Rubin 2002, section 11.6).
+
+Shapes: x and mask are (M, D) for vectors and (M,) for symbols; log-densities and responsibilities are (M, K).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+Statistics = dict[str, Tensor]
+
+
+class Emissions(nn.Module, ABC):
+    """The contract of a family of K distributions."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """log p(x | z = k) of what is observed, in nats, (M, K)."""
+
+    @abstractmethod
+    def given(self, z: Tensor) -> Distribution:
+        """p(x | z) for one-hot (or relaxed) z (..., K)."""
+
+    def conditional(self, x: Tensor, mask: Tensor, z: Tensor) -> Distribution:
+        """p(x | z, the observed part of x), for x and mask (*batch, D) and z (S, *batch, K): `given` where coordinates
+        are independent given z."""
+        return self.given(z)
+
+    @abstractmethod
+    def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
+        """A random starting point in view of observations (M, ...), weighted (M,)."""
+
+    @abstractmethod
+    def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
+        """Sums over the M observations, weighted by responsibility (M, K)."""
+
+    @abstractmethod
+    def update(self, total: Statistics) -> None:
+        """Maximum-likelihood (or MAP) parameters from these sums."""
+
+    def log_prior(self) -> Tensor:
+        """Log-density of the parameters that `update` adds to the data's, up to a constant."""
+        return next(self.parameters()).new_zeros(())
+
+    def check(self, x: Tensor, mask: Tensor | None) -> None:
+        """Raise `DataError` where x cannot come from this family."""
+
+    def reorder(self, order: Tensor) -> None:
+        """Let z = k be what z = order[k] was. Parameters have K rows, or one that all share."""
+        for parameter in self.parameters():
+            if len(parameter) > 1:
+                parameter.data = parameter.data[order]
+
+
+def patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The distinct rows of a mask (M, D): their observed columns, and which rows have them."""
+    unique, which = torch.unique(mask, dim=0, return_inverse=True)
+    for i, pattern in enumerate(unique):
+        yield pattern.nonzero().squeeze(-1), (which == i).nonzero().squeeze(-1)
+
+
+def log_normalised(counts: Tensor) -> Tensor:
+    """log of rows divided by their sums; impossible entries stay far down but finite, so that gradients do too."""
+    probability = counts / counts.sum(-1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
+    return probability.clamp(min=torch.finfo(counts.dtype).tiny).log()
