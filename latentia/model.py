@@ -60,6 +60,14 @@ class Batch(NamedTuple):
         return torch.ones_like(self.x, dtype=torch.bool) if self.mask is None else self.mask
 
     @property
+    def lengths(self) -> Tensor:
+        """One past the last step of which anything is observed, (B,), for sequences (B, T, *event)."""
+        if self.mask is None:
+            return torch.full((self.size,), self.x.shape[1], device=self.x.device)
+        seen = self.mask.unsqueeze(-1).flatten(2).any(-1)
+        return (seen * torch.arange(1, seen.shape[1] + 1, device=seen.device)).amax(1)
+
+    @property
     def weights(self) -> Tensor:
         """The weight of each datum, (B,), ones where none is given, in x's dtype or torch's default."""
         dtype = self.x.dtype if self.x.is_floating_point() else torch.get_default_dtype()
@@ -172,11 +180,15 @@ class EMModel(LatentVariableModel):
         """Log-density of the parameters under their prior, up to a constant: a scalar that `update` counts too."""
         return self.anchor.new_zeros(())
 
+    def concerns(self) -> list[str]:
+        """What the fitted parameters give reason to doubt: a sentence each, with what to do. Learners warn of it."""
+        return []
+
     def canonical(self) -> None:
         """Put what has no order of its own (clusters, states, topics) into one that the parameters alone decide."""
 
 
-class ExactModel(EMModel):
+class TractableModel(LatentVariableModel):
     """The posterior carries the joint as unnormalised parts: its `log_partition` is log p(x)."""
 
     @abstractmethod
@@ -185,6 +197,10 @@ class ExactModel(EMModel):
 
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         return self.posterior(batch).score(z)
+
+
+class ExactModel(TractableModel, EMModel):
+    """A tractable posterior and an M-step: EM climbs log p(x) itself."""
 
     @abstractmethod
     def statistics(self, batch: Batch, posterior: Any) -> Statistics:

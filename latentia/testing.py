@@ -30,9 +30,10 @@ from torch.distributions import Distribution, Independent, Normal
 
 from latentia import gradients
 from latentia.distributions import Chain, Structured
+from latentia.distributions.factorial import Chains
 from latentia.distributions.divergence import kl_terms
 from latentia.errors import CapabilityError
-from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel
+from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel, TractableModel
 from latentia.objectives import elbo, iwae
 
 Tiny = Callable[[int], tuple[LatentVariableModel, Batch]]
@@ -80,6 +81,13 @@ def _(distribution: Chain) -> tuple[Tensor, Tensor]:
 
 
 @nodes.register
+def _(distribution: Chains) -> tuple[Tensor, Tensor]:
+    """Every path of every chain: the paths of the one chain over joint states, taken apart."""
+    z, log_weight = nodes(distribution.product())
+    return distribution.apart(z), log_weight
+
+
+@nodes.register
 def _(distribution: Independent) -> tuple[Tensor, Tensor]:
     """Gauss-Hermite nodes, (NODES^D, B, D), exact for polynomials of degree 2 NODES - 1 in each dimension."""
     normal = distribution.base_dist
@@ -113,7 +121,7 @@ def _log_marginal(model: LatentVariableModel, batch: Batch) -> Tensor:
     if isinstance(model, DirectedModel):
         z, log_weight = enumerate_latents(model, batch)
         return torch.logsumexp(model.log_likelihood(batch, z) + log_weight, 0)
-    z, log_weight = nodes(_exact(model).posterior(batch))
+    z, log_weight = nodes(_tractable(model).posterior(batch))
     return torch.logsumexp(model.log_joint(batch, z).where(log_weight > -torch.inf, -torch.inf), 0)
 
 
@@ -168,7 +176,7 @@ def check_bounds(tiny: Tiny, seed: int) -> None:
         single = iwae(model, batch, samples=1).value
     if low.reconstruction is not None and low.kl is not None:
         _equal("ELBO = reconstruction - KL", low.value, low.reconstruction - low.kl, 1e-9)
-    if isinstance(model, ExactModel):
+    if isinstance(model, TractableModel):
         _equal("one draw of an exact posterior gives log p(x)", single, marginal, 1e-9)
     _no_more("ELBO <= IWAE", low.value.view(times, -1), middle.view(times, -1))
     _no_more("IWAE <= log p(x)", middle.view(times, -1), marginal.unsqueeze(0))
@@ -177,7 +185,7 @@ def check_bounds(tiny: Tiny, seed: int) -> None:
 def check_log_partition(tiny: Tiny, seed: int) -> None:
     """log-partition = log sum_z p(x, z), and score(z) = log p(z) + log p(x | z) for every z."""
     model, batch = tiny(seed)
-    posterior = _exact(model).posterior(batch)
+    posterior = _tractable(model).posterior(batch)
     _equal("log-partition = brute force", posterior.log_partition, brute_force_log_marginal(model, batch), 1e-9)
     if isinstance(model, DirectedModel):
         z, log_weight = enumerate_latents(model, batch)
@@ -193,7 +201,7 @@ def check_normalised(tiny: Tiny, seed: int) -> None:
     events, log_volume = enumerate_events(model, batch)
     total = torch.logsumexp(brute_force_log_marginal(model, events) + log_volume, 0)
     _equal("log sum_x p(x) = 0", total, torch.zeros_like(total), 1e-8)
-    if isinstance(model, ExactModel):
+    if isinstance(model, TractableModel):
         total = torch.logsumexp(model.posterior(events).log_partition + log_volume, 0)
         _equal("log sum_x exp(log-partition) = 0", total, torch.zeros_like(total), 1e-8)
 
@@ -219,11 +227,11 @@ def check_gradients(tiny: Tiny, seed: int) -> None:
     """
     model, batch = tiny(seed)
     estimator = _estimator(model.posterior(batch))
-    if not isinstance(model, ExactModel) and estimator is _sampled:
+    if not isinstance(model, TractableModel) and estimator is _sampled:
         raise NotApplicable("draws of this posterior have no gradient")
 
     def objective() -> Tensor:
-        if isinstance(model, ExactModel):
+        if isinstance(model, TractableModel):
             return model.posterior(batch).log_partition.sum()
         with _seeded(seed):
             return elbo(model, batch, estimator=estimator).value.sum()
@@ -279,7 +287,7 @@ def check_batching(tiny: Tiny, seed: int) -> None:
 def check_padding(tiny: Tiny, seed: int) -> None:
     """Further steps that are not observed change nothing in a sequence."""
     model, batch = tiny(seed)
-    if not isinstance(model.posterior(batch), Chain):
+    if not isinstance(model.posterior(batch), Chain | Chains):
         raise NotApplicable("x is not a sequence")
     with torch.no_grad(), _seeded(seed):
         z = model.posterior(batch).sample((3,))
@@ -351,7 +359,7 @@ def check_missing(tiny: Tiny, seed: int) -> None:
     """A masked value is summed out: log p(x without x_j) = log sum_v p(x with x_j = v), and nothing seen is p = 1."""
     model, batch = tiny(seed)
     marginals: list[Callable[[Batch], Tensor]] = [lambda some: brute_force_log_marginal(model, some)]
-    if isinstance(model, ExactModel):
+    if isinstance(model, TractableModel):
         marginals.append(lambda some: model.posterior(some).log_partition.detach())
     axes, steps = _axes(_directed(model), batch)
     for j in sorted({0, len(axes) // 2, len(axes) - 1}):
@@ -547,7 +555,7 @@ def check_posterior(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
         _equal("posterior probabilities sum to one", total, torch.zeros_like(total), 1e-9)
         average = (log_weight.exp().reshape(*log_weight.shape, *(1,) * (values.ndim - 2)) * values).sum(0)
         _equal("the posterior mean is E[z]", q.mean, average, 1e-9)
-        if isinstance(model, ExactModel):
+        if isinstance(model, TractableModel):
             truth = model.log_joint(batch, values) - brute_force_log_marginal(model, batch)
             there = log_weight > -torch.inf
             _equal("log q(z | x) = log p(x, z) - log p(x)", q.log_prob(values)[there], truth[there], 1e-9)
@@ -629,9 +637,15 @@ def _directed(model: LatentVariableModel) -> DirectedModel:
     return model
 
 
+def _tractable(model: LatentVariableModel) -> TractableModel:
+    if not isinstance(model, TractableModel):
+        raise NotApplicable(f"{type(model).__name__} has no exact posterior")
+    return model
+
+
 def _exact(model: LatentVariableModel) -> ExactModel:
     if not isinstance(model, ExactModel):
-        raise NotApplicable(f"{type(model).__name__} has no exact posterior")
+        raise NotApplicable(f"{type(model).__name__} has no exact posterior with an M-step")
     return model
 
 
@@ -750,7 +764,7 @@ def _assert(truth: bool, message: str) -> None:
 def _equal(promise: str, left: Tensor, right: Tensor, tolerance: float) -> None:
     """|left - right| <= tolerance (1 + |right|), infinities alike, NaN nowhere."""
     _assert(left.shape == right.shape, f"{promise}: shapes {tuple(left.shape)} and {tuple(right.shape)}")
-    gap = torch.where(left == right, 0.0, (left - right).abs() / (1 + right.abs())).detach()
+    gap = torch.where(left == right, 0.0, (left.double() - right.double()).abs() / (1 + right.double().abs())).detach()
     worst = float(gap.max()) if gap.numel() else 0.0
     _assert(worst <= tolerance, f"{promise}: off by {worst:.3g}, {tolerance:.3g} allowed")
 

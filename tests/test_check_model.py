@@ -70,6 +70,8 @@ def tiny_gaussian_vae(seed):
 
 EXTRA = {
     "diagonal mixture": functools.partial(tiny_mixture, covariance="diagonal"),
+    "tied mixture": functools.partial(tiny_mixture, covariance="tied"),
+    "spherical mixture": functools.partial(tiny_mixture, covariance="spherical"),
     "full mixture": functools.partial(tiny_mixture, covariance="full"),
     "Gaussian HMM": tiny_gaussian_hmm,
     "full Gaussian HMM": functools.partial(tiny_gaussian_hmm, covariance="full"),
@@ -83,6 +85,8 @@ EXACT = {
     "check_log_partition",
     "check_weights",
     "check_additive",
+    "check_expect",
+    "check_canonical",
     "check_em_ascends",
     "check_em_fixed_point",
     "check_em_recovers",
@@ -270,6 +274,25 @@ def frozen_transitions(self, sound, total):
     self.transition_logits.data = before
 
 
+def hurried(self, sound, batch, hard=False):
+    sums, value = sound.expect(self, batch, hard)
+    return {**sums, "count": sums["count"].round()}, value
+
+
+def soft_only(self, sound, batch, hard=False):
+    return sound.expect(self, batch)
+
+
+def half_ordered(self, sound):
+    self.logits.data = self.logits.data.sort().values
+
+
+def tossed(self, sound):
+    for parameter in self.emissions.parameters():
+        parameter.data = parameter.data.flip(0)
+    self.logits.data = self.logits.data.flip(0)
+
+
 def own_start(self, sound, batch, generator):
     sound.start(self, batch, torch.Generator().manual_seed(int(torch.randint(10**9, ()))))
 
@@ -324,6 +347,10 @@ BROKEN = [
     ("check_weights", "weight 2 = repeated", broken(gmm.tiny, statistics=unweighted)),
     ("check_weights", "weight 2 = repeated", broken(hmm.tiny, statistics=unweighted)),
     ("check_additive", "adds across batches", broken(gmm.tiny, statistics=averaged)),
+    ("check_expect", "statistic count, hard=False", broken(gmm.tiny, expect=hurried)),
+    ("check_expect", "log p(x), hard=True", broken(gmm.tiny, expect=soft_only)),
+    ("check_canonical", "changes no log p(x)", broken(gmm.tiny, canonical=half_ordered)),
+    ("check_canonical", "stands still", broken(gmm.tiny, canonical=tossed)),
     ("check_missing", "summing it out", broken(vae.tiny, log_likelihood=unmasked_likelihood)),
     ("check_missing", "nothing is seen", broken(vae.tiny, log_likelihood=lowered)),
     ("check_em_ascends", "never lowers", broken(full, update=overshooting)),

@@ -2,6 +2,7 @@
 
 from latentia.models.gaussian_mixture import GaussianMixture
 from latentia.models.hmm import HMM
+from latentia.models.kmeans import KMeans
 from latentia.models.vae import VAE
 
-__all__ = ["HMM", "VAE", "GaussianMixture"]
+__all__ = ["HMM", "VAE", "GaussianMixture", "KMeans"]

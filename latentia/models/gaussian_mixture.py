@@ -21,7 +21,11 @@ from torch.distributions import Distribution
 
 from latentia.distributions import OneHot
 from latentia.distributions.emissions import GaussianEmissions, log_normalised
+from latentia.errors import DataError
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+
+EMPTY = 1e-12
+"""The weight below which a component counts as empty."""
 
 
 class GaussianMixture(ExactModel, DirectedModel):
@@ -30,7 +34,8 @@ class GaussianMixture(ExactModel, DirectedModel):
     Args:
         features: D, the number of columns (comes from the data).
         components: K, the number of clusters.
-        covariance: "full", or "diagonal".
+        covariance: "full"; "tied", one full matrix for all; "diagonal"; "spherical", one variance each; "common",
+            one variance in all.
         floor: least variance of a component in any direction, as a fraction of the data's own variance:
             without one the likelihood of K >= 2 components is unbounded.
 
@@ -41,7 +46,7 @@ class GaussianMixture(ExactModel, DirectedModel):
         self,
         features: int,
         components: int = 8,
-        covariance: Literal["full", "diagonal"] = "full",
+        covariance: Literal["full", "tied", "diagonal", "spherical", "common"] = "full",
         floor: float = 1e-6,
     ):
         super().__init__()
@@ -85,9 +90,36 @@ class GaussianMixture(ExactModel, DirectedModel):
         mask = None if batch.mask is None else batch.mask.flatten(1)
         return self.emissions.statistics(batch.x.flatten(1), mask, responsibility)
 
+    def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
+        mask = None if batch.mask is None else batch.mask.flatten(1)
+        return self.emissions.mixture_step(batch.x.flatten(1), mask, batch.weights, self.logits.log_softmax(-1), hard)
+
     def update(self, total: Statistics) -> None:
-        self.logits.data = log_normalised(total["count"])
+        self.logits.data = log_normalised(total["count"]).to(self.logits)
         self.emissions.update(total)
+
+    def concerns(self) -> list[str]:
+        weights = self.weights.detach()
+        empty = (weights < EMPTY).nonzero().flatten().tolist()
+        found = [f"component {k} is empty: use fewer components or more restarts" for k in empty]
+        return found + self.emissions.concerns((weights >= EMPTY).double())
+
+    def condition(self, x: Tensor) -> GaussianMixture:
+        """p(x_hidden | x_seen): the mixture over the coordinates that are NaN in x (D,), given the others.
+
+        Its components are the same clusters: weights p(z = k | x_seen), and each Gaussian conditioned (Bishop 2006,
+        section 2.3.1). Raises `DataError` when nothing is hidden.
+        """
+        batch = Batch.of(x.reshape(1, -1).to(self.means))
+        hidden = (~batch.observed[0]).nonzero().flatten()
+        if len(hidden) == 0:
+            raise DataError("x has no NaN: there is nothing to condition, and the density is that of posterior(batch)")
+        with torch.no_grad():
+            mean, left = self.emissions.filled(batch.x, batch.observed)
+            other = type(self)(len(hidden), len(self.weights), "full").to(self.means)
+            other.logits.data = self.posterior(batch).log_potentials["node"][0].log_softmax(-1)
+            other.emissions.set(mean[0][:, hidden], left[0][:, hidden][:, :, hidden])
+        return other
 
     def canonical(self) -> None:
         """Components by falling weight."""

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.mixture import GaussianMixture as Peer
 
 from latentia.data import load
+from latentia.errors import DataError
 from latentia.learners import EM
 from latentia.model import Batch
 from latentia.models import GaussianMixture
+from latentia.tasks import complete
 
 GEYSER = Path(__file__).parents[2] / ".." / "shared" / "data" / "tabular" / "geyser.csv"
 
@@ -35,13 +38,30 @@ def test_old_faithful():
     assert sorted(model.weights.tolist()) == pytest.approx([0.3559, 0.6441], abs=1e-3)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("full", "full"), ("diagonal", "diag")])
+def starting_precision(kind):
+    eye = np.eye(3)
+    return {"full": np.stack([eye] * 2), "tied": eye, "diag": np.ones((2, 3)), "spherical": np.ones(2)}[kind]
+
+
+def as_matrices(covariances, kind):
+    covariances = torch.from_numpy(covariances)
+    if kind == "diag":
+        return torch.diag_embed(covariances)
+    if kind == "spherical":
+        return covariances[:, None, None] * torch.eye(3, dtype=torch.float64)
+    return covariances.expand(2, 3, 3)
+
+
+KINDS = [("full", "full"), ("tied", "tied"), ("diagonal", "diag"), ("spherical", "spherical")]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), KINDS)
 def test_em_steps_equal_scikit_learns(ours, theirs):
     x = cloud()
     means = x[[0, 299]]
     peer = Peer(
         2, covariance_type=theirs, reg_covar=0, tol=0, max_iter=7, means_init=means.numpy(),
-        weights_init=[0.5, 0.5], precisions_init=np.stack([np.eye(3)] * 2) if ours == "full" else np.ones((2, 3)),
+        weights_init=[0.5, 0.5], precisions_init=starting_precision(theirs),
     )  # fmt: skip
     with pytest.warns(UserWarning, match="did not converge"):
         peer.fit(x.numpy())
@@ -51,9 +71,7 @@ def test_em_steps_equal_scikit_learns(ours, theirs):
         EM(steps=7, tol=0, fresh=False).fit(model, load(x))
     with torch.no_grad():
         assert torch.allclose(model.means, torch.from_numpy(peer.means_), atol=1e-8)
-        covariances = torch.from_numpy(peer.covariances_)
-        covariances = covariances if ours == "full" else torch.diag_embed(covariances)
-        assert torch.allclose(model.covariances, covariances, atol=1e-8)
+        assert torch.allclose(model.covariances, as_matrices(peer.covariances_, theirs), atol=1e-8)
         scores = model.posterior(Batch(x)).log_partition
     assert np.allclose(scores.numpy(), peer.score_samples(x.numpy()), atol=1e-6)
 
@@ -98,3 +116,133 @@ def test_em_with_holes_fits_better_than_dropping_them():
         with torch.no_grad():
             scores.append(model.posterior(Batch(x)).log_partition.mean().item())
     assert scores[0] > scores[1]
+
+
+@pytest.mark.skipif(not GEYSER.exists(), reason="the Old Faithful table is not beside the project")
+def test_old_faithful_tied():
+    data = load(GEYSER, columns="duration,waiting")
+    model = GaussianMixture(features=2, components=3, covariance="tied", floor=0).double()
+    EM(restarts=30, steps=2000, tol=1e-11).fit(model, data)
+    with torch.no_grad():
+        total = model.posterior(data.batch()).log_partition.sum().item()
+    assert total == pytest.approx(-1126.316, abs=1e-3)
+
+
+def exactly(model, x):
+    """log p(x) by `MultivariateNormal`, one component at a time."""
+    terms = [
+        weight.log() + torch.distributions.MultivariateNormal(mean, covariance).log_prob(x)
+        for weight, mean, covariance in zip(model.weights, model.means, model.covariances, strict=True)
+    ]
+    return torch.logsumexp(torch.stack(terms), 0)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diagonal", "spherical", "common"])
+@pytest.mark.parametrize("width", [1e-7, 1e-3, 1.0])
+def test_a_component_far_tighter_than_the_data_loses_no_digits(covariance, width):
+    """Quadratic features cancel there, so the Cholesky factor must take over."""
+    generator = torch.Generator().manual_seed(0)
+    model = GaussianMixture(3, 2, covariance=covariance, floor=0).double()
+    model.means.data = torch.tensor([[1.0, 2.0, 3.0], [-40.0, 0.0, 5.0]]).double()
+    scale = model.emissions.log_scale
+    scale.data = torch.full_like(scale, np.log(width))
+    x = model.means[0] + width * torch.randn(2000, 3, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        ours, theirs = model.posterior(Batch(x)).log_partition, exactly(model, x)
+        sums, value = model.expect(Batch(x))
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-8)
+    assert float(value) == pytest.approx(float(theirs.sum()), rel=1e-9)
+    assert all(part.isfinite().all() for part in sums.values())
+
+
+def test_float32_takes_the_cholesky_factor_where_it_must():
+    generator = torch.Generator().manual_seed(0)
+    model = GaussianMixture(2, 2, floor=0)
+    model.means.data = torch.tensor([[1.0, 2.0], [-4.0, 0.0]])
+    model.emissions.log_scale.data[0] = np.log(1e-3)
+    x = model.means.data[0] + 1e-3 * torch.randn(1000, 2, generator=generator)
+    with torch.no_grad():
+        ours = model.posterior(Batch(x)).log_partition.double()
+        theirs = exactly(model.double(), x.double())
+    assert float((ours - theirs).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diagonal", "spherical", "common"])
+def test_many_rows_with_many_patterns_of_holes(covariance):
+    """Patterns that many rows share and patterns of a single row give the marginals of the observed coordinates."""
+    generator = torch.Generator().manual_seed(0)
+    model, x = GaussianMixture(3, 2, covariance=covariance).double(), cloud(300)
+    EM(steps=3, tol=0).fit(model, load(x))
+    holes = torch.rand(x.shape, generator=generator) < 0.3
+    holes[:40] = torch.tensor([True, False, False])
+    batch = Batch.of(torch.where(holes, torch.nan, x))
+    with torch.no_grad():
+        found = model.posterior(batch).log_partition
+        for row in range(0, 300, 7):
+            seen = ~holes[row]
+            terms = [
+                weight.log() + torch.distributions.MultivariateNormal(m[seen], c[seen][:, seen]).log_prob(x[row, seen])
+                for weight, m, c in zip(model.weights, model.means, model.covariances, strict=True)
+                if seen.any()
+            ]
+            truth = torch.logsumexp(torch.stack(terms), 0).item() if terms else 0.0
+            assert found[row].item() == pytest.approx(truth, abs=1e-8)
+
+
+def test_conditioning_gives_the_exact_conditional_mixture():
+    model = GaussianMixture(3, 2).double()
+    EM(restarts=2).fit(model, load(cloud()))
+    seen, hidden = torch.tensor([2.5, torch.nan, 1.0]).double(), torch.linspace(-4, 8, 50).double()
+    conditional = model.condition(seen)
+    x = torch.stack([seen[0].expand(50), hidden, seen[2].expand(50)], 1)
+    with torch.no_grad():
+        joint = model.posterior(Batch(x)).log_partition
+        marginal = model.posterior(Batch.of(seen.unsqueeze(0))).log_partition
+        found = conditional.posterior(Batch(hidden.unsqueeze(-1))).log_partition
+    assert torch.allclose(found, joint - marginal, atol=1e-9)
+    with pytest.raises(DataError, match="nothing to condition"):
+        model.condition(torch.zeros(3))
+
+
+def test_completion_draws_from_the_conditional():
+    model = GaussianMixture(3, 2).double()
+    EM(restarts=2).fit(model, load(cloud()))
+    seen = torch.tensor([2.5, torch.nan, 1.0]).double()
+    found = complete(model, Batch.of(seen.unsqueeze(0)), draws=20_000, seed=0)
+    conditional = model.condition(seen)
+    expected = float((conditional.weights @ conditional.means).squeeze())
+    drawn = found.draws[:, 0, 1].double()
+    assert float(drawn.mean()) == pytest.approx(expected, abs=6 * float(drawn.std()) / 20_000**0.5)
+
+
+def test_a_collapsed_component_is_warned_about_by_number():
+    x = torch.cat([cloud(60), torch.full((3, 3), 50.0, dtype=torch.float64)])
+    with pytest.warns(UserWarning, match=r"variance of component \d+ is at its floor.*fewer components"):
+        EM(restarts=3).fit(GaussianMixture(3, 4).double(), load(x))
+
+
+def test_components_come_by_falling_weight():
+    model = GaussianMixture(3, 3).double()
+    EM().fit(model, load(cloud()))
+    assert model.weights.tolist() == sorted(model.weights.tolist(), reverse=True)
+
+
+def test_hard_em_is_lloyd_as_the_covariance_shrinks():
+    x = cloud(200)
+    centers = x[[0, 50, 150]]
+    lloyd = SklearnKMeans(3, init=centers.numpy(), n_init=1, max_iter=1, tol=0, algorithm="lloyd").fit(x.numpy())
+    nearest = torch.cdist(x, centers).argmin(1)
+    shares = []
+    for width in (3.0, 1.0, 1e-2, 1e-4):
+        model = GaussianMixture(3, 3, covariance="spherical").double()
+        model.logits.data = torch.tensor([0.7, 0.2, 0.1]).double().log()
+        model.means.data, model.emissions.log_scale.data = centers.clone(), torch.full((3, 1), np.log(width)).double()
+        with torch.no_grad():
+            chosen = model.posterior(Batch(x)).mode.argmax(-1)
+            model.update(model.expect(Batch(x), hard=True)[0])
+        shares.append((chosen == nearest).double().mean().item())
+    assert shares[0] < 1
+    assert shares[-2:] == [1.0, 1.0]
+    means = torch.stack([x[nearest == k].mean(0) for k in range(3)])
+    assert torch.allclose(model.means, means, atol=1e-12)
+    assert lloyd.n_iter_ == 1

@@ -44,6 +44,15 @@ class Emissions(nn.Module, ABC):
     def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
         """Sums over the M observations, weighted by responsibility (M, K)."""
 
+    def mixture_step(
+        self, x: Tensor, mask: Tensor | None, weight: Tensor, log_prior: Tensor, hard: bool = False
+    ) -> tuple[Statistics, Tensor]:
+        """The E-step of a mixture with log p(z) = log_prior (K,): the statistics under its responsibilities, weighted
+        by weight (M,), with their sums as "count", and sum_m weight_m log p(x_m), a float64 scalar."""
+        responsibility, value = responsibilities(log_prior + self.log_prob(x, mask), weight, hard)
+        count = responsibility.sum(0, dtype=torch.float64)
+        return {"count": count, **self.statistics(x, mask, responsibility)}, value
+
     @abstractmethod
     def update(self, total: Statistics) -> None:
         """Maximum-likelihood (or MAP) parameters from these sums."""
@@ -54,6 +63,10 @@ class Emissions(nn.Module, ABC):
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         """Raise `DataError` where x cannot come from this family."""
+
+    def concerns(self, count: Tensor) -> list[str]:
+        """What the parameters, fitted to counts (K,), give reason to doubt: a sentence each, with what to do."""
+        return []
 
     def reorder(self, order: Tensor) -> None:
         """Let z = k be what z = order[k] was. Parameters have K rows, or one that all share."""
@@ -73,3 +86,18 @@ def log_normalised(counts: Tensor) -> Tensor:
     """log of rows divided by their sums; impossible entries stay far down but finite, so that gradients do too."""
     probability = counts / counts.sum(-1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
     return probability.clamp(min=torch.finfo(counts.dtype).tiny).log()
+
+
+def responsibilities(log_joint: Tensor, weight: Tensor, hard: bool = False) -> tuple[Tensor, Tensor]:
+    """weight times p(z = k | x), (M, K), from log p(x, z = k), and sum_m weight_m log p(x_m) in float64. When hard,
+    everything to the best k, and log p(x, best k)."""
+    peak = log_joint.amax(1, keepdim=True)
+    if hard:
+        best = log_joint.argmax(1, keepdim=True)
+        value = torch.where(weight > 0, weight * peak.squeeze(1), 0.0).double().sum()
+        return torch.zeros_like(log_joint).scatter_(1, best, weight.to(log_joint).unsqueeze(1)), value
+    # exp is 30 times slower far below -80, where it adds nothing
+    share = (log_joint - peak).clamp_(min=-80).exp_()
+    total = share.sum(1, keepdim=True)
+    value = torch.where(weight > 0, weight * (peak + total.log()).squeeze(1), 0.0).double().sum()
+    return share.mul_(weight.to(share).unsqueeze(1) / total), value

@@ -1,17 +1,32 @@
-"""K Gaussians."""
+"""K Gaussians, with four kinds of covariance and with missing coordinates.
+
+log N(x; mu, S) is linear in quadratic features of x, so that all K log-densities are one matrix product, and so
+are the sufficient statistics. The features are taken around `center`; where a Gaussian is so much tighter than the
+data that their terms would cancel, it is computed from its Cholesky factor instead.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
-from latentia.distributions.emissions.base import Emissions, Statistics, patterns
-from latentia.errors import DataError
+from latentia.distributions.emissions.base import Emissions, Statistics, responsibilities
+from latentia.errors import DataError, OptionError
+from latentia.kernels.blocks import block_rows, map_blocks, sum_blocks
+from latentia.kernels.quadratic import features, flattened, symmetric
 
 LOG_2PI = math.log(2 * math.pi)
+Covariance = Literal["full", "tied", "diagonal", "spherical", "common"]
+KINDS = ("full", "tied", "diagonal", "spherical", "common")
+LEAST = 1e-13
+"""The floor where none is asked for: below it a float64 covariance has no Cholesky factor."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-2}
+"""Nats by which rounding may change a log-density, in the worst case, before the Cholesky factor is asked."""
 
 
 class GaussianEmissions(Emissions):
@@ -20,32 +35,48 @@ class GaussianEmissions(Emissions):
     Args:
         states: K.
         features: D.
-        covariance: "full" or "diagonal".
+        covariance: "full"; "tied", one full matrix for all; "diagonal"; "spherical", one variance each; "common",
+            one variance in all.
         floor: the least variance of a component in any direction, as a fraction of the data's own
             variance: the M-step is the maximum under that constraint, so EM still never descends.
     """
 
-    def __init__(self, states: int, features: int, covariance: str = "full", floor: float = 1e-6):
+    def __init__(self, states: int, features: int, covariance: Covariance = "full", floor: float = 1e-6):
         super().__init__()
+        if covariance not in KINDS:
+            raise OptionError(f"covariance={covariance!r}: choose one of {', '.join(KINDS)}")
         self.covariance, self.floor = covariance, floor
+        matrices = 1 if covariance in ("tied", "common") else states
         self.means = nn.Parameter(torch.zeros(states, features))
-        self.log_scale = nn.Parameter(torch.zeros(states, features))
-        if covariance == "full":
-            self.below = nn.Parameter(torch.zeros(states, features * (features - 1) // 2))
+        self.log_scale = nn.Parameter(torch.zeros(matrices, 1 if self.round else features))
+        if self.dense:
+            self.below = nn.Parameter(torch.zeros(matrices, features * (features - 1) // 2))
         # statistics are taken around this point, so that far-away data lose no digits
         self.center: Tensor
         self.register_buffer("center", torch.zeros(features))
+        # which components the floor holds up
+        self.floored: Tensor
+        self.register_buffer("floored", torch.zeros(states, dtype=torch.bool))
+
+    @property
+    def round(self) -> bool:
+        """Whether a component's variance is the same in all directions."""
+        return self.covariance in ("spherical", "common")
+
+    @property
+    def dense(self) -> bool:
+        """Whether coordinates are correlated given z."""
+        return self.covariance in ("full", "tied")
+
+    @property
+    def variances(self) -> Tensor:
+        """Of coordinates that are independent given z, (K, D)."""
+        return (2 * self.log_scale).exp().expand_as(self.means)
 
     @property
     def scale_tril(self) -> Tensor:
         """The Cholesky factors of the covariances, (K, D, D)."""
-        diagonal = torch.diag_embed(self.log_scale.exp())
-        if self.covariance != "full":
-            return diagonal
-        rows, columns = torch.tril_indices(*diagonal.shape[1:], offset=-1, device=diagonal.device)
-        lower = torch.zeros_like(diagonal)
-        lower[:, rows, columns] = self.below
-        return diagonal + lower
+        return self._tril().expand(len(self.means), -1, -1)
 
     @property
     def covariances(self) -> Tensor:
@@ -53,30 +84,159 @@ class GaussianEmissions(Emissions):
         tril = self.scale_tril
         return tril @ tril.mT
 
+    def set(self, means: Tensor, covariances: Tensor) -> None:
+        """Take these means (K, D) and full covariances (K, D, D), with the features around the means' mean."""
+        tril = torch.linalg.cholesky(covariances)
+        rows, columns = torch.tril_indices(*tril.shape[1:], offset=-1, device=tril.device)
+        self.means.data, self.log_scale.data = means.clone(), tril.diagonal(dim1=-2, dim2=-1).log()
+        self.below.data = tril[:, rows, columns]
+        self.center.copy_(means.mean(0))
+
+    def free_parameters(self) -> int:
+        """K D means, and the covariances' own entries."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _tril(self) -> Tensor:
+        """The distinct Cholesky factors: (K, D, D), or (1, D, D) where they are tied."""
+        scale = self.log_scale.exp()
+        if not self.dense:
+            return torch.diag_embed(scale.expand_as(self.means))
+        diagonal = torch.diag_embed(scale)
+        rows, columns = torch.tril_indices(*diagonal.shape[1:], offset=-1, device=diagonal.device)
+        lower = torch.zeros_like(diagonal)
+        lower[:, rows, columns] = self.below
+        return diagonal + lower
+
+    # ------------------------------------------------------------------------------------------- log-densities
+
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if self.covariance == "diagonal":
-            log_prob = Normal(self.means, self.log_scale.exp(), validate_args=False).log_prob(x.unsqueeze(1))
-            return (log_prob if mask is None else torch.where(mask.unsqueeze(1), log_prob, 0.0)).sum(-1)
-        if mask is None or bool(mask.all()):
-            return _log_normal(x, self.means, self.scale_tril)
-        covariances, log_prob = self.covariances, x.new_zeros(len(x), len(self.means))
-        for seen, rows in patterns(mask):
-            tril = torch.linalg.cholesky(covariances[:, seen][:, :, seen])
-            log_prob = log_prob.index_copy(0, rows, _log_normal(x[rows][:, seen], self.means[:, seen], tril))
+        mask = None if mask is None or bool(mask.all()) else mask
+        if mask is not None and self.dense:
+            return self._log_prob_missing(x, mask)
+        natural = self.natural()
+        if torch.is_grad_enabled() or len(x) < 512:
+            return self._of_features(self.features(x, mask), natural, x, mask)
+
+        def block(part: slice) -> Tensor:
+            seen = None if mask is None else mask[part]
+            return self._of_features(self.features(x[part], seen), natural, x[part], seen)
+
+        return torch.cat(map_blocks(block, len(x), block_rows(len(natural))))
+
+    def features(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Phi(x), (M, F), in which log-densities and statistics are linear. A mask only without correlations."""
+        away = x - self.center
+        if self.dense:
+            return features(away) if self.covariance == "full" else torch.cat([torch.ones_like(away[:, :1]), away], 1)
+        seen = torch.ones_like(away[:, :1]) if mask is None else mask.to(away)
+        away = away * seen
+        return torch.cat([seen, away, away**2], 1)
+
+    def natural(self) -> Tensor:
+        """eta, (F, K): log p(x | k) = Phi(x) eta_k; with a term besides that all k share where the matrix is tied."""
+        means = self.means - self.center
+        if not self.dense:
+            precision = 1 / self.variances
+            constant = -0.5 * (means**2 * precision + LOG_2PI - precision.log())
+            constant = torch.cat([constant, means * precision, -0.5 * precision], 1)
+            return constant.mT
+        tril = self._tril()
+        precision = torch.cholesky_inverse(tril)
+        log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        slope = (precision @ means.unsqueeze(-1)).squeeze(-1)
+        constant = -0.5 * (means * slope).sum(-1) - log_det - 0.5 * means.shape[1] * LOG_2PI
+        linear = torch.cat([constant.unsqueeze(-1), slope], 1)
+        return linear.mT if self.covariance == "tied" else torch.cat([linear, -0.5 * flattened(precision)], 1).mT
+
+    def _of_features(self, phi: Tensor, natural: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """log p(x | k), (M, K), from Phi(x), and by the Cholesky factor where rounding would show."""
+        if not self.dense and mask is None:
+            count = self.means.shape[1]
+            natural = torch.cat([natural[:count].sum(0, keepdim=True), natural[count:]])
+        log_prob, shared = phi @ natural, phi.new_zeros(len(phi), 1)
+        if self.covariance == "tied":
+            white = torch.linalg.solve_triangular(self._tril()[0], (x - self.center).mT, upper=False)
+            shared = 0.5 * (white**2).sum(0).unsqueeze(-1)
+            log_prob = log_prob - shared
+        which = self._doubtful(x, mask, natural.detach(), shared.detach())
+        if len(which) == 0:
+            return log_prob
+        return log_prob.index_copy(1, which, self._log_normal(x, mask, which))
+
+    def _doubtful(self, x: Tensor, mask: Tensor | None, natural: Tensor, shared: Tensor) -> Tensor:
+        """The components whose log-densities rounding may change by more than the tolerance."""
+        if len(x) == 0:
+            return torch.zeros(0, dtype=torch.long, device=x.device)
+        away = x.detach() - self.center
+        away = away.abs() if mask is None else torch.where(mask, away, 0.0).abs()
+        farthest = (self.center + away.amax(0)).unsqueeze(0)
+        largest = self.features(farthest, None if mask is None else torch.ones_like(mask[:1])).squeeze(0)
+        terms = largest @ natural.abs() + shared.amax()
+        # a comparison that NaN fails, so that what overflows is doubtful too
+        fine = torch.finfo(x.dtype).eps * terms <= TOLERANCE.get(x.dtype, 1e-2)
+        return (~fine).nonzero().squeeze(-1)
+
+    def _log_normal(self, x: Tensor, mask: Tensor | None, which: Tensor) -> Tensor:
+        """log N(x; mu_k, S_k) for the components `which`, from differences x - mu_k."""
+        away = x.unsqueeze(0) - self.means[which].unsqueeze(1)
+        if not self.dense:
+            log_scale = self.log_scale.expand_as(self.means)[which].unsqueeze(1)
+            terms = -0.5 * (away / log_scale.exp()) ** 2 - log_scale - 0.5 * LOG_2PI
+            return (terms if mask is None else torch.where(mask, terms, 0.0)).sum(-1).mT
+        tril = self.scale_tril[which]
+        white = torch.linalg.solve_triangular(tril, away.mT, upper=False)
+        log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * (white**2).sum(1).mT - log_det - 0.5 * x.shape[1] * LOG_2PI
+
+    def _log_prob_missing(self, x: Tensor, mask: Tensor) -> Tensor:
+        log_prob = x.new_zeros(len(x), len(self.means))
+        for rows, seen in self._groups(mask):
+            precision, log_det, _ = self._observed(seen)
+            away = (x[rows].unsqueeze(1) - self.means) * seen.unsqueeze(1)
+            quadratic = (away * _times(precision, away)).sum(-1)
+            part = -0.5 * (quadratic + log_det + seen.sum(-1, keepdim=True) * LOG_2PI)
+            log_prob = log_prob.index_copy(0, rows, part.to(log_prob))
         return log_prob
+
+    def _groups(self, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows, and what is seen of them: one pattern (1, D) that many rows share, or a pattern for each, (m, D)."""
+        patterns, which, counts = torch.unique(mask, dim=0, return_inverse=True, return_counts=True)
+        common = counts >= 16
+        for i in common.nonzero().flatten().tolist():
+            yield (which == i).nonzero().squeeze(-1), patterns[i : i + 1].to(self.means)
+        rare = (~common[which]).nonzero().squeeze(-1)
+        for rows in rare.split(max(2**21 // (len(self.means) * mask.shape[1] ** 2), 1)):
+            if len(rows):
+                yield rows, mask[rows].to(self.means)
+
+    def _observed(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the seen coordinates (m, D): the inverse of their covariance, with zeros elsewhere, (m, K or 1, D, D); its
+        log-determinant; and cov(x, seen) times that inverse, whose rows predict what is not seen."""
+        tril = self._tril()
+        covariances = tril @ tril.mT
+        both = (seen.unsqueeze(-1) * seen.unsqueeze(-2)).unsqueeze(1)
+        # a one on the diagonal for each coordinate that is not there leaves the rest as it is
+        chosen = both * covariances + torch.diag_embed(1 - seen).unsqueeze(1)
+        factor = torch.linalg.cholesky(chosen)
+        precision = both * torch.cholesky_inverse(factor)
+        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return precision, log_det, covariances @ precision
+
+    # ----------------------------------------------------------------------------------------------- uses
 
     def given(self, z: Tensor) -> Distribution:
         mean = z @ self.means
-        if self.covariance == "diagonal":
-            return Normal(mean, z @ self.log_scale.exp(), validate_args=False)
+        if not self.dense:
+            scale = self.log_scale.exp().expand_as(self.means)
+            return Normal(mean, z @ scale, validate_args=False)
         return MultivariateNormal(
             mean, scale_tril=torch.einsum("...k,kij->...ij", z, self.scale_tril), validate_args=False
         )
 
     def conditional(self, x: Tensor, mask: Tensor, z: Tensor) -> Distribution:
-        if self.covariance == "diagonal":
+        if not self.dense:
             return self.given(z)
-        means, left = self._filled(x.reshape(-1, x.shape[-1]), mask.reshape(-1, x.shape[-1]))
+        means, left = self.filled(x.reshape(-1, x.shape[-1]), mask.reshape(-1, x.shape[-1]))
         chosen = z.reshape(len(z), -1, z.shape[-1])
         mean = torch.einsum("smk,mkd->smd", chosen, means).reshape(*z.shape[:-1], -1)
         spread = torch.einsum("smk,mkde->smde", chosen, left).reshape(*mean.shape, x.shape[-1])
@@ -84,25 +244,26 @@ class GaussianEmissions(Emissions):
         tiny = 1e-12 * torch.diag_embed(self.covariances.diagonal(dim1=-2, dim2=-1).amin(0))
         return MultivariateNormal(mean, spread + tiny, validate_args=False)
 
-    def _filled(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def filled(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """E[x | x_observed, k], (M, K, D), and the covariance that is left, (M, K, D, D)."""
         covariances = self.covariances
-        filled = torch.where(mask.unsqueeze(1), x.unsqueeze(1), self.means)
-        left = covariances.new_zeros(len(x), *covariances.shape)
-        for seen, rows in patterns(mask):
-            hidden = torch.tensor([d for d in range(x.shape[1]) if d not in set(seen.tolist())], device=x.device).long()
-            if len(hidden) == 0:
-                continue
-            across = covariances[:, hidden][:, :, seen]
-            gain = torch.linalg.solve(covariances[:, seen][:, :, seen], across.mT).mT
-            surprise = x[rows][:, seen].unsqueeze(1) - self.means[:, seen]
-            shift = torch.einsum("khs,mks->mkh", gain, surprise)
-            filled[rows.unsqueeze(-1), :, hidden] = (self.means[:, hidden] + shift).transpose(1, 2)
-            rest = covariances[:, hidden][:, :, hidden] - gain @ across.mT
-            block = torch.zeros_like(covariances)
-            block[:, hidden.unsqueeze(-1), hidden] = rest
-            left[rows] = block
+        filled = x.new_zeros(len(x), *self.means.shape)
+        left = x.new_zeros(len(x), *covariances.shape)
+        for rows, seen in self._groups(mask):
+            filled[rows], left[rows] = self._completed(x[rows], seen)
         return filled, left
+
+    def _completed(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """As `filled`, for rows of which `seen`, (1, D) or (M, D), is observed; the second (1 or M, K, D, D)."""
+        _, _, gain = self._observed(seen)
+        hidden = 1 - seen
+        away = (x.unsqueeze(1) - self.means) * seen.unsqueeze(1)
+        filled = torch.where(seen.unsqueeze(1) > 0, x.unsqueeze(1), self.means + _times(gain, away))
+        covariances = self.covariances
+        left = (covariances - gain @ covariances) * (hidden.unsqueeze(-1) * hidden.unsqueeze(-2)).unsqueeze(1)
+        return filled, 0.5 * (left + left.mT)
+
+    # ------------------------------------------------------------------------------------------- learning
 
     def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
         observed = torch.ones_like(x) if mask is None else mask.to(x)
@@ -112,75 +273,182 @@ class GaussianEmissions(Emissions):
         variance = (mass * (x - mean) ** 2).sum(0) / count
         variance = torch.where(variance > 0, variance, 1.0)
         self.center.copy_(mean)
-        standard = torch.where(observed > 0, (x - mean) / variance.sqrt(), 0.0)
+        some = _sample(weight, max(10_000, 256 * len(self.means)), generator)
+        x, mask, weight = x[some], None if mask is None else mask[some], weight[some]
+        standard = torch.where(observed[some] > 0, (x - mean) / variance.sqrt(), 0.0)
         centers = _kmeans(standard, weight, len(self.means), generator)
         nearest = torch.cdist(standard, centers).argmin(1)
         self.means.data = mean + centers * variance.sqrt()
-        self.log_scale.data = 0.5 * variance.log().expand_as(self.log_scale).clone()
-        if self.covariance == "full":
-            self.below.data.zero_()
+        self._set_variance(variance)
         responsibility = nn.functional.one_hot(nearest, len(self.means)).to(x) * weight.unsqueeze(-1).to(x)
         self.update(self.statistics(x, mask, responsibility))
 
-    def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
-        seen = torch.ones_like(x) if mask is None else mask.to(x)
-        seen = seen * responsibility.sum(1, keepdim=True)
-        away = torch.where(seen > 0, x - self.center, 0.0)
-        # of what is observed, not expected: a floor that moved with the parameters would let EM descend
-        spread = torch.stack([seen.sum(0), (seen * away).sum(0), (seen * away**2).sum(0)])
-        return {"spread": spread, **self._moments(x, mask, responsibility)}
+    def _set_variance(self, variance: Tensor) -> None:
+        """The same uncorrelated coordinates for all components, of this variance (D,)."""
+        variance = variance.mean().unsqueeze(0) if self.round else variance
+        self.log_scale.data = (0.5 * variance.log()).expand_as(self.log_scale).clone()
+        if self.dense:
+            self.below.data.zero_()
 
-    def _moments(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
-        count = responsibility.sum(0)
-        if mask is None or bool(mask.all()):
-            away = x - self.center
-            total = responsibility.T @ away
-            if self.covariance == "diagonal":
-                return {"count": count, "sum": total, "square": responsibility.T @ away**2}
-            outer = torch.stack([away.T @ (away * r.unsqueeze(-1)) for r in responsibility.unbind(1)])
-            return {"count": count, "sum": total, "square": outer}
-        if self.covariance == "diagonal":
-            away = torch.where(mask.unsqueeze(1), x.unsqueeze(1), self.means) - self.center
-            left = (~mask).to(x).unsqueeze(1) * (2 * self.log_scale).exp()
-            r = responsibility.unsqueeze(-1)
-            return {"count": count, "sum": (r * away).sum(0), "square": (r * (away**2 + left)).sum(0)}
-        filled, left = self._filled(x, mask)
-        away = filled - self.center
-        return {
-            "count": count,
-            "sum": torch.einsum("mk,mkd->kd", responsibility, away),
-            "square": torch.einsum("mk,mkd,mke->kde", responsibility, away, away)
-            + torch.einsum("mk,mkde->kde", responsibility, left),
-        }
+    def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
+        """float64 sums over the M observations, weighted by responsibility (M, K)."""
+        mask = None if mask is None or bool(mask.all()) else mask
+        if mask is not None and self.dense:
+            return self._statistics_missing(x, mask, responsibility)
+
+        def block(part: slice) -> tuple[Tensor, ...]:
+            seen = None if mask is None else mask[part]
+            return self._products(self.features(x[part], seen), x[part], responsibility[part])
+
+        return self._of_products(sum_blocks(block, len(x), block_rows(self._width)), mask is not None)
+
+    def mixture_step(
+        self, x: Tensor, mask: Tensor | None, weight: Tensor, log_prior: Tensor, hard: bool = False
+    ) -> tuple[Statistics, Tensor]:
+        mask = None if mask is None or bool(mask.all()) else mask
+        if self.dense and mask is not None:
+            whole = mask.all(1)
+            if not whole.any():
+                return super().mixture_step(x, mask, weight, log_prior, hard)
+            holed = super().mixture_step(x[~whole], mask[~whole], weight[~whole], log_prior, hard)
+            full = self.mixture_step(x[whole], None, weight[whole], log_prior, hard)
+            return {name: full[0][name] + value for name, value in holed[0].items()}, full[1] + holed[1]
+        natural = self.natural()
+
+        def block(part: slice) -> tuple[Tensor, ...]:
+            seen = None if mask is None else mask[part]
+            phi = self.features(x[part], seen)
+            log_joint = self._of_features(phi, natural, x[part], seen) + log_prior
+            responsibility, value = responsibilities(log_joint, weight[part], hard)
+            return *self._products(phi, x[part], responsibility), value
+
+        *products, value = sum_blocks(block, len(x), block_rows(self._width))
+        return self._of_products(tuple(products), mask is not None), value
+
+    @property
+    def _width(self) -> int:
+        """About how many features there are."""
+        count = self.means.shape[1]
+        return count * (count + 1) // 2 if self.covariance == "full" else 2 * count
+
+    def _products(self, phi: Tensor, x: Tensor, responsibility: Tensor) -> tuple[Tensor, ...]:
+        """Sums in which the statistics are linear: responsibility^T Phi, the counts, and for a tied matrix x x^T."""
+        products = (responsibility.mT @ phi).double()
+        if self.covariance != "tied":
+            return products, responsibility.sum(0, dtype=torch.float64)
+        away = x - self.center
+        square = (away * responsibility.sum(1, keepdim=True)).mT @ away
+        return products, responsibility.sum(0, dtype=torch.float64), square.double()
+
+    def _of_products(self, sums: tuple[Tensor, ...], holed: bool) -> Statistics:
+        count = self.means.shape[1]
+        products, each = sums[:2]
+        if self.dense:
+            total = products[:, 1 : 1 + count]
+            tied = self.covariance == "tied"
+            square = sums[2].unsqueeze(0) if tied else symmetric(products[:, 1 + count :], count)
+            spread = torch.stack([each.sum().expand(count), total.sum(0), square.sum(0).diagonal()])
+            return {"spread": spread, "count": each, "sum": total, "square": square}
+        mass, total, square = products.split([products.shape[1] - 2 * count, count, count], 1)
+        spread = torch.stack([mass.expand(-1, count).sum(0), total.sum(0), square.sum(0)])
+        if holed:
+            mean = (self.means - self.center).double()
+            hidden = (each.unsqueeze(-1) - mass).clamp(min=0)
+            total = total + hidden * mean
+            square = square + hidden * (mean**2 + self.variances.double())
+        square = square.sum(1, keepdim=True) if self.round else square
+        square = square.sum(0, keepdim=True) if self.covariance == "common" else square
+        return {"spread": spread, "count": each, "sum": total, "square": square}
+
+    def _statistics_missing(self, x: Tensor, mask: Tensor, responsibility: Tensor) -> Statistics:
+        r, mass = responsibility.double(), mask.double() * responsibility.sum(1, keepdim=True).double()
+        away = torch.where(mask, x - self.center, 0.0).double()
+        # of what is observed, not expected: a floor that moved with the parameters would let EM descend
+        spread = torch.stack([mass.sum(0), (mass * away).sum(0), (mass * away**2).sum(0)])
+        states, count = self.means.shape
+        total, square = r.new_zeros(states, count), r.new_zeros(states, count, count)
+        for rows, seen in self._groups(mask):
+            filled, left = (part.double() for part in self._completed(x[rows], seen))
+            filled, share = (filled - self.center).transpose(0, 1), r[rows].mT.unsqueeze(-1)
+            total += (share * filled).sum(1)
+            square += (share * filled).mT @ filled
+            shared = len(left) == 1
+            square += r[rows].sum(0)[:, None, None] * left[0] if shared else torch.einsum("mk,mkde->kde", r[rows], left)
+        square = square.sum(0, keepdim=True) if self.covariance == "tied" else square
+        return {"spread": spread, "count": r.sum(0), "sum": total, "square": square}
 
     def update(self, total: Statistics) -> None:
         count, present = total["count"], total["count"] > 0
-        safe = torch.where(present, count, 1.0)
-        mean = total["sum"] / safe.unsqueeze(-1)
-        floor = self.floor * _variance_of_all(total)
-        if self.covariance == "diagonal":
-            variance = total["square"] / safe.unsqueeze(-1) - mean**2
-            log_scale = 0.5 * torch.maximum(variance, floor).log()
+        mean = total["sum"] / torch.where(present, count, 1.0).unsqueeze(-1)
+        floor = max(self.floor, LEAST) * _variance_of_all(total)
+        if self.dense:
+            self._set_matrices(total, mean, floor)
         else:
-            covariance = total["square"] / safe[:, None, None] - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-            tril = torch.linalg.cholesky(_lifted(covariance, floor))
-            log_scale = tril.diagonal(dim1=-2, dim2=-1).log()
-            rows, columns = torch.tril_indices(*tril.shape[1:], offset=-1, device=tril.device)
-            self.below.data = torch.where(present.unsqueeze(-1), tril[:, rows, columns], self.below.data)
-        # a component that nothing belongs to keeps what it had
-        self.means.data = torch.where(present.unsqueeze(-1), mean + self.center, self.means.data)
-        self.log_scale.data = torch.where(present.unsqueeze(-1), log_scale, self.log_scale.data)
+            self._set_variances(total, mean, floor)
+        self._keep("means", mean + self.center, present)
+
+    def _set_variances(self, total: Statistics, mean: Tensor, floor: Tensor) -> None:
+        count, square = total["count"].unsqueeze(-1), mean**2
+        if self.round:
+            square, floor, count = square.sum(1, keepdim=True), floor.max(), count * mean.shape[1]
+        if self.covariance == "common":
+            square, count = (square * total["count"].unsqueeze(-1)).sum(0, keepdim=True), count.sum(0, keepdim=True)
+            variance = (total["square"] - square) / count.clamp(min=torch.finfo(count.dtype).tiny)
+        else:
+            safe = torch.where(count > 0, count, 1.0)
+            variance = total["square"] / safe - square * total["count"].unsqueeze(-1) / safe
+        self._set_floored(((variance <= floor) & (count > 0)).any(-1))
+        self._keep("log_scale", 0.5 * torch.maximum(variance, floor).log(), (count > 0).any(-1))
+
+    def _set_matrices(self, total: Statistics, mean: Tensor, floor: Tensor) -> None:
+        count, present = total["count"], total["count"] > 0
+        if self.covariance == "tied":
+            present = present.any().unsqueeze(0)
+            whole = count.sum().clamp(min=torch.finfo(count.dtype).tiny)
+            between = (count.unsqueeze(-1) * mean).mT @ mean
+            covariance = ((total["square"][0] - between) / whole).unsqueeze(0)
+        else:
+            safe = torch.where(present, count, 1.0)[:, None, None]
+            covariance = total["square"] / safe - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        tril, floored = _factor(covariance, floor)
+        rows, columns = torch.tril_indices(*tril.shape[1:], offset=-1, device=tril.device)
+        self._set_floored(floored & present)
+        self._keep("log_scale", tril.diagonal(dim1=-2, dim2=-1).log(), present)
+        self._keep("below", tril[:, rows, columns], present)
+
+    def _set_floored(self, floored: Tensor) -> None:
+        self.floored.copy_(floored.expand_as(self.floored))
+
+    def reorder(self, order: Tensor) -> None:
+        super().reorder(order)
+        self.floored.copy_(self.floored[order])
+
+    def concerns(self, count: Tensor) -> list[str]:
+        which = ((count > 0) & self.floored).nonzero().flatten().tolist()
+        if not which:
+            return []
+        names = ", ".join(str(k) for k in which)
+        return [
+            f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's own): collapsed onto a "
+            "few points, or onto columns that do not vary; use fewer components, a higher floor, or drop such columns"
+        ]
+
+    def _keep(self, name: str, value: Tensor, present: Tensor) -> None:
+        """Set a parameter, except where nothing belongs to a component: it keeps what it had."""
+        parameter = getattr(self, name)
+        value = value.to(parameter)
+        parameter.data = torch.where(present.unsqueeze(-1), value, parameter.data) if value.numel() else parameter.data
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         if x.ndim != 2 or x.shape[-1] != self.means.shape[-1]:
             raise DataError(f"the model has {self.means.shape[-1]} features, the data {tuple(x.shape[1:])}")
 
 
-def _log_normal(x: Tensor, means: Tensor, tril: Tensor) -> Tensor:
-    """log N(x; means_k, tril_k tril_k^T), (M, K)."""
-    whitened = torch.linalg.solve_triangular(tril, (x.unsqueeze(0) - means.unsqueeze(1)).mT, upper=False)
-    log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * (whitened**2).sum(1).T - log_det - 0.5 * x.shape[1] * LOG_2PI
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """matrix (1 or M, K or 1, D, D) times vector (M, K, D)."""
+    if len(matrix) == 1:
+        return (matrix[0] @ vector.permute(1, 2, 0)).permute(2, 0, 1)
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def _variance_of_all(total: Statistics) -> Tensor:
@@ -193,15 +461,25 @@ def _variance_of_all(total: Statistics) -> Tensor:
     return torch.where(variance > 1e-12 * second, variance, 1.0)
 
 
-def _lifted(covariance: Tensor, floor: Tensor) -> Tensor:
-    """The covariances (K, D, D) with eigenvalues of at least `floor` (D,), in coordinates where the floor is 1."""
+def _factor(covariance: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factors of the covariances (K, D, D) with variances of at least `floor` (D,) in every direction, in
+    coordinates where the floor is 1; and which had to be lifted, (K,)."""
     unit = floor.sqrt()
     relative = covariance / unit.unsqueeze(-1) / unit
     values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
-    if bool((values >= 1).all()):
-        return covariance
     lifted = (vectors * values.clamp(min=1.0).unsqueeze(-2)) @ vectors.mT
-    return torch.where((values < 1).any(-1)[:, None, None], lifted * unit.unsqueeze(-1) * unit, covariance)
+    low = (values < 1).any(-1)
+    relative = torch.where(low[:, None, None], lifted, relative)
+    return torch.linalg.cholesky(relative) * unit.unsqueeze(-1), low
+
+
+def _sample(weight: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """At most so many rows of some weight, at random: a starting point needs no more."""
+    present = (weight > 0).nonzero().squeeze(-1)
+    if len(present) <= most:
+        return present
+    order = torch.randint(len(present), (most,), generator=generator)
+    return present[order.sort().values.to(present.device)]
 
 
 def _kmeans(x: Tensor, weight: Tensor, k: int, generator: torch.Generator, steps: int = 10) -> Tensor:

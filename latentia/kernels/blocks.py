@@ -1,0 +1,77 @@
+"""Work on rows in blocks that fit the cache, spread over threads of one core each.
+
+A matrix product of a few thousand rows is too small to be shared between cores, so the cores take a block each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+CACHE = 2**19
+"""Numbers that a block may have: a few megabytes, a core's second-level cache."""
+
+
+def block_rows(width: int) -> int:
+    """How many rows of `width` numbers make a block."""
+    return min(max(CACHE // max(width, 1), 1024), 8192)
+
+
+def map_blocks(function: Callable[[slice], Tensor], count: int, rows: int) -> list[Tensor]:
+    """`function` of each slice of `rows` out of `count`, in order, without gradients."""
+    return [
+        result for share in _shared(lambda parts: [function(part) for part in parts], count, rows) for result in share
+    ]
+
+
+def sum_blocks(function: Callable[[slice], tuple[Tensor, ...]], count: int, rows: int) -> tuple[Tensor, ...]:
+    """The sums over all slices of what `function` gives for each. The order of summation depends only on the number
+    of threads, so the same machine gives the same bits."""
+
+    def total(parts: list[slice]) -> tuple[Tensor, ...]:
+        sums = function(parts[0])
+        for part in parts[1:]:
+            for sum, more in zip(sums, function(part), strict=True):
+                sum += more
+        return sums
+
+    shares = _shared(total, count, rows)
+    return tuple(torch.stack(parts).sum(0) for parts in zip(*shares, strict=True))
+
+
+def _shared(work: Callable[[list[slice]], Result], count: int, rows: int) -> list[Result]:
+    """`work` on runs of consecutive slices, one run a thread."""
+    slices = [slice(start, min(start + rows, count)) for start in range(0, count, rows)] or [slice(0, 0)]
+    threads = min(torch.get_num_threads(), len(slices))
+    cuts = [len(slices) * i // threads for i in range(threads + 1)]
+    runs = [slices[cuts[i] : cuts[i + 1]] for i in range(threads)]
+
+    def quiet(run: list[slice]) -> Result:
+        with torch.no_grad():  # what a thread is told of gradients holds for that thread alone
+            return work(run)
+
+    if threads == 1:
+        return [quiet(runs[0])]
+    with _one_thread_each(), ThreadPoolExecutor(threads, initializer=_alone) as pool:
+        return list(pool.map(quiet, runs))
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
