@@ -74,3 +74,12 @@ def test_custom_model_passes_the_checks_and_clusters_digits():
     assert "check_em_ascends" in text
     assert "check_normalised" in text
     assert int(re.search(r"(\d+)% of held-out", text)[1]) >= 70
+
+
+def test_digits_clusters_compares_by_log_p():
+    text = run("digits_clusters.py")
+    values = [float(number) for number in re.findall(r"log p\(x\) +(-[\d.]+)", text)]
+    assert len(values) == 4
+    # the same means with a variance each, then with one for each pixel, then with correlations
+    assert values == sorted(values)
+    assert float(re.search(r"k-means.*for ([\d.]+)%", text)[1]) > 60
