@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -246,3 +247,56 @@ def test_hard_em_is_lloyd_as_the_covariance_shrinks():
     means = torch.stack([x[nearest == k].mean(0) for k in range(3)])
     assert torch.allclose(model.means, means, atol=1e-12)
     assert lloyd.n_iter_ == 1
+
+
+PENGUINS = GEYSER.with_name("penguins.csv")
+MEASURES = "bill_length_mm,bill_depth_mm,flipper_length_mm,body_mass_g"
+
+
+@pytest.mark.skipif(not PENGUINS.exists(), reason="the penguins are not beside the project")
+@pytest.mark.parametrize(("ours", "theirs"), KINDS)
+def test_penguins_complete_rows_equal_scikit_learns(ours, theirs):
+    whole = load(PENGUINS, columns=MEASURES)
+    assert whole.mask is not None
+    x = whole.x[whole.mask.all(1)]
+    x = (x - x.mean(0)) / x.std(0)
+    starts = x[[0, 150, 300]]
+    eye = np.eye(4)
+    precision = {"full": np.stack([eye] * 3), "tied": eye, "diag": np.ones((3, 4)), "spherical": np.ones(3)}[theirs]
+    peer = Peer(
+        3, covariance_type=theirs, reg_covar=0, tol=0, max_iter=30, means_init=starts.numpy(),
+        weights_init=np.full(3, 1 / 3), precisions_init=precision,
+    )  # fmt: skip
+    model = GaussianMixture(4, 3, covariance=ours).double()
+    model.means.data = starts.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both are stopped early
+        peer.fit(x.numpy())
+        EM(steps=30, tol=0, fresh=False).fit(model, load(x))
+    with torch.no_grad():
+        scores = model.posterior(Batch(x)).log_partition
+    assert np.allclose(scores.numpy(), peer.score_samples(x.numpy()), atol=1e-6)
+    assert np.allclose(model.means.numpy(force=True), peer.means_, atol=1e-6)
+
+
+@pytest.mark.skipif(not PENGUINS.exists(), reason="the penguins are not beside the project")
+def test_penguins_with_their_missing_values():
+    """All rows are used, and what a row misses is integrated out: EM climbs, and log p(x) is the marginal's."""
+    data = load(PENGUINS, columns=MEASURES, scale="standard")
+    model = GaussianMixture(4, 3).double()
+    history = EM(restarts=3, tol=1e-8, steps=2000).fit(model, data)
+    assert history.stopped == "converged"
+    batch = data.batch()
+    with torch.no_grad():
+        scores = model.posterior(batch).log_partition
+        torn = (~batch.observed.all(1)).nonzero().flatten()
+        assert len(torn) == 2
+        for row in torn.tolist():
+            seen = batch.observed[row]
+            terms = [
+                w.log() + torch.distributions.MultivariateNormal(m[seen], c[seen][:, seen]).log_prob(batch.x[row, seen])
+                if seen.any()
+                else w.log()
+                for w, m, c in zip(model.weights, model.means, model.covariances, strict=True)
+            ]
+            assert scores[row].item() == pytest.approx(torch.logsumexp(torch.stack(terms), 0).item(), abs=1e-9)
