@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from torch.distributions import Distribution
 
 from latentia import gradients
 from latentia.distributions.divergence import kl_terms, sampled_kl
-from latentia.errors import CapabilityError
+from latentia.errors import CapabilityError, OptionError
 from latentia.gradients import Estimator
-from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 
 
 class Bound(NamedTuple):
@@ -44,6 +44,7 @@ def elbo(
     samples: int = 1,
     beta: float = 1.0,
     free_bits: float = 0.0,
+    stl: bool = False,
     estimator: Estimator = gradients.pathwise,
 ) -> Bound:
     """E_q log p(x | z) - beta * sum_d max(free_bits, KL_d), with KL_d the divergence of latent dimension d.
@@ -57,12 +58,17 @@ def elbo(
         samples: draws of z a datum.
         beta: weight of the KL; below 1 the latents carry more, above 1 less.
         free_bits: nats of KL a latent dimension that cost nothing.
+        stl: sticking the landing (Roeder, Wu and Duvenaud 2017): the KL is sampled, and the part of its gradient whose
+            mean is zero is left out, so that the gradient has no variance once q is the exact posterior.
         estimator: of E_q, see `latentia.gradients`.
     """
     q = model.posterior(batch)
     if not isinstance(model, DirectedModel):
         _no_options(model, beta, free_bits)
-        return Bound(estimator(q, lambda z: model.log_joint(batch, z) - q.log_prob(z), samples))
+        density = gradients.fixed(q) if stl else q
+        return Bound(estimator(q, lambda z: model.log_joint(batch, z) - density.log_prob(z), samples))
+    if stl:
+        return _stl(model, batch, q, samples, beta, free_bits)
     reconstruction = estimator(q, lambda z: model.log_likelihood(batch, z), samples)
     terms = kl_terms(q, model.prior(batch))
     if terms is None:
@@ -71,29 +77,75 @@ def elbo(
     return Bound(reconstruction - beta * charged.sum(-1), reconstruction, terms.sum(-1))
 
 
-def iwae(model: LatentVariableModel, batch: Batch, *, samples: int = 50) -> Bound:
+def _stl(model: DirectedModel, batch: Batch, q: Distribution, samples: int, beta: float, free_bits: float) -> Bound:
+    if free_bits > 0:
+        raise OptionError("stl samples the KL as a whole, so free_bits has no dimensions to floor: leave one out")
+    z = _reparameterised(q, samples)
+    reconstruction = model.log_likelihood(batch, z).mean(0)
+    kl = (gradients.fixed(q).log_prob(z) - model.prior(batch).log_prob(z)).mean(0)
+    return Bound(reconstruction - beta * kl, reconstruction, kl)
+
+
+def iwae(
+    model: LatentVariableModel,
+    batch: Batch,
+    *,
+    samples: int = 50,
+    gradient: Literal["pathwise", "stl", "dreg"] = "pathwise",
+) -> Bound:
     """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q: Burda, Grosse and Salakhutdinov (2016), equation 8.
 
     Reparameterised where q can be. Its two terms are reported as the ELBO's, from the same draws.
 
     Args:
         samples: K, importance samples a datum; more make the bound tighter.
+        gradient: of q's parameters; the value is the same. "pathwise" is the bound's own gradient, whose signal
+            drowns in noise as K grows (Rainforth et al. 2018). "dreg" is doubly reparameterised: unbiased too, and
+            better with K (Tucker et al. 2019, equation 8). "stl" leaves out the score of q: little variance, biased
+            for K > 1 (Roeder, Wu and Duvenaud 2017).
     """
+    if gradient not in ("pathwise", "stl", "dreg"):
+        raise OptionError(f"gradient={gradient!r}: choose one of pathwise, stl, dreg")
     q = model.posterior(batch)
-    z = q.rsample((samples,)) if q.has_rsample else q.sample((samples,))
+    if gradient == "pathwise":
+        z = q.rsample((samples,)) if q.has_rsample else q.sample((samples,))
+        return _importance(*_terms(model, batch, q, z))
+    z = _reparameterised(q, samples)
+    still = gradients.fixed(q)
+    if gradient == "stl":
+        return _importance(*_terms(model, batch, still, z))
+    with torch.no_grad():
+        likelihood, ratio = _terms(model, batch, still, z)
+        share = (ratio if likelihood is None else likelihood + ratio).softmax(0)
+    # through z an importance weight counts twice, see Tucker et al.; the weights' own softmax gives the first
+    return _importance(*_terms(model, batch, still, gradients.scaled(z, share)))
+
+
+def _reparameterised(q: Distribution, samples: int) -> Tensor:
+    if not q.has_rsample:
+        raise CapabilityError(f"{type(q).__name__} cannot be reparameterised: this gradient needs that")
+    return q.rsample((samples,))  # type: ignore[arg-type]
+
+
+def _terms(model: LatentVariableModel, batch: Batch, q: Distribution, z: Tensor) -> tuple[Tensor | None, Tensor]:
+    """log p(x | z), and log p(z) - log q(z), (S, B) each; for a model without a likelihood, None and their sum."""
     log_q = q.log_prob(z)
     if not isinstance(model, DirectedModel):
-        return Bound(_log_mean_exp(model.log_joint(batch, z) - log_q))
-    log_likelihood, log_prior = model.log_likelihood(batch, z), model.prior(batch).log_prob(z)
-    value = _log_mean_exp(log_likelihood + log_prior - log_q)
-    return Bound(value, log_likelihood.detach().mean(0), (log_q - log_prior).detach().mean(0))
+        return None, model.log_joint(batch, z) - log_q
+    return model.log_likelihood(batch, z), model.prior(batch).log_prob(z) - log_q
+
+
+def _importance(likelihood: Tensor | None, ratio: Tensor) -> Bound:
+    if likelihood is None:
+        return Bound(_log_mean_exp(ratio))
+    return Bound(_log_mean_exp(likelihood + ratio), likelihood.detach().mean(0), -ratio.detach().mean(0))
 
 
 def exact(model: LatentVariableModel, batch: Batch) -> Bound:
     """log p(x) itself, the log-partition of the posterior's potentials. Raises `CapabilityError` without one."""
-    if not isinstance(model, ExactModel):
+    if not isinstance(model, TractableModel):
         raise CapabilityError(
-            f"{type(model).__name__} has no exact log p(x): its posterior would need a log_partition (see ExactModel)"
+            f"{type(model).__name__} has no exact log p(x): its posterior has no log_partition (see TractableModel)"
         )
     return Bound(model.posterior(batch).log_partition)
 

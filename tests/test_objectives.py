@@ -6,10 +6,10 @@ from torch.distributions import Categorical, Independent, Normal
 from torch.distributions import kl_divergence as torch_kl
 
 from latentia import gradients, testing
-from latentia.errors import CapabilityError
-from latentia.model import Batch, LatentVariableModel
+from latentia.errors import CapabilityError, OptionError
+from latentia.model import Batch, DirectedModel, LatentVariableModel
 from latentia.models import gaussian_mixture, hmm, vae
-from latentia.objectives import elbo, exact, iwae, kl_divergence
+from latentia.objectives import Bound, elbo, exact, iwae, kl_divergence
 
 
 def seeded(function, *args, **options):
@@ -120,3 +120,82 @@ def test_kl_without_a_closed_form_is_sampled():
 def test_kl_with_a_closed_form_is_exact():
     q, p = Categorical(logits=torch.randn(3, 4)), Categorical(logits=torch.randn(3, 4))
     close(kl_divergence(q, p), torch_kl(q, p).unsqueeze(-1))
+
+
+class Line(DirectedModel):
+    """z ~ N(0, 1), x | z ~ N(z, 1), q(z | x) = N(slope x, scale): exact at slope 1/2 and scale sqrt(1/2)."""
+
+    def __init__(self, slope=0.5, scale=0.5**0.5):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(slope, dtype=torch.float64))
+        self.log_scale = torch.nn.Parameter(torch.tensor(scale, dtype=torch.float64).log())
+        self.bias = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def prior(self, batch):
+        return Independent(Normal(batch.x.new_zeros(batch.size, 1), 1.0), 1)
+
+    def likelihood(self, z, batch):
+        return Normal(z + self.bias, 1.0)
+
+    def posterior(self, batch):
+        return Independent(Normal(self.slope * batch.x, self.log_scale.exp()), 1)
+
+
+LINE = Batch(torch.tensor([[0.3], [-1.2], [2.0]], dtype=torch.float64))
+
+
+def slopes(model, bound):
+    parts = torch.autograd.grad(bound.value.mean(), list(model.parameters()))
+    return torch.stack([part.reshape(()) for part in parts])
+
+
+@pytest.mark.parametrize("gradient", ["stl", "dreg"])
+def test_other_gradients_leave_the_value(gradient):
+    model, batch = vae.tiny(0)
+    plain, other = seeded(iwae, model, batch, samples=7), seeded(iwae, model, batch, samples=7, gradient=gradient)
+    for name in Bound._fields:
+        close(getattr(other, name), getattr(plain, name))
+
+
+def test_sticking_the_landing_leaves_no_noise_at_the_exact_posterior():
+    model = Line()
+    noisy = torch.stack([slopes(model, elbo(model, LINE)) for _ in range(20)])
+    still = torch.stack([slopes(model, elbo(model, LINE, stl=True)) for _ in range(20)])
+    assert float(noisy[:, :2].std(0).min()) > 1e-2
+    assert float(still[:, :2].abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("unbiased", "options"), [(elbo, {"stl": True}), (iwae, {"samples": 6, "gradient": "dreg"})], ids=["stl", "dreg"]
+)
+def test_the_mean_gradient_is_that_of_the_bound(unbiased, options):
+    """Away from the optimum, averaged over many draws, for the parameters of the model and of q alike."""
+    model, times = Line(0.8, 0.4), 40_000
+    model.bias.data += 0.3
+    many = LINE.select(torch.arange(3).repeat(times))
+    plain = {name: option for name, option in options.items() if name == "samples"}
+    torch.manual_seed(0)
+    expected, found = slopes(model, unbiased(model, many, **plain)), slopes(model, unbiased(model, many, **options))
+    assert float(expected.abs().min()) > 0.02
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=5e-3)
+
+
+def test_dreg_has_less_noise_than_the_bounds_own_gradient():
+    model = Line(0.7, 0.6)
+    torch.manual_seed(0)
+    noise = {
+        gradient: torch.stack([slopes(model, iwae(model, LINE, samples=64, gradient=gradient)) for _ in range(200)])
+        for gradient in ("pathwise", "dreg")
+    }
+    assert float(noise["dreg"][:, 0].std() / noise["pathwise"][:, 0].std()) < 0.5
+
+
+def test_gradients_that_do_not_apply_are_refused():
+    model, batch = gaussian_mixture.tiny(0)
+    with pytest.raises(CapabilityError, match="cannot be reparameterised"):
+        iwae(model, batch, gradient="dreg")
+    with pytest.raises(OptionError, match="pathwise, stl, dreg"):
+        iwae(model, batch, gradient="best")
+    model, batch = vae.tiny(0)
+    with pytest.raises(OptionError, match="free_bits"):
+        elbo(model, batch, stl=True, free_bits=0.1)
