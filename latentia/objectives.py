@@ -44,6 +44,7 @@ def elbo(
     samples: int = 1,
     beta: float = 1.0,
     free_bits: float = 0.0,
+    free: Literal["dimension", "total"] = "dimension",
     stl: bool = False,
     estimator: Estimator = gradients.pathwise,
 ) -> Bound:
@@ -57,7 +58,7 @@ def elbo(
     Args:
         samples: draws of z a datum.
         beta: weight of the KL; below 1 the latents carry more, above 1 less.
-        free_bits: nats of KL a latent dimension that cost nothing.
+        free_bits: nats of KL that cost nothing, for each latent dimension, or in total by `free`.
         stl: sticking the landing (Roeder, Wu and Duvenaud 2017): the KL is sampled, and the part of its gradient whose
             mean is zero is left out, so that the gradient has no variance once q is the exact posterior.
         estimator: of E_q, see `latentia.gradients`.
@@ -73,7 +74,8 @@ def elbo(
     terms = kl_terms(q, model.prior(batch))
     if terms is None:
         terms = estimator(q, lambda z: q.log_prob(z) - model.prior(batch).log_prob(z), samples).unsqueeze(-1)
-    charged = terms.clamp(min=free_bits) if free_bits > 0 else terms
+    charged = terms if free == "dimension" else terms.sum(-1, keepdim=True)
+    charged = charged.clamp(min=free_bits) if free_bits > 0 else charged
     return Bound(reconstruction - beta * charged.sum(-1), reconstruction, terms.sum(-1))
 
 

@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -15,7 +17,7 @@ from latentia.data import Dataset, as_dataset
 from latentia.errors import DataError, NonFiniteError, OptionError
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
 from latentia.learners.history import Callback, History, Record
-from latentia.learners.schedules import SCHEDULES, learning_rate
+from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
 from latentia.learners.settings import PRECISIONS, fitting, seed_for
 from latentia.model import Batch, LatentVariableModel
 from latentia.objectives import Bound, Objective, elbo
@@ -35,6 +37,9 @@ class Gradient:
         lr: the highest learning rate.
         schedule: of the learning rate: constant, cosine, linear or exponential.
         warmup: steps over which the rate rises to `lr`.
+        anneal: weight of the KL during the fit, against posterior collapse: none; linear, rising from 0 to 1 over the
+            first `anneal_share` of the steps; cyclical, rising anew in each of `cycles`. It multiplies the
+            `beta` of the objective; the validation bound is never annealed.
         clip: largest norm of the gradient of the mean objective; None leaves it.
         patience: stop after so many epochs without a better validation bound; None goes on. Where there are
             validation data, the best epoch's parameters are kept.
@@ -52,6 +57,9 @@ class Gradient:
     lr: float = 1e-3
     schedule: Literal["constant", "cosine", "linear", "exponential"] = "constant"
     warmup: int = 0
+    anneal: Literal["none", "linear", "cyclical"] = "none"
+    anneal_share: float = 0.1
+    cycles: int = 4
     clip: float | None = None
     patience: int | None = 20
     eps: float = 1e-8
@@ -61,7 +69,7 @@ class Gradient:
     progress: bool = True
 
     def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("warmup", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("warmup", 0), ("cycles", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name}={value}: it must be at least {least}")
@@ -69,9 +77,24 @@ class Gradient:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name}={value}: it must be a positive number")
-        for name, allowed in (("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS)):
+        if not 0 < self.anneal_share <= 1:
+            raise OptionError(f"anneal_share={self.anneal_share}: it must be above 0 and at most 1")
+        choices = (("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS), ("anneal", ANNEALINGS))
+        for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise OptionError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        if self.anneal != "none" and "beta" not in signature(self.objective).parameters:
+            raise OptionError(
+                f"anneal={self.anneal!r} weighs the KL by beta, which this objective does not take: use elbo"
+            )
+
+    def annealed(self, progress: float) -> Objective:
+        """The objective at this progress through the fit."""
+        if self.anneal == "none":
+            return self.objective
+        beta = signature(self.objective).parameters["beta"].default
+        options: dict[str, Any] = {"beta": beta * kl_weight(self.anneal, progress, self.anneal_share, self.cycles)}
+        return partial(self.objective, **options)
 
     def fit(
         self,
@@ -196,7 +219,8 @@ class _Fit:
         """One ascent: the means of the bound and its parts, the batch's weight, the gradient's norm."""
         weights = batch.weights
         mass = float(weights.sum()) if batch.weight is not None else float(batch.size)
-        bound = self.learner.objective(self.model, batch)
+        progress = (self.epoch * self.steps + step) / (self.learner.epochs * self.steps)
+        bound = self.learner.annealed(progress)(self.model, batch)
         loss = -_weighted_mean(bound.value, weights)
         if not math.isfinite(loss.item()):
             raise NonFiniteError(

@@ -41,3 +41,19 @@ def learning_rate(schedule: str, peak: float, step: int, steps: int, warmup: int
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * SCHEDULES[schedule]((step - warmup) / max(steps - warmup, 1))
+
+
+ANNEALINGS = ("none", "linear", "cyclical")
+
+
+def kl_weight(anneal: str, progress: float, share: float = 0.1, cycles: int = 4) -> float:
+    """The weight of the KL at this progress through the fit, from 0 up to 1.
+
+    "linear" rises over the first `share` of the steps (Bowman et al. 2016, section 3.1). "cyclical" begins again
+    `cycles` times, and each time rises over the first half of the cycle (Fu et al. 2019, section 3.2).
+    """
+    if anneal == "linear":
+        return min(progress / share, 1.0)
+    if anneal == "cyclical":
+        return min(2 * (progress * cycles % 1.0), 1.0)
+    return 1.0
