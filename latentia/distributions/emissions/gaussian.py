@@ -45,6 +45,8 @@ class GaussianEmissions(Emissions):
         super().__init__()
         if covariance not in KINDS:
             raise OptionError(f"covariance={covariance!r}: choose one of {', '.join(KINDS)}")
+        if states < 1 or features < 1:
+            raise OptionError(f"{states} components of {features} features: there must be at least one of each")
         self.covariance, self.floor = covariance, floor
         matrices = 1 if covariance in ("tied", "common") else states
         self.means = nn.Parameter(torch.zeros(states, features))
