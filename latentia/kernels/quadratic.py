@@ -7,29 +7,74 @@ from numba import njit
 from torch import Tensor
 
 
-def features(x: Tensor) -> Tensor:
-    """(1, x_1 .. x_D, x_1 x_1, x_2 x_1, x_2 x_2, x_3 x_1, ..): (M, D) to (M, 1 + D + D (D + 1) / 2)."""
-    if x.requires_grad or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+def products(x: Tensor, center: Tensor) -> Tensor:
+    """With y = x - center, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, y_3 y_1, ..): (M, 1 + D + D (D + 1) / 2)."""
+    if not _plain(x):
+        away = x - center
         rows, columns = torch.tril_indices(x.shape[1], x.shape[1], device=x.device)
-        return torch.cat([torch.ones_like(x[:, :1]), x, x[:, rows] * x[:, columns]], 1)
+        return torch.cat([torch.ones_like(x[:, :1]), away, away[:, rows] * away[:, columns]], 1)
     count = x.shape[1]
     out = x.new_empty(len(x), 1 + count + count * (count + 1) // 2)
-    _fill(x.contiguous().numpy(), out.numpy())
+    _products(x.contiguous().numpy(), center.numpy(), out.numpy())
     return out
 
 
+def squares(x: Tensor, center: Tensor) -> Tensor:
+    """With y = x - center, (1, y_1 .. y_D, y_1^2 .. y_D^2): (M, 1 + 2 D)."""
+    if not _plain(x):
+        away = x - center
+        return torch.cat([torch.ones_like(x[:, :1]), away, away**2], 1)
+    out = x.new_empty(len(x), 1 + 2 * x.shape[1])
+    _squares(x.contiguous().numpy(), center.numpy(), out.numpy())
+    return out
+
+
+def reach(x: Tensor, center: Tensor) -> Tensor:
+    """The largest |x - center| in each column, (D,); NaN where there is one."""
+    if not _plain(x):
+        return (x.detach() - center).abs().amax(0)
+    out = x.new_zeros(x.shape[1])
+    _reach(x.contiguous().numpy(), center.numpy(), out.numpy())
+    return out
+
+
+def _plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not x.requires_grad
+
+
 @njit(nogil=True, cache=True, fastmath=True)
-def _fill(x, out):
+def _products(x, center, out):
     count = x.shape[1]
     for m in range(x.shape[0]):
         out[m, 0] = 1
         for i in range(count):
-            out[m, 1 + i] = x[m, i]
+            out[m, 1 + i] = x[m, i] - center[i]
         place = 1 + count
         for i in range(count):
             for j in range(i + 1):
-                out[m, place + j] = x[m, i] * x[m, j]
+                out[m, place + j] = out[m, 1 + i] * out[m, 1 + j]
             place += i + 1
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _squares(x, center, out):
+    count = x.shape[1]
+    for m in range(x.shape[0]):
+        out[m, 0] = 1
+        for i in range(count):
+            away = x[m, i] - center[i]
+            out[m, 1 + i] = away
+            out[m, 1 + count + i] = away * away
+
+
+@njit(nogil=True, cache=True)
+def _reach(x, center, out):
+    for m in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            away = abs(x[m, i] - center[i])
+            # true for NaN as well, which then stays
+            if not away <= out[i]:
+                out[i] = away
 
 
 def symmetric(flat: Tensor, count: int) -> Tensor:

@@ -50,8 +50,8 @@ class GaussianMixture(ExactModel, DirectedModel):
         floor: float = 1e-6,
     ):
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(components))
         self.emissions = GaussianEmissions(components, features, covariance, floor)
+        self.logits = nn.Parameter(torch.zeros(components))
 
     @property
     def weights(self) -> Tensor:
@@ -97,6 +97,10 @@ class GaussianMixture(ExactModel, DirectedModel):
     def update(self, total: Statistics) -> None:
         self.logits.data = log_normalised(total["count"]).to(self.logits)
         self.emissions.update(total)
+
+    def free_parameters(self) -> int:
+        """K - 1 weights, and the Gaussians' own."""
+        return len(self.logits) - 1 + self.emissions.free_parameters()
 
     def concerns(self) -> list[str]:
         weights = self.weights.detach()

@@ -62,6 +62,10 @@ class KMeans(GaussianMixture):
     def update(self, total: Statistics) -> None:
         self.emissions.update(total)
 
+    def free_parameters(self) -> int:
+        """K D means and the variance: the weights are given."""
+        return self.emissions.free_parameters()
+
     def canonical(self) -> None:
         """Clusters by their first coordinate, then the next."""
         order = sorted(range(len(self.means)), key=lambda k: self.means[k].tolist())

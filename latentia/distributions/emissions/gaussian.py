@@ -18,7 +18,7 @@ from torch.distributions import Distribution, MultivariateNormal, Normal
 from latentia.distributions.emissions.base import Emissions, Statistics, responsibilities
 from latentia.errors import DataError, OptionError
 from latentia.kernels.blocks import block_rows, map_blocks, sum_blocks
-from latentia.kernels.quadratic import features, flattened, symmetric
+from latentia.kernels.quadratic import flattened, products, reach, squares, symmetric
 
 LOG_2PI = math.log(2 * math.pi)
 Covariance = Literal["full", "tied", "diagonal", "spherical", "common"]
@@ -127,11 +127,14 @@ class GaussianEmissions(Emissions):
 
     def features(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Phi(x), (M, F), in which log-densities and statistics are linear. A mask only without correlations."""
-        away = x - self.center
-        if self.dense:
-            return features(away) if self.covariance == "full" else torch.cat([torch.ones_like(away[:, :1]), away], 1)
-        seen = torch.ones_like(away[:, :1]) if mask is None else mask.to(away)
-        away = away * seen
+        if self.covariance == "full":
+            return products(x, self.center)
+        if self.covariance == "tied":
+            return torch.cat([torch.ones_like(x[:, :1]), x - self.center], 1)
+        if mask is None:
+            return squares(x, self.center)
+        seen = mask.to(x)
+        away = (x - self.center) * seen
         return torch.cat([seen, away, away**2], 1)
 
     def natural(self) -> Tensor:
@@ -169,9 +172,8 @@ class GaussianEmissions(Emissions):
         """The components whose log-densities rounding may change by more than the tolerance."""
         if len(x) == 0:
             return torch.zeros(0, dtype=torch.long, device=x.device)
-        away = x.detach() - self.center
-        away = away.abs() if mask is None else torch.where(mask, away, 0.0).abs()
-        farthest = (self.center + away.amax(0)).unsqueeze(0)
+        seen = x if mask is None else torch.where(mask, x, self.center)
+        farthest = (self.center + reach(seen, self.center)).unsqueeze(0)
         largest = self.features(farthest, None if mask is None else torch.ones_like(mask[:1])).squeeze(0)
         terms = largest @ natural.abs() + shared.amax()
         # a comparison that NaN fails, so that what overflows is doubtful too
@@ -324,8 +326,8 @@ class GaussianEmissions(Emissions):
             responsibility, value = responsibilities(log_joint, weight[part], hard)
             return *self._products(phi, x[part], responsibility), value
 
-        *products, value = sum_blocks(block, len(x), block_rows(self._width))
-        return self._of_products(tuple(products), mask is not None), value
+        *sums, value = sum_blocks(block, len(x), block_rows(self._width))
+        return self._of_products(tuple(sums), mask is not None), value
 
     @property
     def _width(self) -> int:
@@ -335,23 +337,23 @@ class GaussianEmissions(Emissions):
 
     def _products(self, phi: Tensor, x: Tensor, responsibility: Tensor) -> tuple[Tensor, ...]:
         """Sums in which the statistics are linear: responsibility^T Phi, the counts, and for a tied matrix x x^T."""
-        products = (responsibility.mT @ phi).double()
+        linear = (responsibility.mT @ phi).double()
         if self.covariance != "tied":
-            return products, responsibility.sum(0, dtype=torch.float64)
+            return linear, responsibility.sum(0, dtype=torch.float64)
         away = x - self.center
         square = (away * responsibility.sum(1, keepdim=True)).mT @ away
-        return products, responsibility.sum(0, dtype=torch.float64), square.double()
+        return linear, responsibility.sum(0, dtype=torch.float64), square.double()
 
     def _of_products(self, sums: tuple[Tensor, ...], holed: bool) -> Statistics:
         count = self.means.shape[1]
-        products, each = sums[:2]
+        linear, each = sums[:2]
         if self.dense:
-            total = products[:, 1 : 1 + count]
+            total = linear[:, 1 : 1 + count]
             tied = self.covariance == "tied"
-            square = sums[2].unsqueeze(0) if tied else symmetric(products[:, 1 + count :], count)
+            square = sums[2].unsqueeze(0) if tied else symmetric(linear[:, 1 + count :], count)
             spread = torch.stack([each.sum().expand(count), total.sum(0), square.sum(0).diagonal()])
             return {"spread": spread, "count": each, "sum": total, "square": square}
-        mass, total, square = products.split([products.shape[1] - 2 * count, count, count], 1)
+        mass, total, square = linear.split([linear.shape[1] - 2 * count, count, count], 1)
         spread = torch.stack([mass.expand(-1, count).sum(0), total.sum(0), square.sum(0)])
         if holed:
             mean = (self.means - self.center).double()
@@ -431,8 +433,8 @@ class GaussianEmissions(Emissions):
             return []
         names = ", ".join(str(k) for k in which)
         return [
-            f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's own): collapsed onto a "
-            "few points, or onto columns that do not vary; use fewer components, a higher floor, or drop such columns"
+            f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's own): "
+            "collapsed onto a few points, or onto columns that do not vary; use fewer components, a higher floor, or drop such columns"
         ]
 
     def _keep(self, name: str, value: Tensor, present: Tensor) -> None:
