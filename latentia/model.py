@@ -110,6 +110,11 @@ class LatentVariableModel(nn.Module, ABC):
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Set the parameters to a random starting point, in view of the data. Learners call it once a fresh start."""
 
+    def free_parameters(self) -> int:
+        """How many numbers learning sets freely, for AIC and BIC: every trainable entry, unless the model knows better
+        (probabilities that sum to one leave one of theirs no choice)."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
     @property
     def anchor(self) -> Tensor:
         """A parameter, to tell the model's dtype and device."""

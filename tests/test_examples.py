@@ -83,3 +83,20 @@ def test_digits_clusters_compares_by_log_p():
     # the same means with a variance each, then with one for each pixel, then with correlations
     assert values == sorted(values)
     assert float(re.search(r"k-means.*for ([\d.]+)%", text)[1]) > 60
+
+
+def test_sklearn_pipeline_chooses_the_number_of_clusters_by_held_out_data():
+    text = run("sklearn_pipeline.py")
+    one, two, three, _ = (float(score) for score in re.search(r" diag((?:  +-[\d.]+){4})", text)[1].split())
+    # three cultivars: a second and a third cluster gain a nat each
+    assert one + 1 < two < three - 1
+    assert int(re.search(r"best: (\d) clusters", text)[1]) in (3, 4)
+    assert float(re.search(r"Rand index with the cultivars: ([\d.]+)", text)[1]) > 0.5
+
+
+def test_next_eruption_is_forecast_better_with_memory():
+    text = run("next_eruption.py")
+    memory, without = map(float, re.search(r"HMM (-?[\d.]+) nats, mixture without memory (-?[\d.]+)", text).groups())
+    assert memory > without + 0.1
+    forecast, mean = map(float, re.search(r"forecast: ([\d.]+) min, of the mean duration ([\d.]+)", text).groups())
+    assert forecast < 0.9 * mean

@@ -48,11 +48,49 @@ class Chain(Structured):
         return torch.where(self.lengths > 0, total, sum.start(torch.zeros_like(nodes[0][..., 0])))
 
     def fused(self, log_potentials: Potentials) -> Tensor:
-        if kernel.applies(log_potentials):
-            value, safe = kernel.log_partition(log_potentials, self.lengths)
-            if safe:
-                return value
-        return self.recursion(log_potentials, log_sum)
+        if not kernel.applies(log_potentials):
+            return self.recursion(log_potentials, log_sum)
+        value, safe = kernel.log_partition(log_potentials, self.lengths)
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost) == 0:
+            return value
+        again = self._part(log_potentials, lost)
+        return value.index_put((lost,), again.recursion(again.log_potentials, log_sum))
+
+    @property
+    def filtered(self) -> Tensor:
+        """p(z_t | x_1..t), what is known of each state when its step comes, (B, T, K); zero beyond the end."""
+        node = self.log_potentials["node"]
+        if not kernel.applies(self.log_potentials) or node.device.type != "cpu":
+            return self._filtered()
+        found, safe = kernel.filtered(self.log_potentials, self.lengths)
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost) == 0:
+            return found
+        return found.index_copy(0, lost, self._part(self.log_potentials, lost)._filtered())
+
+    def _filtered(self) -> Tensor:
+        nodes, transition = self.log_potentials["node"].unbind(-2), self.log_potentials["transition"]
+        steps = transition.unbind(-3) if transition.shape[-3] > 1 else transition.unbind(-3) * (len(nodes) - 1)
+        forward = [self.log_potentials["initial"] + nodes[0]]
+        for step, node in zip(steps, nodes[1:], strict=True):
+            forward.append(torch.logsumexp(forward[-1].log_softmax(-1).unsqueeze(-1) + step, -2) + node)
+        inside = torch.arange(len(nodes), device=nodes[0].device) < self.lengths.unsqueeze(-1)
+        return torch.stack(forward, -2).softmax(-1) * inside.unsqueeze(-1)
+
+    def _part(self, log_potentials: Potentials, index: Tensor) -> Self:
+        """The chains at `index`, of chains that share one transition matrix."""
+        part = {name: phi[index] if _by_datum(name, phi) else phi for name, phi in log_potentials.items()}
+        return type(self)(part, self.lengths.expand(len(log_potentials["node"]))[index])
+
+    @property
+    def mode(self) -> Tensor:
+        node = self.log_potentials["node"]
+        if not kernel.applies(self.log_potentials) or node.device.type != "cpu":
+            return super().mode
+        _, states = kernel.best_path(self.log_potentials, self.lengths)
+        inside = (states >= 0).unsqueeze(-1)
+        return torch.zeros_like(node).scatter_(-1, states.clamp(min=0).unsqueeze(-1), inside.to(node))
 
     def score(self, z: Tensor) -> Tensor:
         # written out: linear in z, where the inherited sum over structures would cost K times as much
@@ -62,6 +100,11 @@ class Chain(Structured):
         inside = torch.arange(z.shape[-2], device=z.device) < self.lengths.unsqueeze(-1)
         wrong = ((z > 0).any(-1) != inside).any(-1)
         return torch.where(wrong | (value < IMPOSSIBLE / 10), -torch.inf, value)
+
+
+def _by_datum(name: str, potential: Tensor) -> bool:
+    """Whether a potential of a chain of one transition matrix has a row for each datum."""
+    return name == "node" or (name == "initial" and potential.ndim == 2 and len(potential) != 1)
 
 
 def _moved(z: Tensor, transition: Tensor) -> Tensor:

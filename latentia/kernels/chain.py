@@ -1,20 +1,47 @@
-"""Forward-backward for chains that share one transition matrix, in scaled probability space.
+"""Fused inference in chains that share one transition matrix, in scaled probability space.
 
-The recursion of `distributions.chain.Chain` is the specification; this computes its value under `log_sum`
-and its first derivative by matrix products instead of log-sum-exps, 10-90 times faster. Each step is
-divided by its sum (Rabiner 1989, section V.A), so that only a step that is e^-460 less likely than its
-neighbours can underflow: that is noticed, and the caller falls back on the recursion.
+The recursion of `distributions.chain.Chain` is the specification; this computes its value under `log_sum`, its first
+derivative, and its best path, one or two orders of magnitude faster. Each step is divided by its sum (Rabiner 1989,
+section V.A), so that only a sequence with a step that is e^-230 less likely than its neighbours, or several in a row
+that are as unlikely together, can lose anything to underflow. That is noticed, sequence by sequence, and the caller
+falls back on the recursion. On the CPU it is numba's work (`chain_cpu`), elsewhere torch's (`chain_torch`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-SMALLEST_STEP = 1e-200
+from latentia.kernels import chain_cpu, chain_torch
+
+SMALLEST_MARGIN = 1e-100
 SMALLEST_LOG = -700.0
+# numbers in a block of filtered probabilities: what a core's second-level cache holds beside the rest
+BLOCK = 2**17
+
+
+class Counts(NamedTuple):
+    """How often each potential is used, weighted and added up over sequences, in float64.
+
+    Attributes:
+        initial: (K,), first states.
+        transition: (K, K).
+        table: (R, K), states in which each row of the table was emitted.
+        value: (B,), log p(x) or the best path's score, in nats.
+        safe: (B,), False where a sequence may have suffered from underflow: it counts for nothing here.
+    """
+
+    initial: Tensor
+    transition: Tensor
+    table: Tensor
+    value: Tensor
+    safe: Tensor
 
 
 def applies(log_potentials: dict[str, Tensor]) -> bool:
@@ -23,64 +50,278 @@ def applies(log_potentials: dict[str, Tensor]) -> bool:
     return transition.ndim == 3 and transition.shape[0] == 1 and node.ndim == 3
 
 
-def log_partition(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, bool]:
-    """log Z (B,), and whether it can be trusted. Differentiable once with respect to every potential."""
+def log_partition(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """log Z (B,), and where it can be trusted, (B,). Differentiable once with respect to every potential."""
     initial, transition, node = (log_potentials[name] for name in ("initial", "transition", "node"))
-    value, smallest = _ScaledChain.apply(initial, transition[0], node, lengths)  # type: ignore[misc]
-    return value.to(node.dtype), bool(smallest > SMALLEST_STEP)
+    lengths = lengths.expand(len(node))
+    run = _ScaledChain if node.device.type == "cpu" else chain_torch.ScaledChain
+    value, margin = run.apply(initial, transition[0], node, lengths)  # type: ignore[misc]
+    return value.to(node.dtype), margin > SMALLEST_MARGIN
 
 
-def _exp(x: Tensor) -> Tensor:
-    """exp in float64, exactly 0 far down, where the machine's own exp would take the slow path."""
-    x = x.double()
-    return torch.where(x > SMALLEST_LOG, x.clamp(min=SMALLEST_LOG).exp(), 0.0)
+def filtered(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """p(z_t | x_1..t), (B, T, K), and where it can be trusted, (B,), on the CPU."""
+    initial, transition, node = (log_potentials[name].detach() for name in ("initial", "transition", "node"))
+    packed = _Packed.of(lengths.expand(len(node)), node.shape[1])
+    run, _, margin = _forward(initial, transition[0], node, packed)
+    found = torch.zeros(node.shape, dtype=torch.float64)
+    found.flatten(0, 1)[packed.place] = torch.from_numpy(run.filtered / run.scale[:, None])
+    return found.to(node), packed.unsorted(margin) > SMALLEST_MARGIN
+
+
+def best_path(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The best score (B,) and its states (B, T), -1 beyond the end, on the CPU."""
+    initial, transition, node = (log_potentials[name].detach() for name in ("initial", "transition", "node"))
+    packed = _Packed.of(lengths.expand(len(node)), node.shape[1])
+    value, path = _viterbi(initial, transition[0], node.flatten(0, 1), packed.place, packed)
+    states = torch.full(node.shape[:2], -1)
+    states.view(-1)[packed.place] = path
+    return packed.unsorted(value).to(node.dtype), states
+
+
+def expected_counts(
+    initial: Tensor, transition: Tensor, table: Tensor, row: Tensor, lengths: Tensor, weight: Tensor, own_rows: bool
+) -> Counts:
+    """The E-step on the CPU, in blocks of sequences: what is held in memory is a block and the counts.
+
+    Args:
+        initial: (K,), in logs like the next two.
+        transition: (K, K).
+        table: (R, K), what may be emitted; step t of sequence b emits row `row[b, t]` of it.
+        lengths: (B,).
+        weight: (B,).
+        own_rows: no two steps emit the same row.
+    """
+    packed = _Packed.of(lengths, row.shape[1])
+    model = _Scaled.of(initial, transition, table)
+    rows, weight = row.reshape(-1)[packed.place].numpy(), weight.double()[packed.order]
+    threads = torch.get_num_threads()
+    tables = np.zeros((1 if own_rows else threads, *table.shape))
+    value, safe = torch.empty(len(lengths), dtype=torch.float64), torch.empty(len(lengths), dtype=torch.bool)
+    firsts, moves = torch.zeros(len(initial), dtype=torch.float64), torch.zeros(transition.shape, dtype=torch.float64)
+    with _Threads(threads) as pool:
+        blocks = packed.blocks(BLOCK // len(initial) * threads)
+        space = _Space(max((steps.stop - steps.start for _, steps in blocks), default=0), len(initial))
+        for part, steps in blocks:
+            start = packed.start[part.start : part.stop + 1] - steps.start
+            run = _Run(model, rows[steps], start, pool, space)
+            value[part], margin = run.forward()
+            safe[part] = margin > SMALLEST_MARGIN
+            first, move = run.backward(torch.where(safe[part], weight[part], 0.0), tables)
+            firsts += first.sum(0)
+            moves += move
+    value = model.restored(value, packed)
+    table = torch.from_numpy(tables[0] if len(tables) == 1 else tables.sum(0))
+    return Counts(firsts, moves, table, packed.unsorted(value), packed.unsorted(safe))
+
+
+def best_counts(
+    initial: Tensor, transition: Tensor, table: Tensor, row: Tensor, lengths: Tensor, weight: Tensor, own_rows: bool
+) -> Counts:
+    """`expected_counts` of hard EM: each sequence counts along its best path alone."""
+    packed, states = _Packed.of(lengths, row.shape[1]), len(initial)
+    rows = row.reshape(-1)[packed.place]
+    value, path = _viterbi(initial, transition, table, rows, packed)
+    mass = weight.double()[packed.order].repeat_interleave(packed.lengths)
+    first = torch.from_numpy(packed.start[:-1])[packed.lengths > 0]
+    later = torch.ones(len(path), dtype=torch.bool).index_fill_(0, first, False)[1:]
+    moves = (path[:-1] * states + path[1:])[later]
+
+    def count(which: Tensor, mass: Tensor, *shape: int) -> Tensor:
+        return torch.bincount(which, mass, minlength=int(np.prod(shape))).double().view(shape)
+
+    return Counts(
+        count(path[first], mass[first], states),
+        count(moves, mass[1:][later], states, states),
+        count(rows * states + path, mass, *table.shape),
+        packed.unsorted(value),
+        torch.ones(len(lengths), dtype=torch.bool),
+    )
+
+
+class _Packed(NamedTuple):
+    """Sequences one after another, the longest first, without their padding.
+
+    Attributes:
+        order: (B,), which sequence comes where.
+        lengths: (B,), falling.
+        start: (B + 1,), where each begins.
+        place: (steps,), where each step was in the padded (B * T).
+    """
+
+    order: Tensor
+    lengths: Tensor
+    start: np.ndarray
+    place: Tensor
+
+    @classmethod
+    def of(cls, lengths: Tensor, longest: int) -> _Packed:
+        order = lengths.argsort(descending=True, stable=True)
+        lengths = lengths[order]
+        start = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).numpy()
+        place = order.unsqueeze(1) * longest + torch.arange(longest)
+        if len(lengths) and int(lengths[-1]) < longest:
+            return cls(order, lengths, start, place[torch.arange(longest) < lengths.unsqueeze(1)])
+        return cls(order, lengths, start, place.flatten())
+
+    def unsorted(self, values: Tensor) -> Tensor:
+        """(B,), in the order in which the sequences were given."""
+        return torch.empty_like(values).index_copy_(0, self.order, values)
+
+    def blocks(self, most: int) -> list[tuple[slice, slice]]:
+        """Runs of sequences of at most `most` steps together, and those steps."""
+        cuts = [0]
+        while cuts[-1] < len(self.order):
+            end = int(np.searchsorted(self.start, self.start[cuts[-1]] + most, "right")) - 1
+            several = (end - cuts[-1]) // chain_cpu.TOGETHER * chain_cpu.TOGETHER
+            cuts.append(min(cuts[-1] + max(several, chain_cpu.TOGETHER), len(self.order)))
+        return [(slice(a, b), slice(int(self.start[a]), int(self.start[b]))) for a, b in itertools.pairwise(cuts)]
+
+
+class _Scaled(NamedTuple):
+    """Potentials as probabilities, each kind divided by its largest: nothing overflows, and emissions have a 1 in
+    each row."""
+
+    initial: np.ndarray
+    matrix: np.ndarray
+    transposed: np.ndarray
+    table: np.ndarray
+    peak: np.ndarray
+    initial_peak: Tensor
+    transition_peak: Tensor
+
+    @classmethod
+    def of(cls, initial: Tensor, transition: Tensor, table: Tensor) -> _Scaled:
+        initial, transition, table = (phi.detach().double() for phi in (initial, transition, table))
+        initial_peak, transition_peak = initial.amax(-1), transition.amax()
+        first = _exp(initial - initial_peak.unsqueeze(-1)).reshape(-1, initial.shape[-1])
+        matrix = _exp(transition - transition_peak)
+        # a floor here, not 0: what is so much below its row's largest is lost in any case
+        likelihood, peak = torch.empty(table.shape, dtype=torch.float64), torch.empty(len(table), dtype=torch.float64)
+        chain_cpu.below_peak(table.contiguous().numpy(), SMALLEST_LOG, likelihood.numpy(), peak.numpy())
+        first, matrix = first.numpy(), matrix.numpy()
+        transposed = np.ascontiguousarray(matrix.T)
+        return cls(first, matrix, transposed, likelihood.exp_().numpy(), peak.numpy(), initial_peak, transition_peak)
+
+    def restored(self, value: Tensor, packed: _Packed) -> Tensor:
+        """log p(x) of what was given from that of what was scaled, both as packed."""
+        whole = value + self.initial_peak + (packed.lengths - 1) * self.transition_peak
+        return torch.where(packed.lengths > 0, whole, value)
+
+
+class _Threads:
+    """A thread for each core, none where there is one core."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.pool = ThreadPoolExecutor(count) if count > 1 else None
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown()
+
+    def run(self, work: Callable[[int], None]) -> None:
+        """`work` of each thread's number."""
+        if self.pool is None:
+            work(0)
+        else:
+            list(self.pool.map(work, range(self.count)))
+
+
+class _Space:
+    """Room for the steps of a run: fresh memory for each block would cost as much as a fifth of its work."""
+
+    def __init__(self, steps: int, states: int):
+        self.filtered, self.ahead, self.scale = np.empty((steps, states)), np.empty((steps, states)), np.empty(steps)
+
+
+class _Run:
+    """Forward and backward through sequences that are held in memory together."""
+
+    def __init__(self, model: _Scaled, row: np.ndarray, start: np.ndarray, threads: _Threads, space: _Space):
+        self.model, self.row, self.start, self.threads = model, row, start, threads
+        steps = len(row)
+        self.filtered, self.ahead, self.scale = space.filtered[:steps], space.ahead[:steps], space.scale[:steps]
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """log p(x) of what was scaled, and the margin, (B,)."""
+        model, threads = self.model, self.threads.count
+        value, margin = np.empty(len(self.start) - 1), np.empty(len(self.start) - 1)
+        given = (model.initial, model.matrix, model.table, model.peak, self.row, self.start)
+        self.threads.run(
+            lambda thread: chain_cpu.forward(thread, threads, *given, self.filtered, self.scale, value, margin)
+        )
+        return torch.from_numpy(value), torch.from_numpy(margin)
+
+    def backward(self, weight: Tensor, tables: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Expected first states (B, K) and transitions (K, K), weighted; those of the table are added to `tables`, of
+        which each thread has its own or all have one."""
+        model, threads = self.model, self.threads.count
+        firsts = np.empty((len(self.start) - 1, len(model.matrix)))
+        given = (model.transposed, model.table, self.row, self.start, weight.contiguous().numpy())
+        found = (self.filtered, self.scale)
+        self.threads.run(
+            lambda thread: chain_cpu.backward(
+                thread, threads, *given, *found, tables[thread % len(tables)], firsts, self.ahead
+            )
+        )
+        before, after = torch.from_numpy(self.filtered[:-1]), torch.from_numpy(self.ahead[1:])
+        return torch.from_numpy(firsts), before.T @ after * torch.from_numpy(model.matrix)
 
 
 class _ScaledChain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, initial: Tensor, transition: Tensor, node: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        batch, steps, _ = node.shape
-        valid = torch.arange(steps, device=node.device).unsqueeze(-1) < lengths.expand(batch)
-        peak = torch.where(valid, node.amax(-1).double().T, 0.0)
-        emit = _exp(node.transpose(0, 1) - peak.unsqueeze(-1))
-        move = _exp(transition)
-        forward, scale = torch.empty_like(emit), torch.ones_like(peak)
-        state = _exp(initial) * emit[0]
-        ragged = not bool(valid.all())
-        for t in range(steps):
-            if t > 0:
-                state = (forward[t - 1] @ move).mul_(emit[t])
-            total = state.sum(-1, keepdim=True)
-            state = state / total
-            if ragged:
-                previous = forward[t - 1] if t > 0 else torch.zeros_like(state)
-                state = torch.where(valid[t].unsqueeze(-1), state, previous)
-                total = torch.where(valid[t].unsqueeze(-1), total, 1.0)
-            forward[t], scale[t] = state, total.squeeze(-1)
-        ctx.save_for_backward(forward, scale, emit, move, valid, initial)
-        smallest = torch.where(scale.isfinite(), scale, 0.0).amin() if scale.numel() else scale.new_ones(())
-        ctx.mark_non_differentiable(smallest)
-        return (scale.log() + peak).sum(0), smallest
+        packed = _Packed.of(lengths, node.shape[1])
+        ctx.run, value, margin = _forward(initial, transition, node, packed)
+        ctx.packed, ctx.initial, ctx.node = packed, initial.detach(), node.detach()
+        value, margin = packed.unsorted(value), packed.unsorted(margin)
+        ctx.mark_non_differentiable(margin)
+        return value, margin
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        forward, scale, emit, move, valid, initial = ctx.saved_tensors
-        grad = grads[0].double()
-        steps = len(forward)
-        posterior, ahead = torch.empty_like(forward), torch.zeros_like(forward)
-        backward = torch.ones_like(forward[0])
-        for t in range(steps - 1, -1, -1):
-            posterior[t] = forward[t] * backward
-            if t > 0:
-                inside = valid[t].unsqueeze(-1)
-                ahead[t] = torch.where(inside, emit[t] * backward / scale[t].unsqueeze(-1), 0.0)
-                backward = torch.where(inside, ahead[t] @ move.T, backward)
-        posterior *= (valid * grad).unsqueeze(-1)
-        grad_node = posterior.transpose(0, 1)
-        before = (forward[:-1] * grad.unsqueeze(-1)).flatten(0, 1)
-        grad_transition = (before.T @ ahead[1:].flatten(0, 1)) * move
-        grad_initial = posterior[0] if initial.ndim > 1 else posterior[0].sum(0)
-        if initial.ndim > 1 and initial.shape[0] == 1:
-            grad_initial = grad_initial.sum(0, keepdim=True)
-        dtype = initial.dtype
-        return grad_initial.to(dtype), grad_transition.to(dtype), grad_node.to(dtype), None
+        packed, node = ctx.packed, ctx.node
+        counts = np.zeros((1, node[..., 0].numel(), node.shape[-1]))
+        with _Threads(torch.get_num_threads()) as ctx.run.threads:
+            first, move = ctx.run.backward(grads[0].double()[packed.order], counts)
+        first = packed.unsorted(first) if _by_datum(ctx.initial) else first.sum(0).view_as(ctx.initial)
+        return first.to(node), move.to(node), torch.from_numpy(counts).view_as(node).to(node), None
+
+
+def _forward(initial: Tensor, transition: Tensor, node: Tensor, packed: _Packed) -> tuple[_Run, Tensor, Tensor]:
+    """The forward pass of all sequences at once; log Z and the margin, as packed."""
+    model = _Scaled.of(initial[packed.order] if _by_datum(initial) else initial, transition, node.flatten(0, 1))
+    with _Threads(torch.get_num_threads()) as threads:
+        run = _Run(model, packed.place.numpy(), packed.start, threads, _Space(len(packed.place), node.shape[-1]))
+        value, margin = run.forward()
+    return run, model.restored(value, packed), margin
+
+
+def _by_datum(initial: Tensor) -> bool:
+    return initial.ndim == 2 and len(initial) != 1
+
+
+def _viterbi(initial: Tensor, transition: Tensor, table: Tensor, row: Tensor, packed: _Packed) -> tuple[Tensor, Tensor]:
+    """Best scores (B,) and paths (steps,), as packed."""
+    value, path = np.empty(len(packed.order)), np.empty(len(row), dtype=np.int64)
+    first = (initial[packed.order] if _by_datum(initial) else initial).reshape(-1, len(transition))
+    first, matrix, emitted = (phi.detach().double().contiguous().numpy() for phi in (first, transition, table))
+    transposed, rows = np.ascontiguousarray(matrix.T), row.contiguous().numpy()
+    longest = int(packed.lengths[0]) if len(packed.lengths) else 0
+
+    def work(thread: int) -> None:
+        given = (first, matrix, transposed, emitted, rows, packed.start, longest)
+        chain_cpu.best_path(thread, threads.count, *given, value, path)
+
+    with _Threads(torch.get_num_threads()) as threads:
+        threads.run(work)
+    return torch.from_numpy(value), torch.from_numpy(path)
+
+
+def _exp(x: Tensor) -> Tensor:
+    """exp, exactly 0 far down, where the machine's own exp would take the slow path."""
+    return torch.where(x > SMALLEST_LOG, x.clamp(min=SMALLEST_LOG).exp(), 0.0)

@@ -1,7 +1,7 @@
 """Hidden Markov model: a sequence is emitted by a chain of hidden states.
 
     z_1 ~ Categorical(initial),   z_t | z_{t-1} = i ~ Categorical(transition[i])
-    x_t | z_t = k ~ Categorical(emission[k])   or   Normal(means[k], covariances[k])
+    x_t | z_t = k ~ Categorical(probs[k]), Normal(means[k], covariances[k]), or another of the emissions
 
     log p(x) = log sum_z p(z_1) prod_t p(z_t | z_{t-1}) p(x_t | z_t), by the forward recursion
     p(z | x) is a chain again: marginals by forward-backward, the best path by Viterbi
@@ -20,8 +20,19 @@ from torch.distributions import Distribution
 
 from latentia.distributions import Chain
 from latentia.distributions.emissions import CategoricalEmissions, Emissions, GaussianEmissions, log_normalised
+from latentia.distributions.emissions.bernoulli import BernoulliEmissions
+from latentia.distributions.emissions.gaussian import Covariance
+from latentia.distributions.emissions.mixture import MixtureEmissions
+from latentia.distributions.emissions.multinomial import MultinomialEmissions
+from latentia.distributions.emissions.poisson import PoissonEmissions
 from latentia.errors import DataError, OptionError
+from latentia.kernels import chain as kernel
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+
+Emission = Literal["auto", "categorical", "gaussian", "mixture", "poisson", "multinomial", "bernoulli"]
+
+# numbers in a table of likelihoods that is held at a time: a few megabytes
+BLOCK = 2**18
 
 
 class HMM(ExactModel, DirectedModel):
@@ -31,10 +42,14 @@ class HMM(ExactModel, DirectedModel):
         states: K, the number of hidden states.
         symbols: V, for sequences of symbols (comes from the data).
         features: D, for sequences of vectors (comes from the data). Exactly one of the two is given.
-        covariance: of Gaussian emissions, "diagonal" or "full".
-        floor: least variance of a state in any direction, as a fraction of the data's own.
+        emission: what a state emits. "auto" is "categorical" for symbols and "gaussian" for vectors; vectors may also
+            be "mixture" (of Gaussians), "poisson" or "multinomial" (counts), or "bernoulli" (of 0 and 1).
+        covariance: of Gaussians: "diagonal", "full", "tied" (one full matrix for all) or "spherical".
+        components: Gaussians of each state's mixture.
+        floor: least variance of a Gaussian in any direction, as a fraction of the data's own.
         smoothing: pseudo-count added to every initial state, transition and symbol: a Dirichlet(1 + smoothing)
-            prior. 0 is maximum likelihood, which may give new sequences probability 0.
+            prior, and those of Poisson, multinomial and Bernoulli emissions. 0 is maximum likelihood, which may give
+            new sequences probability 0.
         length: T of the sequences that `generate` draws.
 
     Parameters: initial (K,), transition (K, K), and the emissions'.
@@ -45,7 +60,9 @@ class HMM(ExactModel, DirectedModel):
         symbols: int | None = None,
         features: int | None = None,
         states: int = 8,
-        covariance: Literal["diagonal", "full"] = "diagonal",
+        emission: Emission = "auto",
+        covariance: Literal["diagonal", "full", "tied", "spherical"] = "diagonal",
+        components: int = 2,
         floor: float = 1e-6,
         smoothing: float = 0.01,
         length: int = 20,
@@ -53,14 +70,32 @@ class HMM(ExactModel, DirectedModel):
         super().__init__()
         if (symbols is None) == (features is None):
             raise OptionError("an HMM emits symbols or vectors: give symbols=V or features=D, and not both")
-        self.smoothing, self.length = smoothing, length
+        if emission != "auto" and (emission == "categorical") != (symbols is not None):
+            raise OptionError(f"emission={emission!r}: symbols are categorical, and vectors are not")
+        self.symbols, self.smoothing, self.length = symbols or 0, smoothing, length
         self.initial_logits = nn.Parameter(torch.zeros(states))
         self.transition_logits = nn.Parameter(torch.zeros(states, states))
-        self.emissions: Emissions = (
-            CategoricalEmissions(states, symbols, smoothing)
-            if symbols is not None
-            else GaussianEmissions(states, features or 0, covariance, floor)
-        )
+        # steps that the last E-step found in each state
+        self.visits: Tensor
+        self.register_buffer("visits", torch.full((states,), torch.inf))
+        self.emissions = self._emissions(emission, states, features or 0, covariance, components, floor)
+
+    def _emissions(
+        self, emission: Emission, states: int, features: int, covariance: Covariance, components: int, floor: float
+    ) -> Emissions:
+        if self.symbols:
+            return CategoricalEmissions(states, self.symbols, self.smoothing)
+        match emission:
+            case "poisson":
+                return PoissonEmissions(states, features, self.smoothing)
+            case "multinomial":
+                return MultinomialEmissions(states, features, self.smoothing)
+            case "bernoulli":
+                return BernoulliEmissions(states, features, self.smoothing)
+            case "mixture":
+                return MixtureEmissions(states, features, components, covariance, floor)
+            case _:
+                return GaussianEmissions(states, features, covariance, floor)
 
     @property
     def initial(self) -> Tensor:
@@ -71,8 +106,13 @@ class HMM(ExactModel, DirectedModel):
         """Row i is the distribution of the state that follows state i."""
         return self.transition_logits.softmax(-1)
 
+    @property
+    def symbolic(self) -> bool:
+        """Whether x is symbols (B, T), and not vectors (B, T, D)."""
+        return isinstance(self.emissions, CategoricalEmissions)
+
     def prior(self, batch: Batch) -> Chain:
-        lengths = self._lengths(batch)
+        lengths = batch.lengths
         return self._chain(self.initial_logits.new_zeros(batch.size, batch.x.shape[1], len(self.initial)), lengths)
 
     def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
@@ -85,7 +125,7 @@ class HMM(ExactModel, DirectedModel):
         return self.emissions.conditional(batch.x, batch.observed, z)
 
     def posterior(self, batch: Batch) -> Chain:
-        return self._chain(self._nodes(batch), self._lengths(batch))
+        return self._chain(self._nodes(batch), batch.lengths)
 
     def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """n sequences of `self.length` steps: x (n, T) or (n, T, D), and their states (n, T, K)."""
@@ -96,7 +136,7 @@ class HMM(ExactModel, DirectedModel):
         for logits in (self.initial_logits, self.transition_logits):
             logits.data = torch.empty_like(logits).exponential_(generator=generator).log().log_softmax(-1)
         x, mask = _steps(batch)
-        seen = _inside(self._lengths(batch), batch.x.shape[1]).flatten()
+        seen = _inside(batch.lengths, batch.x.shape[1]).flatten()
         weight = batch.weights.repeat_interleave(batch.x.shape[1])
         self.emissions.start(x[seen], None if mask is None else mask[seen], weight[seen], generator)
 
@@ -107,27 +147,89 @@ class HMM(ExactModel, DirectedModel):
         sums = self.emissions.statistics(x, mask, expected["node"].flatten(0, 1))
         return {"initial": expected["initial"], "transition": expected["transition"][0], **sums}
 
+    def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
+        if self.anchor.device.type != "cpu" or not batch.size:
+            return super().expect(batch, hard)
+        parts = [self._expect(part, hard) for part in self._blocks(batch)]
+        return {name: torch.stack([sums[name] for sums, _ in parts]).sum(0) for name in parts[0][0]}, _total(parts)
+
+    def _expect(self, batch: Batch, hard: bool) -> tuple[Statistics, Tensor]:
+        """The E-step by the fused kernel: likelihoods are those of the distinct observations, not of every step."""
+        x, mask, row = self._distinct(batch)
+        chain = (self.initial_logits.detach().log_softmax(-1), self.transition_logits.detach().log_softmax(-1))
+        count = kernel.best_counts if hard else kernel.expected_counts
+        table = self.emissions.log_prob(x, mask).detach()
+        found = count(*chain, table, row, batch.lengths, batch.weights, not self.symbolic)
+        sums = self.emissions.statistics(x, mask, found.table.to(table))
+        sums = {"initial": found.initial, "transition": found.transition, **sums}
+        present = batch.weights > 0
+        value = torch.where(present & found.safe, batch.weights * found.value, 0.0).sum()
+        lost = present & ~found.safe
+        if lost.any():
+            more, others = super().expect(batch.select(lost))
+            sums, value = {name: sums[name] + more[name] for name in sums}, value + others
+        return sums, value
+
+    def _distinct(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Observations x and their mask, (R, ...), and which of them each step is, (B, T)."""
+        if not self.symbolic:
+            x, mask = _steps(batch)
+            return x, mask, torch.arange(len(x)).view(batch.x.shape[:2])
+        if batch.mask is None:
+            return torch.arange(self.symbols), None, batch.x.long()
+        # what is missing is one symbol more
+        every = torch.arange(self.symbols + 1)
+        return every % self.symbols, every < self.symbols, torch.where(batch.mask, batch.x.long(), self.symbols)
+
+    def _blocks(self, batch: Batch) -> list[Batch]:
+        if self.symbolic:
+            return [batch]
+        size = max(BLOCK // (batch.x.shape[1] * len(self.initial_logits)), 1)
+        return [batch.select(slice(start, start + size)) for start in range(0, batch.size, size)]
+
     def update(self, total: Statistics) -> None:
+        self.visits.copy_(total["initial"] + total["transition"].sum(0))
         for logits, name in ((self.initial_logits, "initial"), (self.transition_logits, "transition")):
             counts = total[name] + self.smoothing
             # a state that is never left keeps its transitions
-            logits.data = torch.where(counts.sum(-1, keepdim=True) > 0, log_normalised(counts), logits.data)
+            logits.data = torch.where(
+                counts.sum(-1, keepdim=True) > 0, log_normalised(counts), logits.data.to(counts)
+            ).to(logits)
         self.emissions.update(total)
+
+    def concerns(self) -> list[str]:
+        if bool(self.visits.isinf().all()):
+            return []
+        empty = (self.visits < 1).nonzero().flatten().tolist()
+        found = [f"state {k} has less than one step of the data: ask for fewer states, or more restarts" for k in empty]
+        return found + self.emissions.concerns((self.visits >= 1).double())
 
     def log_prior(self) -> Tensor:
         chain = self.initial_logits.log_softmax(-1).sum() + self.transition_logits.log_softmax(-1).sum()
         return self.smoothing * chain + self.emissions.log_prior()
 
     def canonical(self) -> None:
-        """States by falling share of the chain's stationary distribution."""
-        share = self.transition.detach().matrix_power(1024)
-        order = (self.initial.detach() @ share).argsort(descending=True, stable=True)
+        """States by the time that the chain spends in them, the longest first; of equals the earlier start first."""
+        transition, initial = self.transition.detach().double(), self.initial.detach().double()
+        # counted to the end of a sequence of 1,000 steps or so: a stationary distribution knows nothing of states that
+        # are passed through once, and need not exist
+        going = torch.eye(len(initial)).to(transition) - (1 - 1e-3) * transition
+        share = 1e-3 * torch.linalg.solve(going.T, initial)
+        keys = (share * 1e9).round().tolist(), (initial * 1e9).round().tolist()
+        order = torch.tensor(sorted(range(len(initial)), key=lambda k: (-keys[0][k], -keys[1][k])))
+        order = order.to(initial.device)
         self.initial_logits.data = self.initial_logits.data[order]
         self.transition_logits.data = self.transition_logits.data[order][:, order]
+        self.visits.copy_(self.visits[order])
         self.emissions.reorder(order)
 
+    def free_parameters(self) -> int:
+        """K - 1 initial probabilities, K (K - 1) transitions, and the emissions' own."""
+        states = len(self.initial_logits)
+        return states * states - 1 + self.emissions.free_parameters()
+
     def check(self, batch: Batch) -> None:
-        symbols = isinstance(self.emissions, CategoricalEmissions)
+        symbols = self.symbolic
         if batch.x.ndim != (2 if symbols else 3):
             wanted = "symbols, x (B, T)" if symbols else "vectors, x (B, T, D)"
             raise DataError(f"this HMM takes sequences of {wanted}, and the data have shape {tuple(batch.x.shape)}")
@@ -142,18 +244,14 @@ class HMM(ExactModel, DirectedModel):
         """log p(x_t | z_t = k), (B, T, K)."""
         return self.emissions.log_prob(*_steps(batch)).unflatten(0, batch.x.shape[:2])
 
-    @staticmethod
-    def _lengths(batch: Batch) -> Tensor:
-        """One past the last observed step of each sequence, (B,)."""
-        if batch.mask is None:
-            return torch.full((batch.size,), batch.x.shape[1], device=batch.x.device)
-        seen = batch.mask.flatten(2).any(-1) if batch.mask.ndim > 2 else batch.mask
-        return (seen * torch.arange(1, seen.shape[1] + 1, device=seen.device)).amax(1)
-
 
 def _steps(batch: Batch) -> tuple[Tensor, Tensor | None]:
     """The observations of all sequences in one row: (B * T, ...)."""
     return batch.x.flatten(0, 1), None if batch.mask is None else batch.mask.flatten(0, 1)
+
+
+def _total(parts: list[tuple[Statistics, Tensor]]) -> Tensor:
+    return torch.stack([value.double() for _, value in parts]).sum()
 
 
 def _inside(lengths: Tensor, steps: int) -> Tensor:

@@ -2,7 +2,19 @@
 
 from latentia.tasks.complete import Completion, complete
 from latentia.tasks.encode import cluster, decode_path, encode
+from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.generate import generate
 from latentia.tasks.interpolate import interpolate
 
-__all__ = ["Completion", "cluster", "complete", "decode_path", "encode", "generate", "interpolate"]
+__all__ = [
+    "Completion",
+    "Filter",
+    "Forecast",
+    "cluster",
+    "complete",
+    "decode_path",
+    "encode",
+    "forecast",
+    "generate",
+    "interpolate",
+]
