@@ -40,7 +40,6 @@ def ours(x: np.ndarray, start: np.ndarray, covariance: str, steps: int, dtype: t
     def fit() -> float:
         model = GaussianMixture(x.shape[1], len(start), covariance=covariance).to(dtype)  # type: ignore[arg-type]
         model.means.data = torch.from_numpy(start).to(dtype)
-        model.emissions.center.copy_(torch.from_numpy(x.mean(0)))
         history = EM(steps=steps, tol=0, fresh=False, progress=False).fit(model, data)
         return history.records[-1]["log_marginal"]
 

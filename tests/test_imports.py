@@ -26,7 +26,7 @@ ALLOWED = {
     "data": {"data", "model", "errors"},
 }
 # these name models: the command to offer them, the run to look one up by its name, the checks to find them all
-MAY_NAME_MODELS = {"models", "cli", "run", "testing"}
+MAY_NAME_MODELS = {"models", "cli", "run", "sklearn", "testing"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "pandas.read_pickle", "pd.read_pickle"}
 

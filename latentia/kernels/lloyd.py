@@ -13,9 +13,9 @@ LANES = 256
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def nearest(x, shift, centers, weight, sums, counts, squares):
-    """Add each row of x - shift (M, D) to the sum of its nearest centre, weighted: sums (K, D), counts (K,), and its
-    squares to squares (D,), all in float64.
+def nearest(x, shift, inverse, centers, weight, sums, counts, squares):
+    """Add each row of y = (x - shift) inverse, x (M, D), to the sum of its nearest centre, weighted: sums (K, D) and
+    counts (K,), and its squares to squares (D,), all in float64.
 
     Returns the weighted sum of squared distances to the nearest centres, in float64.
     """
@@ -32,7 +32,7 @@ def nearest(x, shift, centers, weight, sums, counts, squares):
         rows = min(LANES, x.shape[0] - start)
         for m in range(rows):
             for d in range(count):
-                across[d, m] = x[start + m, d] - shift[d]
+                across[d, m] = (x[start + m, d] - shift[d]) * inverse
         for m in range(rows, LANES):
             for d in range(count):
                 across[d, m] = 0
@@ -53,7 +53,7 @@ def nearest(x, shift, centers, weight, sums, counts, squares):
             counts[k] += w
             square = 0.0
             for d in range(count):
-                away = np.float64(x[start + m, d] - shift[d])
+                away = np.float64((x[start + m, d] - shift[d]) * inverse)
                 sums[k, d] += w * away
                 squares[d] += w * away * away
                 square += (away - centers[k, d]) ** 2

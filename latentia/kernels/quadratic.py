@@ -7,25 +7,25 @@ from numba import njit
 from torch import Tensor
 
 
-def products(x: Tensor, center: Tensor) -> Tensor:
-    """With y = x - center, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, y_3 y_1, ..): (M, 1 + D + D (D + 1) / 2)."""
+def products(x: Tensor, center: Tensor, unit: Tensor) -> Tensor:
+    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, y_3 y_1, ..): (M, 1 + D + D (D + 1) / 2)."""
     if not _plain(x):
-        away = x - center
+        away = (x - center) / unit
         rows, columns = torch.tril_indices(x.shape[1], x.shape[1], device=x.device)
         return torch.cat([torch.ones_like(x[:, :1]), away, away[:, rows] * away[:, columns]], 1)
     count = x.shape[1]
     out = x.new_empty(len(x), 1 + count + count * (count + 1) // 2)
-    _products(x.contiguous().numpy(), center.numpy(), out.numpy())
+    _products(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy())
     return out
 
 
-def squares(x: Tensor, center: Tensor) -> Tensor:
-    """With y = x - center, (1, y_1 .. y_D, y_1^2 .. y_D^2): (M, 1 + 2 D)."""
+def squares(x: Tensor, center: Tensor, unit: Tensor) -> Tensor:
+    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1^2 .. y_D^2): (M, 1 + 2 D)."""
     if not _plain(x):
-        away = x - center
+        away = (x - center) / unit
         return torch.cat([torch.ones_like(x[:, :1]), away, away**2], 1)
     out = x.new_empty(len(x), 1 + 2 * x.shape[1])
-    _squares(x.contiguous().numpy(), center.numpy(), out.numpy())
+    _squares(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy())
     return out
 
 
@@ -43,12 +43,12 @@ def _plain(x: Tensor) -> bool:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _products(x, center, out):
+def _products(x, center, inverse, out):
     count = x.shape[1]
     for m in range(x.shape[0]):
         out[m, 0] = 1
         for i in range(count):
-            out[m, 1 + i] = x[m, i] - center[i]
+            out[m, 1 + i] = (x[m, i] - center[i]) * inverse[i]
         place = 1 + count
         for i in range(count):
             for j in range(i + 1):
@@ -57,12 +57,12 @@ def _products(x, center, out):
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _squares(x, center, out):
+def _squares(x, center, inverse, out):
     count = x.shape[1]
     for m in range(x.shape[0]):
         out[m, 0] = 1
         for i in range(count):
-            away = x[m, i] - center[i]
+            away = (x[m, i] - center[i]) * inverse[i]
             out[m, 1 + i] = away
             out[m, 1 + count + i] = away * away
 

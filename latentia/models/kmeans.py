@@ -46,18 +46,28 @@ class KMeans(GaussianMixture):
         plain = batch.mask is None and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
         if not (hard and plain):
             return super().expect(batch, hard)
-        center, centers = self.emissions.center.numpy(), (self.means - self.emissions.center).detach().numpy()
+        center, unit = self.emissions.center, self.emissions.unit[0]
+        centers, inverse = ((self.means.detach() - center) / unit).numpy(), (1 / unit).numpy()[()]
         rows, weight, shape = x.contiguous().numpy(), batch.weights.contiguous().numpy(), self.means.shape
 
         def block(part: slice) -> tuple[Tensor, ...]:
             sums, counts, squares = (torch.zeros(*size, dtype=torch.float64) for size in (shape, shape[:1], shape[1:]))
-            inertia = nearest(rows[part], center, centers, weight[part], sums.numpy(), counts.numpy(), squares.numpy())
+            inertia = nearest(
+                rows[part],
+                center.numpy(),
+                inverse,
+                centers,
+                weight[part],
+                sums.numpy(),
+                counts.numpy(),
+                squares.numpy(),
+            )
             return sums, counts, squares, torch.tensor(inertia, dtype=torch.float64)
 
         sums, counts, squares, inertia = sum_blocks(block, len(x), 16_384)
         spread = torch.stack([counts.sum().expand_as(squares), sums.sum(0), squares])
         statistics = {"spread": spread, "count": counts, "sum": sums, "square": squares.sum().reshape(1, 1)}
-        return statistics, counts.sum() * self._log_scale() - 0.5 * inertia / self._variance()
+        return statistics, counts.sum() * self._log_scale() - 0.5 * inertia / (self._variance() / unit.double() ** 2)
 
     def update(self, total: Statistics) -> None:
         self.emissions.update(total)

@@ -68,8 +68,9 @@ def test_the_kernel_is_the_plain_computation(rows, features, states, single, see
     shift = generator.normal(size=features).astype(dtype)
     weight = generator.integers(0, 3, rows).astype(dtype)
     sums, counts, squares = np.zeros((states, features)), np.zeros(states), np.zeros(features)
-    inertia = nearest(x, shift, centers, weight, sums, counts, squares)
-    away = x.astype(np.float64) - shift
+    inverse = dtype(0.5)
+    inertia = nearest(x, shift, inverse, centers, weight, sums, counts, squares)
+    away = (x.astype(np.float64) - shift) / 2
     distance = ((away[:, None] - centers) ** 2).sum(2)
     tolerance = 1e-3 if single else 1e-8
     assert inertia == pytest.approx(

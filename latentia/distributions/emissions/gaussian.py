@@ -1,8 +1,9 @@
 """K Gaussians, with four kinds of covariance and with missing coordinates.
 
 log N(x; mu, S) is linear in quadratic features of x, so that all K log-densities are one matrix product, and so
-are the sufficient statistics. The features are taken around `center`; where a Gaussian is so much tighter than the
-data that their terms would cancel, it is computed from its Cholesky factor instead.
+are the sufficient statistics. The features are those of y = (x - center) / unit, which has about mean 0 and
+variance 1; where a Gaussian is so much tighter than the data that their terms would cancel, it is computed from its
+Cholesky factor instead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Covariance = Literal["full", "tied", "diagonal", "spherical", "common"]
 KINDS = ("full", "tied", "diagonal", "spherical", "common")
 LEAST = 1e-13
 """The floor where none is asked for: below it a float64 covariance has no Cholesky factor."""
+NOISE = 64
+"""Units in the last place by which values that should be equal may differ."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-2}
 """Nats by which rounding may change a log-density, in the worst case, before the Cholesky factor is asked."""
 
@@ -53,9 +56,11 @@ class GaussianEmissions(Emissions):
         self.log_scale = nn.Parameter(torch.zeros(matrices, 1 if self.round else features))
         if self.dense:
             self.below = nn.Parameter(torch.zeros(matrices, features * (features - 1) // 2))
-        # statistics are taken around this point, so that far-away data lose no digits
+        # statistics are those of (x - center) / unit, so that data far away, huge or tiny lose no digits
         self.center: Tensor
+        self.unit: Tensor
         self.register_buffer("center", torch.zeros(features))
+        self.register_buffer("unit", torch.ones(features))
         # which components the floor holds up
         self.floored: Tensor
         self.register_buffer("floored", torch.zeros(states, dtype=torch.bool))
@@ -71,14 +76,9 @@ class GaussianEmissions(Emissions):
         return self.covariance in ("full", "tied")
 
     @property
-    def variances(self) -> Tensor:
-        """Of coordinates that are independent given z, (K, D)."""
-        return (2 * self.log_scale).exp().expand_as(self.means)
-
-    @property
     def scale_tril(self) -> Tensor:
         """The Cholesky factors of the covariances, (K, D, D)."""
-        return self._tril().expand(len(self.means), -1, -1)
+        return (self.unit.unsqueeze(-1) * self._tril()).expand(len(self.means), -1, -1)
 
     @property
     def covariances(self) -> Tensor:
@@ -93,20 +93,35 @@ class GaussianEmissions(Emissions):
         self.means.data, self.log_scale.data = means.clone(), tril.diagonal(dim1=-2, dim2=-1).log()
         self.below.data = tril[:, rows, columns]
         self.center.copy_(means.mean(0))
+        self.unit.copy_(covariances.diagonal(dim1=-2, dim2=-1).amax(0).sqrt())
 
     def free_parameters(self) -> int:
         """K D means, and the covariances' own entries."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    # What follows is in the coordinates y = (x - center) / unit.
+
+    def _mean(self) -> Tensor:
+        """(K, D)."""
+        return (self.means - self.center) / self.unit
+
+    def _log_scale(self) -> Tensor:
+        """Logarithms of standard deviations, or of the Cholesky factors' diagonals, (K or 1, D)."""
+        return self.log_scale - self.unit.log()
+
+    def _variance(self) -> Tensor:
+        """Of coordinates that are independent given z, (K, D)."""
+        return (2 * self._log_scale()).exp().expand_as(self.means)
+
     def _tril(self) -> Tensor:
         """The distinct Cholesky factors: (K, D, D), or (1, D, D) where they are tied."""
-        scale = self.log_scale.exp()
+        scale = self._log_scale().exp()
         if not self.dense:
             return torch.diag_embed(scale.expand_as(self.means))
         diagonal = torch.diag_embed(scale)
         rows, columns = torch.tril_indices(*diagonal.shape[1:], offset=-1, device=diagonal.device)
         lower = torch.zeros_like(diagonal)
-        lower[:, rows, columns] = self.below
+        lower[:, rows, columns] = self.below / self.unit[rows]
         return diagonal + lower
 
     # ------------------------------------------------------------------------------------------- log-densities
@@ -128,26 +143,29 @@ class GaussianEmissions(Emissions):
     def features(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Phi(x), (M, F), in which log-densities and statistics are linear. A mask only without correlations."""
         if self.covariance == "full":
-            return products(x, self.center)
+            return products(x, self.center, self.unit)
         if self.covariance == "tied":
-            return torch.cat([torch.ones_like(x[:, :1]), x - self.center], 1)
+            return torch.cat([torch.ones_like(x[:, :1]), self._standard(x)], 1)
         if mask is None:
-            return squares(x, self.center)
+            return squares(x, self.center, self.unit)
         seen = mask.to(x)
-        away = (x - self.center) * seen
+        away = torch.where(mask, self._standard(x), 0.0)
         return torch.cat([seen, away, away**2], 1)
+
+    def _standard(self, x: Tensor) -> Tensor:
+        return (x - self.center) / self.unit
 
     def natural(self) -> Tensor:
         """eta, (F, K): log p(x | k) = Phi(x) eta_k; with a term besides that all k share where the matrix is tied."""
-        means = self.means - self.center
+        means = self._mean()
         if not self.dense:
-            precision = 1 / self.variances
-            constant = -0.5 * (means**2 * precision + LOG_2PI - precision.log())
+            precision = 1 / self._variance()
+            constant = -0.5 * (means**2 * precision + LOG_2PI) - self.log_scale
             constant = torch.cat([constant, means * precision, -0.5 * precision], 1)
             return constant.mT
         tril = self._tril()
         precision = torch.cholesky_inverse(tril)
-        log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_det = self.log_scale.sum(-1)
         slope = (precision @ means.unsqueeze(-1)).squeeze(-1)
         constant = -0.5 * (means * slope).sum(-1) - log_det - 0.5 * means.shape[1] * LOG_2PI
         linear = torch.cat([constant.unsqueeze(-1), slope], 1)
@@ -160,7 +178,7 @@ class GaussianEmissions(Emissions):
             natural = torch.cat([natural[:count].sum(0, keepdim=True), natural[count:]])
         log_prob, shared = phi @ natural, phi.new_zeros(len(phi), 1)
         if self.covariance == "tied":
-            white = torch.linalg.solve_triangular(self._tril()[0], (x - self.center).mT, upper=False)
+            white = torch.linalg.solve_triangular(self._tril()[0], self._standard(x).mT, upper=False)
             shared = 0.5 * (white**2).sum(0).unsqueeze(-1)
             log_prob = log_prob - shared
         which = self._doubtful(x, mask, natural.detach(), shared.detach())
@@ -182,25 +200,31 @@ class GaussianEmissions(Emissions):
 
     def _log_normal(self, x: Tensor, mask: Tensor | None, which: Tensor) -> Tensor:
         """log N(x; mu_k, S_k) for the components `which`, from differences x - mu_k."""
-        away = x.unsqueeze(0) - self.means[which].unsqueeze(1)
+        away = (x.unsqueeze(0) - self.means[which].unsqueeze(1)) / self.unit
         if not self.dense:
+            scale = self._log_scale().exp().expand_as(self.means)[which].unsqueeze(1)
             log_scale = self.log_scale.expand_as(self.means)[which].unsqueeze(1)
-            terms = -0.5 * (away / log_scale.exp()) ** 2 - log_scale - 0.5 * LOG_2PI
+            terms = -0.5 * (away / scale) ** 2 - log_scale - 0.5 * LOG_2PI
             return (terms if mask is None else torch.where(mask, terms, 0.0)).sum(-1).mT
-        tril = self.scale_tril[which]
-        white = torch.linalg.solve_triangular(tril, away.mT, upper=False)
-        log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        factors = self._tril().expand(len(self.means), -1, -1)[which]
+        white = torch.linalg.solve_triangular(factors, away.mT, upper=False)
+        log_det = self.log_scale.expand(len(self.means), -1)[which].sum(-1)
         return -0.5 * (white**2).sum(1).mT - log_det - 0.5 * x.shape[1] * LOG_2PI
 
     def _log_prob_missing(self, x: Tensor, mask: Tensor) -> Tensor:
         log_prob = x.new_zeros(len(x), len(self.means))
         for rows, seen in self._groups(mask):
             precision, log_det, _ = self._observed(seen)
-            away = (x[rows].unsqueeze(1) - self.means) * seen.unsqueeze(1)
+            away = self._away(x[rows], seen)
             quadratic = (away * _times(precision, away)).sum(-1)
-            part = -0.5 * (quadratic + log_det + seen.sum(-1, keepdim=True) * LOG_2PI)
+            constant = (seen * (LOG_2PI + 2 * self.unit.log())).sum(-1, keepdim=True)
+            part = -0.5 * (quadratic + log_det + constant)
             log_prob = log_prob.index_copy(0, rows, part.to(log_prob))
         return log_prob
+
+    def _away(self, x: Tensor, seen: Tensor) -> Tensor:
+        """(x - mu_k) / unit of what is seen, (M, K, D), 0 elsewhere."""
+        return torch.where(seen.unsqueeze(1) > 0, (x.unsqueeze(1) - self.means) / self.unit, 0.0)
 
     def _groups(self, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows, and what is seen of them: one pattern (1, D) that many rows share, or a pattern for each, (m, D)."""
@@ -250,49 +274,56 @@ class GaussianEmissions(Emissions):
 
     def filled(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """E[x | x_observed, k], (M, K, D), and the covariance that is left, (M, K, D, D)."""
-        covariances = self.covariances
         filled = x.new_zeros(len(x), *self.means.shape)
-        left = x.new_zeros(len(x), *covariances.shape)
+        left = x.new_zeros(len(x), *self.means.shape, x.shape[1])
         for rows, seen in self._groups(mask):
             filled[rows], left[rows] = self._completed(x[rows], seen)
-        return filled, left
+        filled = torch.where(mask.unsqueeze(1), x.unsqueeze(1), filled * self.unit + self.center)
+        return filled, left * self.unit.unsqueeze(-1) * self.unit
 
     def _completed(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """As `filled`, for rows of which `seen`, (1, D) or (M, D), is observed; the second (1 or M, K, D, D)."""
+        """E[y | y_observed, k] for rows of which `seen`, (1, D) or (M, D), is observed, (M, K, D), and the covariance
+        that is left, (1 or M, K, D, D)."""
         _, _, gain = self._observed(seen)
         hidden = 1 - seen
-        away = (x.unsqueeze(1) - self.means) * seen.unsqueeze(1)
-        filled = torch.where(seen.unsqueeze(1) > 0, x.unsqueeze(1), self.means + _times(gain, away))
-        covariances = self.covariances
+        predicted = self._mean() + _times(gain, self._away(x, seen))
+        filled = torch.where(seen.unsqueeze(1) > 0, self._standard(x).unsqueeze(1), predicted)
+        tril = self._tril().expand(len(self.means), -1, -1)
+        covariances = tril @ tril.mT
         left = (covariances - gain @ covariances) * (hidden.unsqueeze(-1) * hidden.unsqueeze(-2)).unsqueeze(1)
         return filled, 0.5 * (left + left.mT)
 
     # ------------------------------------------------------------------------------------------- learning
 
     def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
-        observed = torch.ones_like(x) if mask is None else mask.to(x)
-        mass = observed * weight.unsqueeze(-1).to(x)
-        count = mass.sum(0).clamp(min=torch.finfo(x.dtype).tiny)
-        mean = (mass * x).sum(0) / count
-        variance = (mass * (x - mean) ** 2).sum(0) / count
-        variance = torch.where(variance > 0, variance, 1.0)
-        self.center.copy_(mean)
+        self._set_units(x, mask, weight)
         some = _sample(weight, max(10_000, 256 * len(self.means)), generator)
-        x, mask, weight = x[some], None if mask is None else mask[some], weight[some]
-        standard = torch.where(observed[some] > 0, (x - mean) / variance.sqrt(), 0.0)
+        x, mask, weight = x[some], None if mask is None else mask[some], weight[some].to(x)
+        standard = self._standard(x) if mask is None else torch.where(mask, self._standard(x), 0.0)
+        if not len(x):
+            standard, weight = self.center.new_zeros(1, len(self.center)), weight.new_ones(1)
         centers = _kmeans(standard, weight, len(self.means), generator)
         nearest = torch.cdist(standard, centers).argmin(1)
-        self.means.data = mean + centers * variance.sqrt()
-        self._set_variance(variance)
-        responsibility = nn.functional.one_hot(nearest, len(self.means)).to(x) * weight.unsqueeze(-1).to(x)
-        self.update(self.statistics(x, mask, responsibility))
-
-    def _set_variance(self, variance: Tensor) -> None:
-        """The same uncorrelated coordinates for all components, of this variance (D,)."""
-        variance = variance.mean().unsqueeze(0) if self.round else variance
-        self.log_scale.data = (0.5 * variance.log()).expand_as(self.log_scale).clone()
+        self.means.data = self.center + centers * self.unit
+        self.log_scale.data = (self.unit.amax() if self.round else self.unit).log().expand_as(self.log_scale).clone()
         if self.dense:
             self.below.data.zero_()
+        if len(x):
+            member = nn.functional.one_hot(nearest, len(self.means)).to(x) * weight.unsqueeze(-1)
+            self.update(self.statistics(x, mask, member))
+
+    def _set_units(self, x: Tensor, mask: Tensor | None, weight: Tensor) -> None:
+        """The mean and standard deviation of what is observed; a column that does not vary has its size for unit."""
+        mass = (torch.ones_like(x) if mask is None else mask.to(x)) * weight.unsqueeze(-1).to(x)
+        count = mass.sum(0).clamp(min=torch.finfo(x.dtype).tiny)
+        seen = torch.where(mass > 0, x, 0.0)
+        size = seen.abs().amax(0) if len(x) else torch.zeros_like(self.center)
+        size = torch.where(size > 0, size, 1.0)
+        mean = (mass * (seen / size)).sum(0) / count
+        deviation = ((mass * (seen / size - mean) ** 2).sum(0) / count).sqrt()
+        unit = size * torch.where(deviation > NOISE * torch.finfo(x.dtype).eps, deviation, 1.0)
+        self.center.copy_(mean * size)
+        self.unit.copy_(unit.amax() if self.round else unit)
 
     def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
         """float64 sums over the M observations, weighted by responsibility (M, K)."""
@@ -340,7 +371,7 @@ class GaussianEmissions(Emissions):
         linear = (responsibility.mT @ phi).double()
         if self.covariance != "tied":
             return linear, responsibility.sum(0, dtype=torch.float64)
-        away = x - self.center
+        away = self._standard(x)
         square = (away * responsibility.sum(1, keepdim=True)).mT @ away
         return linear, responsibility.sum(0, dtype=torch.float64), square.double()
 
@@ -356,24 +387,24 @@ class GaussianEmissions(Emissions):
         mass, total, square = linear.split([linear.shape[1] - 2 * count, count, count], 1)
         spread = torch.stack([mass.expand(-1, count).sum(0), total.sum(0), square.sum(0)])
         if holed:
-            mean = (self.means - self.center).double()
+            mean = self._mean().double()
             hidden = (each.unsqueeze(-1) - mass).clamp(min=0)
             total = total + hidden * mean
-            square = square + hidden * (mean**2 + self.variances.double())
+            square = square + hidden * (mean**2 + self._variance().double())
         square = square.sum(1, keepdim=True) if self.round else square
         square = square.sum(0, keepdim=True) if self.covariance == "common" else square
         return {"spread": spread, "count": each, "sum": total, "square": square}
 
     def _statistics_missing(self, x: Tensor, mask: Tensor, responsibility: Tensor) -> Statistics:
         r, mass = responsibility.double(), mask.double() * responsibility.sum(1, keepdim=True).double()
-        away = torch.where(mask, x - self.center, 0.0).double()
+        away = torch.where(mask, self._standard(x), 0.0).double()
         # of what is observed, not expected: a floor that moved with the parameters would let EM descend
         spread = torch.stack([mass.sum(0), (mass * away).sum(0), (mass * away**2).sum(0)])
         states, count = self.means.shape
         total, square = r.new_zeros(states, count), r.new_zeros(states, count, count)
         for rows, seen in self._groups(mask):
             filled, left = (part.double() for part in self._completed(x[rows], seen))
-            filled, share = (filled - self.center).transpose(0, 1), r[rows].mT.unsqueeze(-1)
+            filled, share = filled.transpose(0, 1), r[rows].mT.unsqueeze(-1)
             total += (share * filled).sum(1)
             square += (share * filled).mT @ filled
             shared = len(left) == 1
@@ -384,12 +415,12 @@ class GaussianEmissions(Emissions):
     def update(self, total: Statistics) -> None:
         count, present = total["count"], total["count"] > 0
         mean = total["sum"] / torch.where(present, count, 1.0).unsqueeze(-1)
-        floor = max(self.floor, LEAST) * _variance_of_all(total)
+        floor = max(self.floor, LEAST) * self._variance_of_all(total)
         if self.dense:
             self._set_matrices(total, mean, floor)
         else:
             self._set_variances(total, mean, floor)
-        self._keep("means", mean + self.center, present)
+        self._keep("means", mean * self.unit + self.center, present)
 
     def _set_variances(self, total: Statistics, mean: Tensor, floor: Tensor) -> None:
         count, square = total["count"].unsqueeze(-1), mean**2
@@ -402,7 +433,8 @@ class GaussianEmissions(Emissions):
             safe = torch.where(count > 0, count, 1.0)
             variance = total["square"] / safe - square * total["count"].unsqueeze(-1) / safe
         self._set_floored(((variance <= floor) & (count > 0)).any(-1))
-        self._keep("log_scale", 0.5 * torch.maximum(variance, floor).log(), (count > 0).any(-1))
+        unit = self.unit.amax() if self.round else self.unit
+        self._keep("log_scale", 0.5 * torch.maximum(variance, floor).log() + unit.log(), (count > 0).any(-1))
 
     def _set_matrices(self, total: Statistics, mean: Tensor, floor: Tensor) -> None:
         count, present = total["count"], total["count"] > 0
@@ -417,8 +449,8 @@ class GaussianEmissions(Emissions):
         tril, floored = _factor(covariance, floor)
         rows, columns = torch.tril_indices(*tril.shape[1:], offset=-1, device=tril.device)
         self._set_floored(floored & present)
-        self._keep("log_scale", tril.diagonal(dim1=-2, dim2=-1).log(), present)
-        self._keep("below", tril[:, rows, columns], present)
+        self._keep("log_scale", tril.diagonal(dim1=-2, dim2=-1).log() + self.unit.log(), present)
+        self._keep("below", tril[:, rows, columns] * self.unit[rows], present)
 
     def _set_floored(self, floored: Tensor) -> None:
         self.floored.copy_(floored.expand_as(self.floored))
@@ -433,9 +465,19 @@ class GaussianEmissions(Emissions):
             return []
         names = ", ".join(str(k) for k in which)
         return [
-            f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's own): "
-            "collapsed onto a few points, or onto columns that do not vary; use fewer components, a higher floor, or drop such columns"
+            f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's): collapsed "
+            "onto a few points, or onto columns that do not vary; use fewer components, a higher floor, or drop such columns"
         ]
+
+    def _variance_of_all(self, total: Statistics) -> Tensor:
+        """The variance of all the data, (D,), 1 where it is zero, so that a floor exists."""
+        count, first, square = total["spread"]
+        count = count.clamp(min=torch.finfo(count.dtype).tiny)
+        second, mean = square / count, first / count
+        variance = second - mean**2
+        # what rounding leaves of a constant column is noise, not a variance
+        noise = (NOISE * torch.finfo(self.means.dtype).eps) ** 2
+        return torch.where((variance > 1e-12 * second) & (variance > noise), variance, 1.0)
 
     def _keep(self, name: str, value: Tensor, present: Tensor) -> None:
         """Set a parameter, except where nothing belongs to a component: it keeps what it had."""
@@ -453,16 +495,6 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     if len(matrix) == 1:
         return (matrix[0] @ vector.permute(1, 2, 0)).permute(2, 0, 1)
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
-
-
-def _variance_of_all(total: Statistics) -> Tensor:
-    """The variance of all the data, (D,), from the components' sums; 1 where it is zero, so that a floor exists."""
-    count, first, square = total["spread"]
-    count = count.clamp(min=torch.finfo(count.dtype).tiny)
-    second, mean = square / count, first / count
-    variance = second - mean**2
-    # what cancellation leaves of a constant column is noise, not a variance
-    return torch.where(variance > 1e-12 * second, variance, 1.0)
 
 
 def _factor(covariance: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
