@@ -1,7 +1,21 @@
 """K distributions over one observation, one for each value of a discrete z: one file a family."""
 
 from latentia.distributions.emissions.base import Emissions, log_normalised
-from latentia.distributions.emissions.categorical import CategoricalEmissions
+from latentia.distributions.emissions.bernoulli import BernoulliEmissions
+from latentia.distributions.emissions.categorical import CategoricalEmissions, CategoricalVectorEmissions
 from latentia.distributions.emissions.gaussian import GaussianEmissions
+from latentia.distributions.emissions.mixture import MixtureEmissions
+from latentia.distributions.emissions.multinomial import MultinomialEmissions
+from latentia.distributions.emissions.poisson import PoissonEmissions
 
-__all__ = ["CategoricalEmissions", "Emissions", "GaussianEmissions", "log_normalised"]
+__all__ = [
+    "BernoulliEmissions",
+    "CategoricalEmissions",
+    "CategoricalVectorEmissions",
+    "Emissions",
+    "GaussianEmissions",
+    "MixtureEmissions",
+    "MultinomialEmissions",
+    "PoissonEmissions",
+    "log_normalised",
+]

@@ -57,6 +57,10 @@ class Emissions(nn.Module, ABC):
     def update(self, total: Statistics) -> None:
         """Maximum-likelihood (or MAP) parameters from these sums."""
 
+    def free_parameters(self) -> int:
+        """How many numbers `update` sets freely: every entry of the parameters, unless the family knows better."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def log_prior(self) -> Tensor:
         """Log-density of the parameters that `update` adds to the data's, up to a constant."""
         return next(self.parameters()).new_zeros(())

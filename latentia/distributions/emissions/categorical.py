@@ -1,4 +1,4 @@
-"""K categorical distributions over symbols."""
+"""K categorical distributions over one symbol, and over vectors of symbols."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
 from latentia.distributions.emissions.base import Emissions, Statistics, log_normalised
+from latentia.distributions.emissions.rows import check_features, mixed, normalised_or_kept, seen_only, some_rows
 from latentia.errors import DataError
+from latentia.kernels.bags import spread_rows, sum_rows
 
 
 class CategoricalEmissions(Emissions):
@@ -58,13 +60,99 @@ class CategoricalEmissions(Emissions):
         # a state that nothing visits keeps what it had
         self.logits.data = torch.where(counts.sum(-1, keepdim=True) > 0, log_normalised(counts), self.logits.data)
 
+    def free_parameters(self) -> int:
+        """K (V - 1): rows sum to one."""
+        return self.logits.numel() - len(self.logits)
+
     def log_prior(self) -> Tensor:
         return self.smoothing * self.logits.log_softmax(-1).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
-        symbols = self.logits.shape[1]
-        if x.is_floating_point() and not torch.equal(x, x.round()):
-            raise DataError("categorical emissions need whole numbers 0..V-1; use a model with Gaussian emissions")
-        bad = ((x < 0) | (x >= symbols)) & (torch.ones_like(x, dtype=torch.bool) if mask is None else mask)
-        if bad.any():
-            raise DataError(f"symbol {int(x[bad][0])} is outside 0..{symbols - 1}, which is what the model knows")
+        _check_symbols(x, mask, self.logits.shape[1])
+
+
+class CategoricalVectorEmissions(Emissions):
+    """p(x | z = k) = prod_d probs[k, d, x_d], or prod_t probs[k, 0, x_t]: vectors of symbols, independent given z.
+
+    Args:
+        states: K.
+        symbols: V, x is in 0..V-1.
+        features: D, columns with a distribution each; None is a bag of words: any number of symbols, all drawn from the
+            same distribution.
+        smoothing: s, pseudo-count of a symbol in each state and column, on average: s V pseudo-counts divided as the
+            column's own frequencies f, a Dirichlet(1 + s V f) prior. `start` takes f from the data; before it is 1 / V.
+    """
+
+    def __init__(self, states: int, symbols: int, features: int | None = None, smoothing: float = 0.0):
+        super().__init__()
+        self.features, self.smoothing = features, smoothing
+        self.logits = nn.Parameter(torch.zeros(states, features or 1, symbols))
+        self.average: Tensor
+        self.register_buffer("average", torch.full((features or 1, symbols), 1 / symbols))
+
+    @property
+    def probs(self) -> Tensor:
+        """(K, D, V), or (K, 1, V) for bags; the last dimension sums to one."""
+        return self.logits.softmax(-1)
+
+    def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return sum_rows(self.logits.log_softmax(-1).flatten(1).T, self._entries(x), mask)
+
+    def _entries(self, x: Tensor) -> Tensor:
+        """Where each value of x is found in the flattened logits, (K, D V)."""
+        if self.features is None:
+            return x.long()
+        return x.long() + self.logits.shape[-1] * torch.arange(self.features, device=x.device)
+
+    def given(self, z: Tensor) -> Categorical:
+        """Batch shape (..., D), or (..., 1) for the symbols of a bag."""
+        return Categorical(probs=torch.einsum("...k,kdv->...dv", z, self.probs), validate_args=False)
+
+    def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
+        """Halfway between the frequencies in a datum for each state and those in all data."""
+        count = self._counts(x, mask, weight.to(self.logits).unsqueeze(1))[0]
+        # half a pseudo-datum in all: no symbol is impossible because it has not been seen yet
+        count = count + 0.5 / count.shape[-1]
+        self.average.copy_(count / count.sum(-1, keepdim=True))
+        # a datum of which nothing is seen shows a state nothing of its own
+        present = weight if mask is None else weight * mask.any(1)
+        chosen = some_rows(present, len(self.logits), generator)
+        one = torch.eye(len(chosen)).to(self.logits)
+        corner = self._counts(x[chosen], None if mask is None else mask[chosen], one) + self.average
+        corner = corner / corner.sum(-1, keepdim=True)
+        self.logits.data = mixed(corner, self.average, generator).log().log_softmax(-1)
+
+    def _counts(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Tensor:
+        """Weighted numbers of each symbol in each column, (K, D, V)."""
+        counts = spread_rows(responsibility, self._entries(x), mask, self.logits[0].numel())
+        return counts.T.unflatten(1, self.logits.shape[1:])
+
+    def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
+        """Weighted numbers of each symbol in each column, float64 (K, D, V)."""
+        return {"symbol": self._counts(x, mask, responsibility).double()}
+
+    def update(self, total: Statistics) -> None:
+        prior = self.smoothing * self.logits.shape[-1] * self.average.double()
+        self.logits.data = normalised_or_kept(total["symbol"] + prior, self.logits)
+
+    def free_parameters(self) -> int:
+        """K D (V - 1), or K (V - 1) for bags: probabilities sum to one."""
+        return self.logits[..., 1:].numel()
+
+    def log_prior(self) -> Tensor:
+        return self.smoothing * self.logits.shape[-1] * (self.logits.log_softmax(-1) * self.average).sum()
+
+    def check(self, x: Tensor, mask: Tensor | None) -> None:
+        if self.features is not None:
+            check_features(x, self.features)
+        _check_symbols(x, mask, self.logits.shape[-1])
+
+
+def _check_symbols(x: Tensor, mask: Tensor | None, symbols: int) -> None:
+    """Raise `DataError` unless all that is observed are whole numbers from 0 to symbols - 1."""
+    x = seen_only(x, mask)
+    if x.is_floating_point() and not torch.equal(x, x.round()):
+        raise DataError("categorical emissions need whole numbers 0..V-1; use a model with Gaussian emissions")
+    bad = (x < 0) | (x >= symbols)
+    if bad.any():
+        raise DataError(f"symbol {int(x[bad][0])} is outside 0..{symbols - 1}, which is what the model knows")

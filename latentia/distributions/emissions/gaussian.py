@@ -466,7 +466,7 @@ class GaussianEmissions(Emissions):
         names = ", ".join(str(k) for k in which)
         return [
             f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's): collapsed "
-            "onto a few points, or onto columns that do not vary; use fewer components, a higher floor, or drop such columns"
+            "onto a few points or onto constant columns; use fewer components, a higher floor, or drop such columns"
         ]
 
     def _variance_of_all(self, total: Statistics) -> Tensor:

@@ -1,0 +1,93 @@
+"""K products of Bernoullis over vectors of 0 and 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli
+from torch.nn.functional import logsigmoid
+
+from latentia.distributions.emissions.base import Emissions, Statistics, log_normalised
+from latentia.distributions.emissions.rows import (
+    check_features,
+    mixed,
+    seen_by_state,
+    seen_only,
+    some_rows,
+    total_by_state,
+)
+from latentia.errors import DataError
+
+
+class BernoulliEmissions(Emissions):
+    """p(x | z = k) = prod_d probs[k, d]^x_d (1 - probs[k, d])^(1 - x_d), x in {0, 1}^D.
+
+    Log-densities are linear in x, so that all K of them are one matrix product, and so are the statistics.
+
+    Args:
+        states: K.
+        features: D.
+        smoothing: s, pseudo-count of a value in each state and column, on average of 0 and 1: 2 s pseudo-data with
+            the column's own frequency of ones f_d, a Beta(1 + 2 s f_d, 1 + 2 s (1 - f_d)) prior. `start` takes f
+            from the data; before it is 1/2.
+    """
+
+    def __init__(self, states: int, features: int, smoothing: float = 0.0):
+        super().__init__()
+        self.smoothing = smoothing
+        self.logits = nn.Parameter(torch.zeros(states, features))
+        self.average: Tensor
+        self.register_buffer("average", torch.full((features,), 0.5))
+
+    @property
+    def probs(self) -> Tensor:
+        """p(x_d = 1 | z = k), (K, D)."""
+        return self.logits.sigmoid()
+
+    def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x, log_zero = seen_only(x, mask).to(self.logits), logsigmoid(-self.logits)
+        constant = log_zero.sum(1) if mask is None else mask.to(x) @ log_zero.T
+        return x @ self.logits.T + constant
+
+    def given(self, z: Tensor) -> Bernoulli:
+        # rounding may carry a sum of probabilities beyond 1
+        return Bernoulli(probs=(z @ self.probs).clamp(max=1), validate_args=False)
+
+    def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
+        """Halfway between a datum for each state and a fair coin; where a datum is not observed, all data's average."""
+        x, weight = seen_only(x, mask).to(self.logits), weight.to(self.logits)
+        seen = torch.ones_like(x) if mask is None else mask.to(x)
+        # half a pseudo-datum of each kind: no value is impossible because it has not been seen yet
+        self.average.copy_((weight @ x + 0.5) / (weight @ seen + 1))
+        chosen = some_rows(weight, len(self.logits), generator)
+        corner = torch.where(seen[chosen] > 0, x[chosen], self.average)
+        self.logits.data = mixed(corner, torch.full_like(corner, 0.5), generator).logit()
+
+    def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
+        """Weighted numbers of ones, and of observed values: float64 (K, D)."""
+        return {
+            "ones": total_by_state(responsibility, seen_only(x, mask)),
+            "seen": seen_by_state(responsibility, mask, x.shape[1]),
+        }
+
+    def update(self, total: Statistics) -> None:
+        average, mass = self.average.double(), 2 * self.smoothing
+        ones = total["ones"].clamp(min=0) + mass * average
+        zeros = (total["seen"] - total["ones"]).clamp(min=0) + mass * (1 - average)
+        log_zero, log_one = log_normalised(torch.stack([zeros, ones], -1)).unbind(-1)
+        # what nothing is seen of keeps what it had
+        self.logits.data = torch.where(ones + zeros > 0, log_one - log_zero, self.logits.double()).to(self.logits)
+
+    def log_prior(self) -> Tensor:
+        one, zero = logsigmoid(self.logits), logsigmoid(-self.logits)
+        return 2 * self.smoothing * (self.average * one + (1 - self.average) * zero).sum()
+
+    def check(self, x: Tensor, mask: Tensor | None) -> None:
+        check_features(x, self.logits.shape[1])
+        x = seen_only(x, mask)
+        bad = (x != 0) & (x != 1)
+        if bad.any():
+            raise DataError(
+                f"the value {float(x[bad][0]):g} is neither 0 nor 1: binarize the data, or use a model with other "
+                "emissions"
+            )

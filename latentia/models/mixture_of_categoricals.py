@@ -1,0 +1,137 @@
+"""Mixture of categoricals: every datum belongs to one of K clusters, which says how probable each symbol is.
+
+    z ~ Categorical(weights)
+    documents, any number of words drawn alike:      x_t | z = k ~ Categorical(probs[k]),      t = 1..T
+    rows of D columns, each with its own symbols:    x_d | z = k ~ Categorical(probs[k, d]),   d = 1..D
+
+    log p(x) = log sum_k weights[k] prod_t probs[k, x_t]
+    p(z = k | x) = weights[k] p(x | z = k) / p(x)
+
+Naive Bayes without its labels: the mixture of unigrams for text (Nigam et al. 2000), latent class analysis for tables.
+The posterior is exact, so EM climbs log p(x) itself: the M-step sets weights and probs to responsibility-weighted
+frequencies, smoothed by a Dirichlet prior. Missing values are marginalised exactly: their factors are left out. The
+length T of a document is given, not modelled.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from latentia.distributions import OneHot
+from latentia.distributions.emissions import CategoricalVectorEmissions, log_normalised
+from latentia.errors import DataError
+from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+
+EMPTY = 1e-12
+"""The weight below which a component counts as empty."""
+
+
+class MixtureOfCategoricals(ExactModel, DirectedModel):
+    """p(x) = sum_k weights[k] prod_t Categorical(x_t; probs[k]), or with probs[k, d] for each column d.
+
+    Args:
+        symbols: V, the number of words or levels (comes from the data).
+        features: D, for rows of D columns; None for documents (comes from the data).
+        components: K, the number of clusters.
+        smoothing: s, pseudo-count of a symbol in each cluster and column, on average: s V pseudo-counts, divided as
+            in all data, a Dirichlet prior. 0 is maximum likelihood, which may give new data probability 0.
+        length: T of the documents that `generate` draws.
+
+    Parameters: weights (K,), probs (K, V) for documents and (K, D, V) for rows.
+    """
+
+    def __init__(
+        self,
+        symbols: int,
+        features: int | None = None,
+        components: int = 8,
+        smoothing: float = 0.01,
+        length: int = 20,
+    ):
+        super().__init__()
+        self.length = length
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.emissions = CategoricalVectorEmissions(components, symbols, features, smoothing)
+
+    @property
+    def weights(self) -> Tensor:
+        return self.logits.softmax(-1)
+
+    @property
+    def probs(self) -> Tensor:
+        """p(symbol | z = k), (K, V) for documents and (K, D, V) for rows."""
+        probs = self.emissions.probs
+        return probs if self.emissions.features is not None else probs.squeeze(1)
+
+    def prior(self, batch: Batch) -> OneHot:
+        return OneHot({"node": self.logits.log_softmax(-1).expand(batch.size, -1)})
+
+    def likelihood(self, z: Tensor, batch: Batch) -> Categorical:
+        each = self.emissions.given(z)
+        return each.expand((*z.shape[:-1], batch.x.shape[1]))
+
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        return (z * self.emissions.log_prob(batch.x, batch.mask)).sum(-1)
+
+    def posterior(self, batch: Batch) -> OneHot:
+        return OneHot({"node": self.logits.log_softmax(-1) + self.emissions.log_prob(batch.x, batch.mask)})
+
+    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n rows (n, D), or n documents of `self.length` words (n, T); and their clusters (n, K)."""
+        batch = Batch(self.logits.new_empty(n, self.emissions.features or self.length))
+        z = self.prior(batch).sample()
+        return self.likelihood(z, batch).sample(), z
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        self.logits.data.zero_()
+        self.emissions.start(batch.x, batch.mask, batch.weights, generator)
+
+    def statistics(self, batch: Batch, posterior: OneHot) -> Statistics:
+        responsibility = posterior.expectations(batch.weights)["node"]
+        return {"count": responsibility.sum(0), **self.emissions.statistics(batch.x, batch.mask, responsibility)}
+
+    def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
+        return self.emissions.mixture_step(batch.x, batch.mask, batch.weights, self.logits.log_softmax(-1), hard)
+
+    def update(self, total: Statistics) -> None:
+        self.logits.data = log_normalised(total["count"]).to(self.logits)
+        self.emissions.update(total)
+
+    def log_prior(self) -> Tensor:
+        return self.emissions.log_prior()
+
+    def free_parameters(self) -> int:
+        """K - 1 weights, and V - 1 probabilities for each cluster and column."""
+        return len(self.logits) - 1 + self.emissions.free_parameters()
+
+    def concerns(self) -> list[str]:
+        empty = (self.weights.detach() < EMPTY).nonzero().flatten().tolist()
+        return [f"component {k} is empty: use fewer components or more restarts" for k in empty]
+
+    def canonical(self) -> None:
+        """Components by falling weight."""
+        order = self.logits.detach().argsort(descending=True, stable=True)
+        self.logits.data = self.logits.data[order]
+        self.emissions.reorder(order)
+
+    def check(self, batch: Batch) -> None:
+        if batch.x.ndim != 2:
+            raise DataError(
+                f"a mixture of categoricals takes documents (B, T) or rows (B, D), and the data have shape "
+                f"{tuple(batch.x.shape)}: flatten each datum to a row"
+            )
+        self.emissions.check(batch.x, batch.mask)
+
+
+def tiny(seed: int) -> tuple[MixtureOfCategoricals, Batch]:
+    """Two topics over three words, and documents of at most four words with one of them missing."""
+    generator = torch.Generator().manual_seed(seed)
+    model = MixtureOfCategoricals(symbols=3, components=2, smoothing=0.2, length=4).double()
+    for parameter in model.parameters():
+        parameter.data = 1.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    x = torch.randint(3, (8, 4), generator=generator)
+    mask = torch.arange(4) < torch.tensor([4, 2, 3, 1, 4, 4, 3, 2]).unsqueeze(-1)
+    mask[0, 1] = False
+    return model, Batch.of(x, mask)
