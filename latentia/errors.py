@@ -30,3 +30,7 @@ class NonFiniteError(LatentiaError, ArithmeticError):
 
 class LikelihoodFell(LatentiaError, ArithmeticError):
     """EM lowered its own objective: a statistic or an M-step is wrong, or precision ran out."""
+
+
+class ProcessLost(LatentiaError, RuntimeError):
+    """One of several processes that fit together has ended, or cannot be reached."""

@@ -1,28 +1,31 @@
 """log p(x): exactly where the model allows, by importance sampling elsewhere, and what is derived from it.
 
 Everything is in nats per datum, in the units of the data as given (a scaling's log-determinant is counted).
-Bits a dimension and perplexity are derived here and nowhere else, and say what they divided by.
+Bits a dimension, perplexity, AIC and BIC are derived here and nowhere else, and say what they divided by or counted.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, Schema, Stream, as_dataset
 from latentia.diagnose import diagnose
 from latentia.errors import CapabilityError, DataError, OptionError
-from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 from latentia.objectives import kl_divergence
 from latentia.progress import Bar
 
 MEMORY = 256 * 2**20
 """Bytes that the samples of one chunk may take."""
+
+SAMPLE = 2**20
+"""Numbers in the part of a stream from which it is told what the latents carry."""
 
 
 class LogMarginal(NamedTuple):
@@ -147,6 +150,64 @@ def _numel(z: Tensor | dict[str, Tensor]) -> int:
     return sum(part.numel() for part in z.values()) if isinstance(z, dict) else z.numel()
 
 
+class Criteria(NamedTuple):
+    """What the training data say for a model, less what its parameters cost. Smaller is better.
+
+    Attributes:
+        aic: -2 log L + 2 k (Akaike 1974).
+        bic: -2 log L + k log n (Schwarz 1978). R's mclust gives the negative of it.
+        log_likelihood: log L, the sum of log p(x) over the training data, in nats.
+        parameters: k, `model.free_parameters()`.
+        n: the number of data; for sequences, which are long or short, of their observed steps.
+        counted: n in words.
+    """
+
+    aic: float
+    bic: float
+    log_likelihood: float
+    parameters: int
+    n: float
+    counted: str
+
+
+@torch.no_grad()
+def criteria(model: LatentVariableModel, training: Dataset | Stream) -> Criteria:
+    """AIC and BIC of a model that was fitted to these data by maximum likelihood.
+
+    Args:
+        training: the data that the model has learned from: the criteria are made for those, and for no others. A
+            datum of weight w counts w times, in log L and in n.
+
+    Raises:
+        CapabilityError: log p(x) is not exact.
+        DataError: no data, or data that the model cannot generate.
+    """
+    if not isinstance(model, TractableModel):
+        raise CapabilityError(
+            f"AIC and BIC need an exact log p(x), which {type(model).__name__} has not: compare held-out log p(x)"
+        )
+    training = training if isinstance(training, Stream) else as_dataset(training)
+    sequential = training.schema.kind in ("sequence", "text")
+    log_likelihood = count = 0.0
+    for part in training.chunks() if isinstance(training, Stream) else [training]:
+        data = _ready(model, part, seed=0)
+        batch = data.batch()
+        weights = batch.weights.double().cpu()
+        value = _exact(model, data).value + data.log_det().cpu()
+        log_likelihood += float(torch.where(weights > 0, weights * value, 0.0).sum())
+        steps = batch.observed.unsqueeze(-1).flatten(2).any(-1).sum(1).cpu() if sequential else torch.ones(len(data))
+        count += float((weights * steps).sum())
+    parameters = model.free_parameters()
+    return Criteria(
+        aic=-2 * log_likelihood + 2 * parameters,
+        bic=-2 * log_likelihood + parameters * math.log(max(count, 1.0)),
+        log_likelihood=log_likelihood,
+        parameters=parameters,
+        n=count,
+        counted=f"{count:,.6g} {'observed steps of the ' if sequential else ''}training data",
+    )
+
+
 @dataclass
 class Evaluation:
     """What `latentia evaluate` says. Means over the data, weighted by their weights.
@@ -158,8 +219,11 @@ class Evaluation:
         mutual_information: I(x; z) under the aggregate posterior of the data.
         active_units, latent_units, kl_per_unit, verdict: see `diagnose`.
         method: "exact" or "importance sampling"; importance_samples: K; effective_sample_size: its mean.
-        naive_log_marginal: by samples from the prior, where asked for.
+        naive_log_marginal: by samples from the prior, where asked for, with the same errors and sample size.
+        aic, bic: of the training data, see `Criteria`; criteria_on: which they are, and how many.
+        free_parameters: how many numbers learning has set.
         bits_per_dimension, perplexity: derived where they make sense; `divided_by` says by what.
+        each: log p(x) of each datum and its weight, (N, 2) float64; not among the plain values.
     """
 
     n: int
@@ -181,15 +245,25 @@ class Evaluation:
     seed: int
     total_log_marginal: float
     naive_log_marginal: float | None = None
+    naive_log_marginal_se: float | None = None
+    naive_log_marginal_mc_se: float | None = None
+    naive_effective_sample_size: float | None = None
+    free_parameters: int | None = None
+    aic: float | None = None
+    bic: float | None = None
+    criteria_on: str | None = None
     bits_per_dimension: float | None = None
     perplexity: float | None = None
     divided_by: str | None = None
     evaluated_on: str = "the data given"
+    each: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not finite becomes null, as JSON has no word for it."""
-        content = asdict(self)
-        return {name: _finite(value) for name, value in content.items()}
+        return {name: _finite(getattr(self, name)) for name in PLAIN}
+
+
+PLAIN = tuple(part.name for part in fields(Evaluation) if part.name != "each")
 
 
 def _finite(value: Any) -> Any:
@@ -201,10 +275,11 @@ def _finite(value: Any) -> Any:
 @torch.no_grad()
 def evaluate(
     model: LatentVariableModel,
-    data: Dataset,
+    data: Dataset | Stream,
     *,
     importance_samples: int = 1000,
     naive: bool = False,
+    training: Dataset | Stream | None = None,
     seed: int = 0,
     memory: int = MEMORY,
     progress: bool = False,
@@ -212,21 +287,22 @@ def evaluate(
     """Measure a model on data: the same verbs, the same units, for every model.
 
     Args:
-        data: anything that `latentia.data.as_dataset` takes.
+        data: anything that `latentia.data.as_dataset` takes, or a `Stream`: log p(x) is then that of all its data, and
+            what the latents carry is told from a random sample of them.
         importance_samples: K, where log p(x) is not exact.
         naive: estimate log p(x) by K samples from the prior too.
+        training: what the model was fitted to: where log p(x) is exact, AIC and BIC are of these data.
         seed: of every random number used, a dynamic binarization among them.
 
     Raises:
         DataError: no data, or data that the model cannot generate.
     """
-    data = as_dataset(data).frozen(seed)
-    if len(data) == 0:
-        raise DataError("there are no data to evaluate")
-    model.eval()
-    model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
     options: dict[str, Any] = {"importance_samples": importance_samples, "seed": seed, "memory": memory}
-    is_exact = isinstance(model, ExactModel)
+    is_exact = isinstance(model, TractableModel)
+    if isinstance(data, Stream):
+        result = _of_stream(model, data, naive, options)
+        return result if training is None or not is_exact else _with_criteria(result, criteria(model, training))
+    data = _ready(model, data, seed)
     marginal = _exact(model, data) if is_exact else log_marginal(model, data, progress=progress, **options)
     weights, shift = data.batch().weights.double().cpu(), data.log_det().cpu()
     mean = _Mean(weights)
@@ -238,7 +314,6 @@ def evaluate(
         float(mean(marginal.elbo + shift)) + kl if is_exact else float(mean(marginal.reconstruction + shift))
     )
     bound = reconstruction - kl if isinstance(model, DirectedModel) else float(mean(marginal.elbo + shift))
-    prior = log_marginal(model, data, proposal="prior", progress=progress, **options) if naive else None
     result = Evaluation(
         n=len(data),
         units=data.schema.unit,
@@ -256,11 +331,36 @@ def evaluate(
         method="exact" if is_exact else "importance sampling",
         importance_samples=None if is_exact else importance_samples,
         effective_sample_size=None if is_exact else float(mean(marginal.effective_sample_size)),
-        naive_log_marginal=None if prior is None else float(mean(prior.value + shift)),
+        free_parameters=model.free_parameters(),
         seed=seed,
-        total_log_marginal=float((weights * value).sum()),
+        total_log_marginal=mean.total * float(mean(value)),
+        each=torch.stack([value, weights], 1),
     )
-    return _derived(result, data, weights)
+    result = _derived(result, data.schema, _observed(data, weights), mean.total)
+    if naive:
+        result = _with_naive(
+            result, log_marginal(model, data, proposal="prior", progress=progress, **options), mean, shift
+        )
+    return result if training is None or not is_exact else _with_criteria(result, criteria(model, training))
+
+
+def _ready(model: LatentVariableModel, data: Dataset, seed: int) -> Dataset:
+    """The data, drawn once and for all, after a check that the model can generate them."""
+    data = as_dataset(data).frozen(seed)
+    if len(data) == 0:
+        raise DataError("there are no data to evaluate")
+    model.eval()
+    model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
+    return data
+
+
+def standard_error(one: Tensor, other: Tensor) -> float:
+    """Of the difference between the mean log p(x) of two models, each given as its `Evaluation.each` of the same data.
+
+    Some data are less probable than others under every model: datum by datum that falls away, so that this is much
+    less than what the errors of the two means would give.
+    """
+    return _Mean(one[:, 1]).error(one[:, 0] - other[:, 0])
 
 
 class _Mean:
@@ -286,7 +386,7 @@ class _Mean:
         return float((self.weights * errors.double()).square().sum().sqrt())
 
 
-def _exact(model: ExactModel, data: Dataset) -> LogMarginal:
+def _exact(model: TractableModel, data: Dataset) -> LogMarginal:
     values = [
         model.posterior(batch.to(model.anchor)).log_partition.double().cpu()
         for batch in data.batches(1024, dtype=model.anchor.dtype)
@@ -307,18 +407,66 @@ def _kl(model: LatentVariableModel, data: Dataset, seed: int) -> Tensor:
     return torch.cat(terms).double().cpu()
 
 
-def _derived(result: Evaluation, data: Dataset, weights: Tensor) -> Evaluation:
+def _of_stream(model: LatentVariableModel, data: Stream, naive: bool, options: dict[str, Any]) -> Evaluation:
+    """log p(x) of all data, a chunk at a time, by merging means and variances (Chan, Golub and LeVeque 1983)."""
+    sample = data.sample(max(SAMPLE // data.entries, 1), options["seed"])
+    found = evaluate(model, sample, naive=naive, **options)
+    if len(sample) == len(data):
+        return found
+    total = average = square = noise = observed = 0.0
+    for chunk in data.chunks():
+        is_exact = isinstance(model, TractableModel)
+        marginal = _exact(model, chunk) if is_exact else log_marginal(model, chunk, **options)
+        weights = chunk.batch().weights.double()
+        mean, value = _Mean(weights), marginal.value + chunk.log_det()
+        here, both = float(mean(value)), max(total + mean.total, 1e-300)
+        square += mean.total * float(mean((value - here) ** 2)) + (here - average) ** 2 * total * mean.total / both
+        average += (here - average) * mean.total / both
+        noise += (mean.total * mean.combined(marginal.standard_error)) ** 2
+        observed, total = observed + _observed(chunk, weights), total + mean.total
+    words = f"{found.verdict} All but log p(x) is of a random sample of {len(sample):,} data."
+    result = replace(
+        found,
+        n=len(data),
+        log_marginal=average,
+        log_marginal_se=math.sqrt(square / (total - 1) / total) if total > 1 else math.nan,
+        log_marginal_mc_se=math.sqrt(noise) / max(total, 1e-300),
+        total_log_marginal=total * average,
+        elbo=average if found.method == "exact" else found.elbo,
+        verdict=words,
+    )
+    return _derived(result, data.schema, observed, total)
+
+
+def _observed(data: Dataset, weights: Tensor) -> float:
+    """How many values are observed, a datum of weight 2 counted twice."""
+    return float((weights * data.batch().observed.flatten(1).sum(1).cpu()).sum())
+
+
+def _derived(result: Evaluation, schema: Schema, observed: float, weight: float) -> Evaluation:
     """Add perplexity for symbols, and bits a dimension for discrete coordinates of a fixed number."""
-    if data.schema.values == "symbols":
-        tokens = float((weights * data.batch().observed.sum(1).cpu()).sum())
-        marks = f"{tokens:,.0f} observed symbols; the end of a sequence is not counted"
-        return replace(result, perplexity=_exp(-result.total_log_marginal / max(tokens, 1.0)), divided_by=marks)
-    if data.schema.values in ("binary", "levels"):
-        observed = float((weights * data.batch().observed.flatten(1).sum(1).cpu()).sum())
+    if schema.values == "symbols":
+        marks = f"{observed:,.0f} observed symbols; the end of a sequence is not counted"
+        return replace(result, perplexity=_exp(-result.total_log_marginal / max(observed, 1.0)), divided_by=marks)
+    if schema.values in ("binary", "levels"):
         bits = -result.total_log_marginal / (max(observed, 1e-300) * math.log(2))
-        marks = f"{observed / max(float(weights.sum()), 1e-300):,.6g} observed dimensions a datum"
+        marks = f"{observed / max(weight, 1e-300):,.6g} observed dimensions a datum"
         return replace(result, bits_per_dimension=bits, divided_by=marks)
     return result
+
+
+def _with_naive(result: Evaluation, naive: LogMarginal, mean: _Mean, shift: Tensor) -> Evaluation:
+    return replace(
+        result,
+        naive_log_marginal=float(mean(naive.value + shift)),
+        naive_log_marginal_se=mean.error(naive.value + shift),
+        naive_log_marginal_mc_se=mean.combined(naive.standard_error),
+        naive_effective_sample_size=float(mean(naive.effective_sample_size)),
+    )
+
+
+def _with_criteria(result: Evaluation, found: Criteria) -> Evaluation:
+    return replace(result, aic=found.aic, bic=found.bic, criteria_on=found.counted)
 
 
 def _exp(x: float) -> float:

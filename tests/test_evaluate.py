@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 import resource
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hmmlearn import hmm as hmmlearn
+from sklearn import mixture as sklearn
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from latentia.data import Dataset, load
 from latentia.diagnose import diagnose, mutual_information
 from latentia.errors import CapabilityError, DataError, OptionError
-from latentia.evaluate import evaluate, log_marginal
+from latentia.evaluate import criteria, evaluate, log_marginal, standard_error
 from latentia.learners import EM
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.models import HMM, VAE, GaussianMixture
+from latentia.models import HMM, VAE, ExactFactorialHMM, GaussianMixture, KMeans
 
 
 class LinearGaussian(DirectedModel):
@@ -287,3 +291,161 @@ def test_what_cannot_be_evaluated_is_refused():
         evaluate(VAE((2,), likelihood="gaussian"), data, importance_samples=0)
     with pytest.raises(DataError, match="features"):
         evaluate(GaussianMixture(3, 2).double(), data)
+
+
+# ------------------------------------------------------------------------------------------------------- AIC and BIC
+
+GEYSER = Path(__file__).parents[2] / "shared" / "data" / "tabular" / "geyser.csv"
+KINDS = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
+
+
+def two_clouds(count: int = 90) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    x[: count // 3] = 0.5 * x[: count // 3] + torch.tensor([3.0, -2.0, 1.0])
+    return x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_criteria_of_a_mixture_are_those_of_scikit_learn(kind):
+    x = two_clouds()
+    model = GaussianMixture(3, 2, kind).double()
+    EM(steps=20).fit(model, load(x))
+    peer = sklearn.GaussianMixture(2, covariance_type=KINDS[kind])
+    covariances, factors = (part.detach() for part in (model.covariances, model.emissions.scale_tril.inverse().mT))
+    compact = {"full": lambda c: c, "tied": lambda c: c[0], "diagonal": lambda c: c.diagonal(dim1=1, dim2=2)}
+    compact["spherical"] = lambda c: c[:, 0, 0]
+    peer.weights_, peer.means_ = model.weights.detach().numpy(), model.means.detach().numpy()
+    peer.covariances_, peer.precisions_cholesky_ = (compact[kind](part).numpy() for part in (covariances, factors))
+    found = criteria(model, load(x))
+    assert found.parameters == peer._n_parameters()
+    assert found.bic == pytest.approx(peer.bic(x.numpy()), rel=1e-9)
+    assert found.aic == pytest.approx(peer.aic(x.numpy()), rel=1e-9)
+
+
+def test_criteria_of_an_hmm_are_those_of_hmmlearn():
+    random = np.random.default_rng(0)
+    lengths = [5, 9, 3, 12]
+    symbols = [random.integers(0, 4, size) for size in lengths]
+    vectors = [random.normal(size=(size, 2)) for size in lengths]
+    for model, data, peer, x in (
+        (HMM(symbols=4, states=3), load(symbols, kind="sequence"), hmmlearn.CategoricalHMM(3), symbols),
+        (HMM(features=2, states=3), load(vectors), hmmlearn.GaussianHMM(3, "diag"), vectors),
+        (HMM(features=2, states=2, covariance="full"), load(vectors), hmmlearn.GaussianHMM(2, "full"), vectors),
+    ):
+        model.double().start(data.batch(), torch.Generator().manual_seed(1))
+        peer.startprob_, peer.transmat_ = model.initial.detach().numpy(), model.transition.detach().numpy()
+        if model.symbolic:
+            peer.emissionprob_, peer.n_features = model.emissions.probs.detach().numpy(), 4
+        else:
+            covariances = model.emissions.covariances.detach().numpy()
+            peer.n_features, peer.means_ = 2, model.emissions.means.detach().numpy()
+            peer.covars_ = covariances if peer.covariance_type == "full" else np.diagonal(covariances, 0, 1, 2)
+        found = criteria(model, data)
+        rows = np.concatenate(x).reshape(sum(lengths), -1)
+        assert found.n == sum(lengths)
+        assert found.bic == pytest.approx(peer.bic(rows, lengths), rel=1e-9)
+        assert found.aic == pytest.approx(peer.aic(rows, lengths), rel=1e-9)
+
+
+@pytest.mark.skipif(not GEYSER.exists(), reason="needs the Old Faithful table beside the project")
+def test_the_bic_of_old_faithful_is_the_published_one():
+    """mclust 5's summary of Mclust(faithful), G = 2, VVV: log-likelihood -1130.264, BIC (its sign) -2322.192."""
+    data = load(GEYSER, columns="duration,waiting", scale="standard")
+    model = GaussianMixture(2, 2).double()
+    EM(tol=1e-12, steps=1000).fit(model, data)
+    found = criteria(model, data)
+    assert found.log_likelihood == pytest.approx(-1130.264, abs=5e-4)
+    assert found.bic == pytest.approx(2322.192, abs=5e-4)
+
+
+FREE = {
+    **{f"mixture-{kind}": (GaussianMixture, {"features": 2, "components": 3, "covariance": kind}) for kind in KINDS},
+    "mixture-common": (GaussianMixture, {"features": 2, "components": 3, "covariance": "common"}),
+    "k-means": (KMeans, {"features": 2, "components": 3}),
+    "hmm-symbols": (HMM, {"symbols": 4, "states": 3, "length": 5}),
+    "hmm-diagonal": (HMM, {"features": 2, "states": 2, "length": 4}),
+    "hmm-full": (HMM, {"features": 2, "states": 2, "covariance": "full", "length": 4}),
+    "factorial-full": (ExactFactorialHMM, {"features": 2, "chains": 2, "states": 2, "length": 5}),
+    "factorial-diagonal": (ExactFactorialHMM, {"features": 3, "states": 3, "covariance": "diagonal", "length": 4}),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_free_parameters_are_the_directions_in_which_the_density_can_change(name):
+    """The gradients of log p(x) at many x span a space of so many dimensions."""
+    form, options = FREE[name]
+    model = form(**options).double()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        x, _ = model.generate(150)
+    gradients = []
+    for row in x:
+        value = model.posterior(Batch(row.unsqueeze(0))).log_partition.sum()
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))]))
+    jacobian = torch.stack(gradients)
+    singular = torch.linalg.svdvals(jacobian / jacobian.norm(dim=0))
+    assert int((singular > 1e-10 * singular[0]).sum()) == model.free_parameters()
+
+
+def test_a_weight_counts_in_the_criteria():
+    x, weight = two_clouds(30), torch.arange(30) % 3
+    model = GaussianMixture(3, 2).double()
+    EM(steps=5).fit(model, load(x))
+    weighted = criteria(model, load(x, weight=weight.numpy()))
+    repeated = criteria(model, load(x.repeat_interleave(weight, 0)))
+    assert weighted.n == repeated.n == int(weight.sum())
+    assert weighted.bic == pytest.approx(repeated.bic, rel=1e-12)
+
+
+def test_criteria_are_of_the_training_data_alone():
+    x = two_clouds()
+    train, test = load(x[::2]), load(x[1::2])
+    model = GaussianMixture(3, 2).double()
+    EM(steps=20).fit(model, train)
+    found = evaluate(model, test, training=train)
+    of_train = criteria(model, train)
+    assert (found.aic, found.bic) == (of_train.aic, of_train.bic)
+    assert found.bic != pytest.approx(criteria(model, test).bic)
+    assert found.criteria_on == "45 training data"
+    assert evaluate(model, test).bic is None
+
+
+def test_a_bound_has_no_criteria():
+    model, data = VAE((2,), latent=1, hidden=(3,), likelihood="gaussian"), load(two_clouds(12)[:, :2])
+    found = evaluate(model, data, training=data, importance_samples=5)
+    assert (found.aic, found.bic) == (None, None)
+    assert found.free_parameters == sum(parameter.numel() for parameter in model.parameters())
+    with pytest.raises(CapabilityError, match="held-out"):
+        criteria(model, data)
+
+
+def test_naive_monte_carlo_tells_its_errors(pca):
+    model, data = pca
+    part = data.subset(slice(0, 60))
+    found = evaluate(model, part, naive=True, importance_samples=3000)
+    by_prior = log_marginal(model, part, importance_samples=3000, proposal="prior")
+    assert found.naive_effective_sample_size == pytest.approx(float(by_prior.effective_sample_size.mean()))
+    assert found.naive_log_marginal_mc_se == pytest.approx(float(by_prior.standard_error.square().sum().sqrt()) / 60)
+    assert found.naive_log_marginal_se == pytest.approx(float(by_prior.value.std()) / 60**0.5)
+    # the prior is the worse proposal by far
+    assert found.naive_effective_sample_size < 0.2 * found.effective_sample_size
+    assert found.naive_log_marginal_mc_se > found.log_marginal_mc_se
+
+
+def test_the_error_of_a_difference_is_that_of_paired_data():
+    x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    weight = torch.arange(400) % 3
+    data = load(x, weight=weight.numpy())
+    models = [GaussianMixture(1, 1).double() for _ in range(2)]
+    for model, mean in zip(models, (0.0, 0.1), strict=True):
+        model.means.data.fill_(mean)
+    one, other = (evaluate(model, data) for model in models)
+    away = (x[:, 0] - 0.1).square() / 2 - x[:, 0].square() / 2  # log N(x; 0, 1) - log N(x; 0.1, 1)
+    repeated = away.repeat_interleave(weight)
+    assert standard_error(one.each, other.each) == pytest.approx(float(repeated.std()) / len(repeated) ** 0.5)
+    assert standard_error(one.each, other.each) < 0.1 * one.log_marginal_se
+    assert standard_error(one.each, one.each) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -17,6 +18,7 @@ from latentia.data.raw import Raw
 from latentia.errors import DataError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -104,10 +106,12 @@ class Table:
         holds = "text" if isinstance(cell, str) else f"a {type(cell).__name__}"
         column = repr(self.names[j]) if self.names else str(j + 1)
         return DataError(
-            f"{self.source}, {place}, column {column} holds {holds}, {cell!r}, not a number: {self._advice()}"
+            f"{self.source}, {place}, column {column} holds {holds}, {cell!r}, not a number: {self._advice(cell)}"
         )
 
-    def _advice(self) -> str:
+    def _advice(self, cell: object) -> str:
+        if isinstance(cell, str) and DECIMAL_COMMA.fullmatch(cell.strip()):
+            return "write decimals with a point"
         numeric = [name for name, cells in zip(self.names, self.columns, strict=False) if _is_numeric(cells)]
         if not numeric:
             return "every column must be numeric"
@@ -119,7 +123,8 @@ def _is_numeric(cells: np.ndarray | list) -> bool:
 
 
 def read_csv(path: Path) -> Table:
-    """A .csv or .tsv file in UTF-8, whose first line names the columns."""
+    """A .csv or .tsv file in UTF-8, whose first line names the columns. A .csv whose first line has semicolons or tabs
+    and no comma is separated by those."""
     lines, records = _records(path)
     if not records:
         raise DataError(f"{path.name} is empty: a table needs a line of column names and a line for each row")
@@ -145,13 +150,21 @@ def _records(path: Path) -> tuple[list[int], list[list[str]]]:
     lines, records, start = [], [], 1
     with readable(path, "UTF-8 text"), path.open(newline="", encoding="utf-8-sig") as file:
         # pandas fills short lines silently; the csv module in its strict mode hides nothing
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.reader(file, delimiter=_separator(path), strict=True)
         for record in _checked(reader, path):
             if record:
                 lines.append(start)
                 records.append(record)
             start = reader.line_num + 1
     return lines, records
+
+
+def _separator(path: Path) -> str:
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    with path.open(encoding="utf-8-sig") as file:
+        names = re.sub(r'"[^"]*"', "", next((line for line in file if line.strip()), ""))
+    return "," if "," in names else next((mark for mark in ";\t" if mark in names), ",")
 
 
 def _checked(reader, path: Path) -> Iterator[list[str]]:

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentia.report import figures
 from latentia.report.panel import Panel
-from latentia.report.words import finite, number
+from latentia.report.words import end, finite, number, spread
 
 Line = dict[str, Any]
 
 
-def curves(history: Sequence[Line], unit: str) -> list[Panel]:
-    """The panels for the lines of metrics.jsonl, of EM or of a gradient run."""
+def curves(history: Sequence[Line], unit: str, learned: Mapping[str, Any]) -> list[Panel]:
+    """The panels for the lines of metrics.jsonl, of EM or of a gradient run, and how it ended."""
     if not history:
-        return []
-    return _restarts(history, unit) if any("log_marginal" in line for line in history) else _epochs(history, unit)
+        return _ending(learned)
+    by_em = any("log_marginal" in line for line in history)
+    panels = _restarts(history, unit, learned.get("restarts") or []) if by_em else _epochs(history, unit)
+    return panels + _ending(learned)
+
+
+def _ending(learned: Mapping[str, Any]) -> list[Panel]:
+    """Why learning stopped, and how far apart the restarts ended."""
+    stopped, restarts = learned.get("stopped"), [value for value in learned.get("restarts") or [] if finite(value)]
+    said = [end(str(stopped))] if stopped else []
+    said += [spread(restarts)] if len(restarts) > 1 else []
+    return [Panel("note", "".join(f"{words[:1].upper()}{words[1:]}. " for words in said).strip())] if said else []
 
 
 def _column(lines: Sequence[Line], name: str) -> list[float | None]:
     return [value if finite(value := line.get(name)) else None for line in lines]
 
 
-def _restarts(history: Sequence[Line], unit: str) -> list[Panel]:
+def _restarts(history: Sequence[Line], unit: str, ended: Sequence[float]) -> list[Panel]:
     runs: dict[Any, list[Line]] = {}
     for line in history:
         runs.setdefault(line.get("restart") or 0, []).append(line)
     values = {run: _column(lines, "log_marginal") for run, lines in runs.items()}
     ends = {run: end for run in runs if (end := _last(values[run])) is not None}
-    best = max(ends, key=lambda run: ends[run]) if ends else None
+    # the restart that was kept is the best by log p(x) + log-prior, where that is known
+    known = all(run < len(ended) for run in ends)
+    best = max(ends, key=lambda run: ended[run] if known else ends[run]) if ends else None
 
     def paint(axes) -> None:
         for run, lines in runs.items():

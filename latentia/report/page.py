@@ -26,6 +26,7 @@ def build(
     model: LatentVariableModel,
     options: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
+    learned: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any],
     train: Dataset,
     test: Dataset,
@@ -39,6 +40,7 @@ def build(
         title: of the page, such as the run's name.
         options: of the model, by name.
         history: the lines of metrics.jsonl.
+        learned: how learning ended: why it "stopped", and at what each of EM's "restarts" did.
         evaluation: what `latentia evaluate --json` prints; values may be missing, None or not finite.
         train: the data that the model was fitted on; only described and counted.
         test: the data that the page shows, and on which latents are looked at.
@@ -49,31 +51,37 @@ def build(
     evaluation, lines = dict(evaluation), [dict(line) for line in history]
     unit = str(evaluation.get("units") or test.schema.unit)
     sections = [
-        Section("learning", "Learning", "", gathered(lambda: curves(lines, unit))),
+        Section("learning", "Learning", "", gathered(lambda: curves(lines, unit, learned or {}))),
         Section("latents", "What the latents do", "", gathered(lambda: latents(model, test, evaluation, SEED))),
         Section("uses", "What the model makes", "", gathered(lambda: uses(model, test, SEED))),
     ]
     _figures_apart(sections)
-    # autoescape is on: column names, words and options are other people's
-    templates = Environment(
-        loader=PackageLoader("latentia.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    return (
+        templates()
+        .get_template("template.html")
+        .render(
+            title=title,
+            name=type(model).__name__,
+            data=_data_in_words(train, test, on_training_data),
+            headline=headline(evaluation, on_training_data),
+            on_training_data=on_training_data,
+            story=story(model),
+            options={name: _option(value) for name, value in options.items()},
+            parameters=number(sum(parameter.numel() for parameter in model.parameters())),
+            verdict=evaluation.get("verdict"),
+            evaluated=gathered(lambda: evaluated(evaluation)),
+            sections=[section for section in sections if section.panels],
+            command=command,
+            environment={name: number(value) for name, value in environment.items()},
+            seed=evaluation.get("seed"),
+        )
     )
-    return templates.get_template("template.html").render(
-        title=title,
-        name=type(model).__name__,
-        data=_data_in_words(train, test, on_training_data),
-        headline=headline(evaluation, on_training_data),
-        on_training_data=on_training_data,
-        story=story(model),
-        options={name: _option(value) for name, value in options.items()},
-        parameters=number(sum(parameter.numel() for parameter in model.parameters())),
-        verdict=evaluation.get("verdict"),
-        evaluated=gathered(lambda: evaluated(evaluation)),
-        sections=[section for section in sections if section.panels],
-        command=command,
-        environment={name: number(value) for name, value in environment.items()},
-        seed=evaluation.get("seed"),
-    )
+
+
+def templates() -> Environment:
+    """The pages' templates, in this folder. Column names, words and options are other people's: all is escaped."""
+    loader = PackageLoader("latentia.report", ".")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def _figures_apart(sections: Sequence[Section]) -> None:

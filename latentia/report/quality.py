@@ -16,6 +16,7 @@ MEANINGS = {
         "naive log p(x)",
         "the same by samples from the prior, log (1/K) ∑ p(x | z): for comparison",
     ),
+    "naive_effective_sample_size": ("naive effective sample size", "samples from the prior that count, on average"),
     "total_log_marginal": ("log p of all", "the log-probability of all these data together, in nats"),
     "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
     "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z"),
@@ -25,16 +26,26 @@ MEANINGS = {
     "effective_sample_size": ("effective sample size", "importance samples that count, on average for a datum"),
     "bits_per_dimension": ("bits per dimension", "−log₂ p(x) for each coordinate of x; smaller is better"),
     "perplexity": ("perplexity", "as uncertain at each symbol as a fair choice among so many; smaller is better"),
-    "aic": ("AIC", "Akaike's criterion, over all data; smaller is better"),
-    "bic": ("BIC", "Bayes' information criterion, over all data; smaller is better"),
+    "aic": ("AIC", "−2 log p(training data) + 2 for each parameter; smaller is better"),
+    "bic": ("BIC", "−2 log p(training data) + log n for each parameter; smaller is better"),
+    "free_parameters": ("free parameters", "how many numbers learning has set"),
 }
 # missing ones are worth a dash
 ALWAYS = {"log_marginal", "elbo"}
 # said elsewhere on the page, or beside the value they belong to
 BESIDE = {
-    "log_marginal_se", "log_marginal_mc_se", "n", "units", "method", "importance_samples", "latent_units",
+    "log_marginal_se", "log_marginal_mc_se", "naive_log_marginal_se", "naive_log_marginal_mc_se", "criteria_on", "n",
+    "units", "method", "importance_samples", "latent_units",
     "kl_per_unit", "verdict", "evaluated_on", "seed", "divided_by",
 }  # fmt: skip
+
+
+# of how many
+TOTALS = {
+    "active_units": "latent_units",
+    "effective_sample_size": "importance_samples",
+    "naive_effective_sample_size": "importance_samples",
+}
 
 
 def headline(evaluation: Evaluation, on_training_data: bool) -> dict[str, str]:
@@ -82,9 +93,9 @@ def _told(key: str, evaluation: Evaluation) -> bool:
 
 def _value(key: str, evaluation: Evaluation) -> str:
     value = evaluation[key]
-    if key == "log_marginal":
-        return with_error(value, evaluation.get("log_marginal_se"))
-    total = {"active_units": "latent_units", "effective_sample_size": "importance_samples"}.get(key)
+    if key in ("log_marginal", "naive_log_marginal"):
+        return with_error(value, evaluation.get(f"{key}_se"))
+    total = TOTALS.get(key)
     if total and value is not None and evaluation.get(total) is not None:
         return f"{number(value)} of {number(evaluation[total])}"
     return number(value)
@@ -95,9 +106,12 @@ def _caption(evaluation: Evaluation) -> str:
     parts = [f"Log-probabilities, KL and information in {unit}."]
     if finite(evaluation.get("log_marginal_se")):
         parts.append("± is one standard error over the data.")
-    noise = evaluation.get("log_marginal_mc_se")
-    if isinstance(noise, float) and finite(noise) and noise > 0:
-        parts.append(f"Sampling itself adds an error of {number(noise, 2)}.")
+    for key, what in (("log_marginal_mc_se", "Sampling itself"), ("naive_log_marginal_mc_se", "Naive sampling")):
+        noise = evaluation.get(key)
+        if isinstance(noise, float) and finite(noise) and noise > 0:
+            parts.append(f"{what} adds an error of {number(noise, 2)}.")
+    if evaluation.get("criteria_on") is not None:
+        parts.append(f"AIC and BIC: of {evaluation['criteria_on']}, which is n.")
     if evaluation.get("divided_by") is not None:
         parts.append(f"Bits per dimension or perplexity: divided by {evaluation['divided_by']}.")
     if evaluation.get("seed") is not None:

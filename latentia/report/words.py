@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import statistics
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,6 +12,14 @@ from typing import NamedTuple
 from latentia.model import LatentVariableModel
 
 DASH = "–"
+SAME = 0.001
+"""Nats per datum within which two restarts count as having found the same maximum."""
+ENDS = {
+    "converged": "converged",
+    "steps": "stopped by steps, before it had converged: fit again with a larger --learner.steps",
+    "epochs": "stopped by epochs: where the bound was still rising, fit again with a larger --learner.epochs",
+    "patience": "stopped by patience: validation no longer improved, and the best epoch is kept",
+}
 
 
 def number(value, digits: int = 4) -> str:
@@ -60,6 +69,26 @@ def with_error(value, error, digits: int = 2) -> str:
 def percent(share: float) -> str:
     """A share between 0 and 1."""
     return f"{100 * share:.1f} %"
+
+
+def end(stopped: str) -> str:
+    """Why a fit ended, and what to do where that was too early."""
+    return ENDS.get(stopped, stopped)
+
+
+def spread(restarts: Sequence[float]) -> str:
+    """How far apart EM's restarts ended: what the best of them is worth."""
+    best, median, worst = max(restarts), statistics.median(restarts), min(restarts)
+    reached = sum(value >= best - SAME for value in restarts)
+    alone = "; only one found it, so more restarts may find a better one" if reached == 1 else ""
+    return (
+        f"{len(restarts)} restarts ended at {_nats(best)} (best), {_nats(median)} (median) and {_nats(worst)} (worst) "
+        f"nats per datum, {reached} of them within {SAME} of the best{alone}"
+    )
+
+
+def _nats(value: float) -> str:
+    return f"{value:,.3f}".replace("-", "−")
 
 
 class Block(NamedTuple):

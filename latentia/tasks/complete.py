@@ -10,7 +10,7 @@ from torch import Tensor
 from latentia.distributions import OneHot
 from latentia.distributions.structured import Structured
 from latentia.errors import OptionError
-from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 from latentia.tasks.common import Latent, directed, each, expected, repeated, using
 
 # the independence proposal is poor while x_mis is far from anything likely, so at first every one is taken
@@ -61,7 +61,7 @@ def complete(
     model = directed(model, "complete")
     with using(model, seed):
         batch = batch.to(model.anchor)._replace(z=None)
-        if isinstance(model, ExactModel):
+        if isinstance(model, TractableModel):
             return _exactly(model, batch, draws)
         return _by_chains(model, batch, draws, sweeps)
 

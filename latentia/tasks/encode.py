@@ -53,7 +53,8 @@ def decode_path(
     """The most probable structure of each datum, argmax_z p(z | x), by its states' numbers.
 
     Returns:
-        (N, T) whole numbers, -1 beyond the end (or (N,) where z is a single choice); and the number of steps, (N,).
+        (N, T) whole numbers, -1 beyond the end (or (N,) where z is a single choice, (N, T, M) where it is M chains);
+        and the number of steps, (N,).
 
     Raises:
         CapabilityError: the posterior is not `Structured`: it has no mode that a recursion finds.
@@ -72,7 +73,9 @@ def decode_path(
     states = _gather(model, data, path, batch_size, seed)
     assert isinstance(states, Tensor)  # `path` returns one
     states = states - 1
-    return states, (states >= 0).reshape(len(states), -1).sum(1)
+    # of several states at a step any will do
+    there = (states >= 0).flatten(2).any(-1) if states.ndim > 2 else states >= 0
+    return states, there.reshape(len(states), -1).sum(1)
 
 
 def _mean(q: Distribution) -> Latent:

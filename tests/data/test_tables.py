@@ -10,6 +10,7 @@ import scipy.io
 import torch
 
 from latentia.data import load, read
+from latentia.errors import DataError
 
 NAMES = ["a", "b", "c"]
 VALUES = np.array([[0.1, 3.0, 1e-300], [2.0 / 3.0, np.nan, -5.0], [1e22, 7.0, 0.30000000000000004]])
@@ -33,11 +34,15 @@ def sources(folder):
     frame().to_parquet(folder / "t.parquet")
     (folder / "t.csv").write_text(csv())
     (folder / "t.tsv").write_text(csv("\t"))
+    (folder / "semicolons.csv").write_text(csv(";"))
+    (folder / "tabs.csv").write_text(csv("\t"))
     return {
         "numpy": (VALUES, {}),
         "fortran": (np.asfortranarray(VALUES), {}),
         "torch": (torch.from_numpy(VALUES.copy()).requires_grad_(), {}),
         "pandas": (frame(), {}),
+        "semicolons": (folder / "semicolons.csv", {}),
+        "tabs": (folder / "tabs.csv", {}),
         "nullable": (frame().convert_dtypes(), {}),
         "objects": (frame().astype(object).where(frame().notna(), None), {}),
         "npy": (folder / "t.npy", {}),
@@ -242,3 +247,18 @@ def test_missing_empty_and_unknown_files_are_refused(refused, write, tmp_path):
         read(write("t.csv.gz", gzip.compress(b"a\n1\n")))
     with refused("type dict"):
         read({"a": 1})
+
+
+def test_a_separator_inside_a_quoted_name_separates_nothing(tmp_path):
+    (tmp_path / "t.csv").write_text('"length, cm";width\n1;2\n3;4\n')
+    assert read(tmp_path / "t.csv").names == ("length, cm", "width")
+    (tmp_path / "t.csv").write_text('"length; cm",width\n1,2\n3,4\n')
+    assert read(tmp_path / "t.csv").names == ("length; cm", "width")
+
+
+def test_a_decimal_comma_is_told_from_text(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b\n1,5;2\n3,25;4\n")
+    with pytest.raises(
+        DataError, match=r"line 2, column 'a' holds text, '1,5', not a number: write decimals with a point"
+    ):
+        read(tmp_path / "t.csv")

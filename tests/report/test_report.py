@@ -11,7 +11,7 @@ import torch
 from latentia.data import load
 from latentia.models import HMM, VAE, GaussianMixture
 from latentia.report import build
-from latentia.report.words import number, story, with_error
+from latentia.report.words import end, number, spread, story, with_error
 
 EVIL = "<script>alert('$x_{$')</script>"
 FULL = {
@@ -206,3 +206,45 @@ def test_story_tells_prose_from_formula():
     blocks = story(GaussianMixture(features=1))
     assert [block.formula for block in blocks] == [False, True, False]
     assert blocks[1].text.startswith("z ~ Categorical")
+
+
+def test_the_spread_of_restarts():
+    said = spread([-4.5, -4.1004, -4.1, -6.0])
+    assert said == (
+        "4 restarts ended at −4.100 (best), −4.300 (median) and −6.000 (worst) nats per datum, "
+        "2 of them within 0.001 of the best"
+    )
+    assert "only one found it" in spread([-4.5, -4.1, -6.0])
+
+
+def test_how_learning_ended_is_said():
+    learned = {"stopped": "steps", "restarts": [-4.5, -4.1]}
+    text = page(*mixture(), history=STEPS, learned=learned)
+    assert "larger --learner.steps" in text
+    assert "2 restarts ended at −4.100 (best)" in text
+    assert "restarts ended" not in page(*mixture(), history=STEPS, learned={"stopped": "converged", "restarts": [-4.1]})
+    assert end("something new") == "something new"
+
+
+def test_the_restart_that_was_kept_is_the_best_with_its_prior():
+    """By log p(x) alone restart 0 would be it."""
+    kept = page(*mixture(), history=STEPS, learned={"restarts": [-5.0, -4.0]})
+    assert "It ended at −5.444" in kept
+    assert "It ended at −4.444" in page(*mixture(), history=STEPS)
+
+
+def test_criteria_and_naive_sampling_in_the_table():
+    told = {
+        "aic": 20.5, "bic": 30.25, "free_parameters": 7, "criteria_on": "81 training data",
+        "naive_log_marginal": -3.9, "naive_log_marginal_se": 0.2, "naive_log_marginal_mc_se": 0.25,
+        "naive_effective_sample_size": 4.5,
+    }  # fmt: skip
+    text = page(*mixture(), evaluation={**FULL, **told})
+    for words in (
+        "−3.90 ± 0.20",
+        "Naive sampling adds an error of 0.25",
+        "AIC and BIC: of 81 training data",
+        "4.500 of 100",
+        ">30.25<",
+    ):
+        assert words in text

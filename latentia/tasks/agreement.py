@@ -1,0 +1,57 @@
+"""How well states or clusters that nobody named agree with classes that somebody did."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentia.errors import DataError
+
+
+def many_to_one(found: Tensor, named: Tensor) -> float:
+    """The share of data whose class is the commonest one of their cluster, in [0, 1].
+
+    Rises with the number of clusters, to 1 where each datum has its own: compare only where that number is the same
+    (Johnson 2007, section 2).
+
+    Args:
+        found, named: whole numbers from 0, of one shape: each datum's cluster, and its class.
+
+    Raises:
+        DataError: other shapes, no data or numbers below 0.
+    """
+    table = contingency(found, named)
+    return float(table.amax(1).sum() / table.sum())
+
+
+def v_measure(found: Tensor, named: Tensor) -> float:
+    """The harmonic mean of homogeneity 1 - H(class | cluster) / H(class) and completeness
+    1 - H(cluster | class) / H(cluster), in [0, 1] (Rosenberg and Hirschberg 2007, section 2).
+
+    Args and raises: those of `many_to_one`.
+    """
+    joint = contingency(found, named) / found.numel()
+    clusters, classes = _entropy(joint.sum(1)), _entropy(joint.sum(0))
+    shared = clusters + classes - _entropy(joint.flatten())
+    # one cluster, or one class, leaves nothing to get wrong
+    homogeneity = shared / classes if classes > 0 else 1.0
+    completeness = shared / clusters if clusters > 0 else 1.0
+    both = homogeneity + completeness
+    return float(2 * homogeneity * completeness / both) if both > 0 else 0.0
+
+
+def contingency(found: Tensor, named: Tensor) -> Tensor:
+    """How many data lie in each cluster and class, (clusters, classes), float64. Raises as `many_to_one` does."""
+    if found.shape != named.shape or found.numel() == 0:
+        raise DataError(f"clusters {tuple(found.shape)} and classes {tuple(named.shape)} must be alike, and not empty")
+    found, named = found.flatten().long(), named.flatten().long()
+    if min(int(found.min()), int(named.min())) < 0:
+        raise DataError("clusters and classes are numbered from 0: leave out what is beyond the end of a sequence")
+    classes = int(named.max()) + 1
+    counts = torch.bincount(found * classes + named, minlength=(int(found.max()) + 1) * classes)
+    return counts.view(-1, classes).double()
+
+
+def _entropy(probability: Tensor) -> Tensor:
+    """In nats."""
+    return torch.special.entr(probability).sum()
