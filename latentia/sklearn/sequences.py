@@ -1,0 +1,256 @@
+"""Hidden Markov models: a sample is a sequence, so that cross-validation and weights are over sequences.
+
+Three forms of X:
+
+- an array (n_samples, n_steps): a row is a sequence of numbers or symbols;
+- an array (n_samples, n_steps, n_features): a sequence of vectors;
+- a list of arrays, (n_steps,) or (n_steps, n_features) each, of any lengths.
+
+NaN is a missing value; a sequence ends at its last step of which anything is observed, so that rows of different
+lengths are filled up with NaN. Steps of several sequences in one long array (hmmlearn's `lengths`) become a list by
+`np.split(X, np.cumsum(lengths)[:-1])`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from sklearn.utils import Tags, check_array
+from torch import Tensor
+
+from latentia import models
+from latentia.errors import DataError, OptionError
+from latentia.model import Batch, EMModel
+from latentia.sklearn.base import Array, EMEstimator, levels, symbols
+from latentia.sklearn.mixtures import compact, covariance
+
+
+class SequenceEstimator(EMEstimator):
+    """An estimator whose samples are sequences, and whose z has a state for each step."""
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None):
+        """Learn from sequences by EM.
+
+        Args:
+            X: (n_samples, n_steps), (n_samples, n_steps, n_features), or a list of arrays of any lengths. NaN is a
+                missing value, which is summed out, or what lies beyond a sequence's end.
+            y: not used.
+            sample_weight: (n_samples,), a number for each sequence: 0 = absent, 2 = seen twice.
+
+        Raises:
+            ValueError: data or parameters that cannot be used, saying why.
+        """
+        return super().fit(X, y, sample_weight)
+
+    def predict(self, X: Any) -> Any:
+        """The most probable states of each sequence, all together, numbered from 0 (Viterbi).
+
+        Returns:
+            (n_samples, n_steps), -1 beyond a sequence's end; a list of arrays for a list.
+        """
+
+        def path(model: Any, batch: Batch) -> Tensor:
+            mode = model.posterior(batch).mode
+            return torch.where(mode.sum(-1) > 0, mode.argmax(-1), -1)
+
+        return self._like(X, self._each(X, path))
+
+    def predict_proba(self, X: Any) -> Any:
+        """p(z_t = k | x) of each step by itself.
+
+        Returns:
+            (n_samples, n_steps, n_components), 0 beyond a sequence's end; a list of arrays for a list.
+        """
+        return self._like(X, self._each(X, lambda model, batch: model.posterior(batch).marginals))
+
+    def sample(self, n_samples: int = 1, n_steps: int = 20) -> tuple[Array, Array]:
+        """Draws from p(x, z): sequences of `n_steps` steps, and their states.
+
+        Returns:
+            (n_samples, n_steps), or (n_samples, n_steps, n_features) after a fit to vectors; (n_samples, n_steps).
+        """
+        if n_steps < 1:
+            raise OptionError(f"n_steps={n_steps}: a sequence has at least 1")
+        if hasattr(self, "model_"):
+            self.model_.length = n_steps
+        x, z = self._draw(n_samples)
+        return (x.squeeze(-1) if self._plain and x.ndim == 3 else x).numpy(), z.argmax(-1).numpy()
+
+    def _batch(self, X: Any, reset: bool) -> Batch:
+        if isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X):
+            if reset:
+                vars(self).pop("n_features_in_", None)
+            options: dict[str, Any] = {"allow_nd": True, "ensure_all_finite": "allow-nan"}
+            table = np.asarray(check_array(_padded(X), **options))
+        else:
+            table = self._table(X, reset, allow_nd=True)
+        if table.ndim > 3:
+            raise DataError(f"X of shape {table.shape}: sequences have steps, and steps features, and nothing besides")
+        if reset:
+            self._plain = table.ndim == 2
+        return self._sequences(table)
+
+    def _sequences(self, table: Array) -> Batch:
+        """Padded sequences (n_samples, n_steps) or (n_samples, n_steps, n_features) as the model sees them."""
+        return Batch.of(torch.from_numpy(table if table.ndim == 3 else table[:, :, None]))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "density_estimator"
+        return tags
+
+    @staticmethod
+    def _like(X: Any, steps: Array) -> Any:
+        """An answer for each step in the form of X."""
+        if isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X):
+            return [row[: len(one)] for row, one in zip(steps, X, strict=True)]
+        return steps
+
+
+class HMM(SequenceEstimator):
+    """`latentia.models.HMM`, learned by Baum-Welch; X as `latentia.sklearn.sequences` tells.
+
+    Args:
+        n_components: K, the number of states.
+        emissions: "gaussian", or "categorical" for symbols 0, 1, ...
+        covariance_type: of Gaussian emissions: "full", "tied", "diag" or "spherical".
+        n_symbols: how many symbols there are; None is up to the largest in the data.
+        floor: least variance of a state in any direction, as a fraction of the data's own.
+        smoothing: pseudo-count of every initial state, transition and symbol.
+        tol, max_iter, n_init, random_state, warm_start: see `EMEstimator`.
+
+    Attributes, besides those of `EMEstimator`:
+        startprob_: (K,). transmat_: (K, K), row i is the distribution of the state after state i.
+        means_: (K, D); covariances_: (K, D, D), or tied (D, D), diag (K, D), spherical (K,).
+        emissionprob_: (K, V), of categorical emissions.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        emissions: str = "gaussian",
+        covariance_type: str = "diag",
+        n_symbols: int | None = None,
+        floor: float = 1e-6,
+        smoothing: float = 0.01,
+        tol: float = 1e-6,
+        max_iter: int = 200,
+        n_init: int = 1,
+        random_state: Any = None,
+        warm_start: bool = False,
+    ):
+        self.n_components = n_components
+        self.emissions = emissions
+        self.covariance_type = covariance_type
+        self.n_symbols = n_symbols
+        self.floor = floor
+        self.smoothing = smoothing
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+
+    def _sequences(self, table: Array) -> Batch:
+        if self.emissions == "gaussian":
+            return super()._sequences(table)
+        if self.emissions != "categorical":
+            raise OptionError(f"emissions={self.emissions!r}: choose gaussian or categorical")
+        if table.ndim != 2:
+            raise DataError(f"X of shape {table.shape}: symbols come one a step, (n_samples, n_steps)")
+        return symbols(table)
+
+    def _model(self, batch: Batch) -> EMModel:
+        if self.emissions == "categorical":
+            size: dict[str, Any] = {"symbols": levels(batch, self.n_symbols)}
+        else:
+            size = {"features": batch.x.shape[-1], "covariance": cast(Any, covariance(self.covariance_type))}
+        return models.HMM(states=self.n_components, floor=self.floor, smoothing=self.smoothing, **size)
+
+    def _attributes(self, model: models.HMM) -> dict[str, Tensor]:
+        chain = {"startprob_": model.initial, "transmat_": model.transition}
+        emissions = cast(Any, model.emissions)
+        if self.emissions == "categorical":
+            return chain | {"emissionprob_": emissions.probs}
+        covariances = compact(emissions.covariances, self.covariance_type)
+        return chain | {"means_": emissions.means, "covariances_": covariances}
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = tags.input_tags.positive_only = self.emissions == "categorical"
+        return tags
+
+
+class FactorialHMM(SequenceEstimator):
+    """`latentia.models.FactorialHMM`, learned by variational EM; X as `latentia.sklearn.sequences` tells.
+
+    The posterior is a structured mean field: `score_samples` is a lower bound on log p(x). `predict` and
+    `predict_proba` have an axis for the chains: (n_samples, n_steps, n_chains), and the same with K behind.
+
+    Args:
+        n_chains: M.
+        n_components: K, the number of states of each chain.
+        covariance_type: "full" or "diag", of x given the states of all chains.
+        floor: least variance of x given the states, as a fraction of the data's own.
+        smoothing: pseudo-count of every initial state and transition.
+        tol, max_iter, n_init, random_state, warm_start: see `EMEstimator`.
+
+    Attributes, besides those of `EMEstimator`:
+        startprob_: (M, K). transmat_: (M, K, K).
+        mean_: (D,), of all the data. weights_: (M, K, D), what each state adds to it.
+        covariance_: (D, D).
+    """
+
+    def __init__(
+        self,
+        n_chains: int = 2,
+        n_components: int = 2,
+        *,
+        covariance_type: str = "full",
+        floor: float = 1e-6,
+        smoothing: float = 0.01,
+        tol: float = 1e-6,
+        max_iter: int = 200,
+        n_init: int = 1,
+        random_state: Any = None,
+        warm_start: bool = False,
+    ):
+        self.n_chains = n_chains
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.floor = floor
+        self.smoothing = smoothing
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+
+    def _model(self, batch: Batch) -> EMModel:
+        kind = cast(Any, covariance(self.covariance_type))
+        size = batch.x.shape[-1], self.n_chains, self.n_components
+        return models.FactorialHMM(*size, covariance=kind, floor=self.floor, smoothing=self.smoothing)
+
+    def _attributes(self, model: models.FactorialHMM) -> dict[str, Tensor]:
+        chains = {"startprob_": model.initial, "transmat_": model.transition, "weights_": model.weights}
+        return chains | {"mean_": model.center, "covariance_": model.scale_tril @ model.scale_tril.mT}
+
+
+def _padded(sequences: Any) -> Array:
+    """Sequences of different lengths in one array, NaN beyond their ends.
+
+    Raises:
+        DataError: no sequences, or steps of different sizes.
+    """
+    steps = {one.shape[1:] for one in sequences}
+    if len(steps) != 1 or min(one.ndim for one in sequences) < 1:
+        raise DataError("sequences must be arrays (n_steps,) or (n_steps, n_features), with the same features in all")
+    single = all(one.dtype == np.float32 for one in sequences)
+    shape = len(sequences), max(len(one) for one in sequences), *steps.pop()
+    padded = np.full(shape, np.nan, dtype=np.float32 if single else np.float64)
+    for row, one in zip(padded, sequences, strict=True):
+        row[: len(one)] = one
+    return padded
