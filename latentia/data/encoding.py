@@ -136,8 +136,10 @@ def _transform(schema: Schema, values: np.ndarray) -> np.ndarray:
 
 def draw(probability: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
     """One draw of 0 and 1 for each value. A row's draw depends on its own number alone, not on the rows beside it."""
-    uniform = (np.random.default_rng([seed, int(row)]).random(probability.shape[1:]) for row in rows)
-    return np.stack([u < p for u, p in zip(uniform, probability, strict=True)]).astype(np.float32)
+    drawn = np.empty(probability.shape, np.float32)
+    for i, row in enumerate(rows):
+        drawn[i] = np.random.default_rng([seed, int(row)]).random(probability.shape[1:]) < probability[i]
+    return drawn
 
 
 def decode(schema: Schema, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | list:
