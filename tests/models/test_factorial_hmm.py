@@ -272,6 +272,29 @@ def test_exact_and_mean_field_statistics_agree_where_the_chains_are_independent(
         close(approximate[0][name], statistic, 1e-8)
 
 
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_statistics_are_expectations_over_every_path_and_what_is_missing(covariance):
+    model, generator = scattered(9, covariance=covariance)
+    batch = ragged(generator, steps=3)
+    posterior = model.exact().posterior(batch)
+    with torch.no_grad():
+        found, _ = model.exact().expect(batch)
+    z, log_weight = nodes(posterior)
+    flat, probability = z.flatten(3), log_weight.exp()
+    inside = (z[:, :, :, 0].sum(-1) > 0).to(z)
+    weight = probability.unsqueeze(-1) * inside
+    given_z = model.conditional(z, batch)
+    x, mask = given_z.mean - model.center, batch.observed
+    x = torch.where(mask, batch.x - model.center, x)
+    left = torch.diag_embed(given_z.variance) if covariance == "diagonal" else given_z.covariance_matrix
+    left = left * ~(mask.unsqueeze(-1) | mask.unsqueeze(-2))
+    close(found["cross"], torch.einsum("sbt,sbti,sbtj->ij", weight, flat, flat))
+    close(found["pull"], torch.einsum("sbt,sbti,sbtd->id", weight, flat, x))
+    square = torch.einsum("sbt,sbtd,sbte->de", weight, x, x) + torch.einsum("sbt,sbtde->de", weight, left)
+    close(found["square"], square)
+    assert float(found["count"]) == pytest.approx(float(batch.lengths.sum()))
+
+
 def drawn(seed, n=200, length=20):
     truth = FactorialHMM(3, 2, 2, length=length).double()
     truth.weights.data = torch.tensor([[[2.0, 0, 1], [-2, 0, -1]], [[0, 1.5, 1], [0, -1.5, -1]]]).double()

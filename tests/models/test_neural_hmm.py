@@ -143,6 +143,15 @@ def test_dropout_acts_in_learning_only():
     assert not torch.equal(exact(model, batch).value, exact(model, batch).value)
 
 
+def test_networks_that_add_nothing_leave_the_embeddings_as_they_are():
+    model, _ = neural_hmm.tiny(3)
+    for block in (model.move[0], model.speak[0]):
+        block.outer.weight.data.zero_()
+        block.outer.bias.data.zero_()
+    close(model.transition_log_probs, (model.states @ model.following.mT).log_softmax(-1))
+    close(model.emission_log_probs, (model.states @ model.words.mT + model.word_bias).log_softmax(-1))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2), st.integers(1, 5), st.integers(0, 10**6))
 def test_any_shape_gives_probabilities(symbols, states, layers, steps, seed):

@@ -1,0 +1,499 @@
+"""Factorial hidden Markov model: several chains of hidden states emit one sequence of vectors together.
+
+    z_1^m ~ Categorical(initial[m]),   z_t^m | z_{t-1}^m = i ~ Categorical(transition[m, i]),   m = 1..M
+    x_t | z_t ~ Normal(center + sum_m weights[m, z_t^m], covariance)
+
+    log p(x) = log sum_z prod_m p(z^m) prod_t p(x_t | z_t): exactly, by one chain over the K^M joint states
+    log p(x) >= max_q E_q[log p(x, z) - log q(z)], q(z) = prod_m q_m(z^m), each q_m a chain: structured mean field
+
+A chain's states need only explain what the other chains leave over, so M chains of K states describe K^M situations
+with M K contributions. Once x is seen the chains depend on each other. `FactorialHMM` approximates them by
+independent ones (Ghahramani and Jordan 1997, section 3.4 and appendix D): in turn each chain is given its best
+distribution in view of the others, which is forward-backward with the observation potentials
+
+    h_t^m[k] = w_mk' C^-1 (x_t - center - sum_{n != m} W_n E[z_t^n]) - w_mk' C^-1 w_mk / 2
+
+`ExactFactorialHMM` has the same parameters and the exact posterior, for few chains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal, Normal
+
+from latentia.distributions import Chain
+from latentia.distributions.emissions import log_normalised
+from latentia.distributions.factorial import Chains, CoupledChains, joint_states
+from latentia.errors import DataError, OptionError
+from latentia.model import Batch, DirectedModel, EMModel, ExactModel, Statistics
+
+LARGEST = 4096  # joint states whose transitions we are willing to hold
+LOG_2PI = math.log(2 * math.pi)
+
+Moments = Callable[[Tensor], Tensor]  # the sum over some steps, by their numbers, of E[z z'], (MK, MK)
+
+
+class FactorialHMM(EMModel, DirectedModel):
+    """p(x, z) = prod_m p(z_1^m) prod_{t > 1} p(z_t^m | z_{t-1}^m) prod_t N(x_t; center + sum_m W_m z_t^m, C).
+
+    The posterior is the structured mean field, and EM climbs its bound. z is (T, M, K), one-hot for each chain.
+
+    Args:
+        features: D (comes from the data).
+        chains: M.
+        states: K, of each chain.
+        covariance: of x given the states, which all states share: "full" or "diagonal".
+        floor: least variance of x given the states in any direction, as a fraction of the data's own.
+        smoothing: pseudo-count added to every initial state and transition: a Dirichlet(1 + smoothing) prior.
+        sweeps: most rounds of the chains in which the mean field looks for its optimum.
+        tol: a datum's mean field has settled when a round gains less, in nats.
+        length: T of the sequences that `generate` draws.
+
+    Parameters: initial (M, K), transition (M, K, K), weights (M, K, D), scale_tril (D, D). `center` (D,) is the data's
+    mean, set by `start`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        chains: int = 2,
+        states: int = 3,
+        covariance: Literal["full", "diagonal"] = "full",
+        floor: float = 1e-6,
+        smoothing: float = 0.01,
+        sweeps: int = 100,
+        tol: float = 1e-4,
+        length: int = 20,
+    ):
+        super().__init__()
+        if min(features, chains, states, sweeps) < 1:
+            raise OptionError(
+                f"{features} features, {chains} chains, {states} states, {sweeps} sweeps: at least 1 each"
+            )
+        if covariance not in ("full", "diagonal"):
+            raise OptionError(f"covariance={covariance!r}: choose full or diagonal")
+        self.covariance: Literal["full", "diagonal"] = covariance
+        self.floor, self.smoothing = floor, smoothing
+        self.sweeps, self.tol, self.length = sweeps, tol, length
+        self.initial_logits = nn.Parameter(torch.zeros(chains, states))
+        self.transition_logits = nn.Parameter(torch.zeros(chains, states, states))
+        self.weights = nn.Parameter(torch.zeros(chains, states, features))
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        if covariance == "full":
+            self.below = nn.Parameter(torch.zeros(features * (features - 1) // 2))
+        self.center: Tensor
+        self.register_buffer("center", torch.zeros(features))
+
+    @property
+    def initial(self) -> Tensor:
+        return self.initial_logits.softmax(-1)
+
+    @property
+    def transition(self) -> Tensor:
+        """Row i of chain m is the distribution of the state that follows its state i."""
+        return self.transition_logits.softmax(-1)
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """The Cholesky factor of the covariance, (D, D)."""
+        diagonal = torch.diag(self.log_scale.exp())
+        if self.covariance == "diagonal":
+            return diagonal
+        rows, columns = torch.tril_indices(*diagonal.shape, offset=-1, device=diagonal.device)
+        lower = torch.zeros_like(diagonal)
+        lower[rows, columns] = self.below
+        return diagonal + lower
+
+    @property
+    def noise(self) -> Tensor:
+        """C, the covariance of x given the states, (D, D)."""
+        tril = self.scale_tril
+        return tril @ tril.mT
+
+    # ------------------------------------------------------------------------------------------------ the model
+
+    def prior(self, batch: Batch) -> Chains:
+        node = self.weights.new_zeros(batch.size, batch.x.shape[1], *self.initial_logits.shape)
+        return Chains(self._chain_potentials() | {"node": node}, batch.lengths)
+
+    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
+        mean = self.center + torch.tensordot(z, self.weights, 2)
+        if self.covariance == "diagonal":
+            return Normal(mean, self.log_scale.exp(), validate_args=False)
+        return MultivariateNormal(mean, scale_tril=self.scale_tril, validate_args=False)
+
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        given = self._quadratic(batch)
+        flat = z.flatten(-2)
+        coupled = (flat.unsqueeze(-2) @ given.coupling[given.which]).squeeze(-2)
+        return (given.constant + ((given.linear.flatten(-2) - 0.5 * coupled) * flat).sum(-1)).sum(-1)
+
+    def conditional(self, z: Tensor, batch: Batch) -> Distribution:
+        if self.covariance == "diagonal":
+            return self.likelihood(z, batch)
+        x, flat = (batch.x - self.center).flatten(0, 1), z.flatten(3).flatten(1, 2)
+        mean = x.new_zeros(len(z), *x.shape)
+        spread = x.new_zeros(*x.shape, x.shape[-1])
+        # an observed coordinate has no variance left; a normal wants some
+        tiny = 1e-12 * torch.diag(self.noise.diagonal())
+        for seen, rows in _patterns(batch):
+            gain, slope, left = self._regression(seen)
+            mean[:, rows] = self.center + x[rows][:, seen] @ gain.mT + flat[:, rows] @ slope.mT
+            spread[rows] = left + tiny
+        mean = mean.unflatten(1, batch.x.shape[:2])
+        return MultivariateNormal(mean, spread.unflatten(0, batch.x.shape[:2]), validate_args=False)
+
+    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n sequences of `self.length` steps: x (n, T, D), and their states (n, T, M, K)."""
+        batch = Batch(self.weights.new_empty(n, self.length, self.weights.shape[-1]))
+        z = self.prior(batch).sample()
+        return self.likelihood(z, batch).sample(), z
+
+    def posterior(self, batch: Batch) -> Chains:
+        """The mean field. Its potentials are constants: at the optimum the bound does not change with them."""
+        return self._mean_field(batch)[0]
+
+    def bound(self, batch: Batch) -> Tensor:
+        """E_q[log p(x, z) - log q(z)] under the mean field, in nats, (B,)."""
+        return self._mean_field(batch)[1]
+
+    def exact(self) -> ExactFactorialHMM:
+        """The same parameters, shared, with the exact posterior. Raises `OptionError` for too many joint states."""
+        (chains, states), features = self.initial_logits.shape, self.weights.shape[-1]
+        options = (self.covariance, self.floor, self.smoothing, self.sweeps, self.tol, self.length)
+        other = ExactFactorialHMM(features, chains, states, *options)
+        for name, parameter in self.named_parameters():
+            setattr(other, name, parameter)
+        other.center = self.center
+        return other
+
+    def gap(self, batch: Batch) -> Tensor:
+        """log p(x) - bound = KL(mean field || exact posterior), in nats per datum, (B,): what the mean field loses.
+
+        Raises:
+            OptionError: more joint states than can be summed exactly.
+        """
+        with torch.no_grad():
+            return self.exact().posterior(batch).log_partition - self.bound(batch)
+
+    # ---------------------------------------------------------------------------------------------- mean field
+
+    @torch.no_grad()
+    def _mean_field(self, batch: Batch, hard: bool = False) -> tuple[Chains, Tensor]:
+        """q and its bound (B,), by coordinate ascent. Where hard, one path for each chain, and log p(x, z)."""
+        given, lengths = self._quadratic(batch), batch.lengths
+        field = _Field(given, self._chain_potentials(), lengths, hard)
+        active = torch.arange(batch.size, device=batch.x.device)
+        for _ in range(self.sweeps):
+            before = field.bound[active].clone()
+            field.sweep(active)
+            # each datum until its own end, so that it does not depend on the others
+            active = active[field.bound[active] - before > self.tol]
+            if len(active) == 0:
+                break
+        q = Chains(self._chain_potentials() | {"node": field.node}, lengths)
+        return (q.hard() if hard else q), field.bound
+
+    def _chain_potentials(self) -> dict[str, Tensor]:
+        initial, transition = self.initial_logits.log_softmax(-1), self.transition_logits.log_softmax(-1)
+        return {"initial": initial, "transition": transition}
+
+    def _quadratic(self, batch: Batch) -> _Quadratic:
+        """log p(x_t | z_t) of what is observed, as a function of z_t."""
+        x, weights = (batch.x - self.center).flatten(0, 1), self.weights.flatten(0, 1)
+        covariance, own = self.noise, _own_block(self.initial_logits)
+        constant, linear = x.new_zeros(len(x)), x.new_zeros(len(x), len(weights))
+        which = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        couplings = []
+        for i, (seen, rows) in enumerate(_patterns(batch)):
+            tril = torch.linalg.cholesky(covariance[seen][:, seen])
+            white_x = torch.linalg.solve_triangular(tril, x[rows][:, seen].mT, upper=False).mT
+            white_w = torch.linalg.solve_triangular(tril, weights[:, seen].mT, upper=False).mT
+            log_det = 2 * tril.diagonal().log().sum() + len(seen) * LOG_2PI
+            constant = constant.index_copy(0, rows, -0.5 * ((white_x**2).sum(-1) + log_det))
+            linear = linear.index_copy(0, rows, white_x @ white_w.mT - 0.5 * (white_w**2).sum(-1))
+            couplings.append((white_w @ white_w.mT) * ~own)
+            which[rows] = i
+        shape = batch.x.shape[:2]
+        linear = linear.unflatten(1, self.initial_logits.shape).unflatten(0, shape)
+        return _Quadratic(constant.unflatten(0, shape), linear, torch.stack(couplings), which.unflatten(0, shape))
+
+    # ------------------------------------------------------------------------------------------------------ EM
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        for logits in (self.initial_logits, self.transition_logits):
+            logits.data = torch.empty_like(logits).exponential_(generator=generator).log().log_softmax(-1)
+        count, total, _ = self._spread(batch, torch.zeros_like(self.center))
+        self.center.copy_(total / count.clamp(min=torch.finfo(count.dtype).tiny))
+        variance = _variance(self._spread(batch, self.center))
+        noise = torch.empty_like(self.weights).normal_(generator=generator)
+        # half of the variance for the chains together, and half for the noise
+        self.weights.data = noise * (0.5 * variance / len(noise)).sqrt()
+        self.log_scale.data = 0.5 * (0.5 * variance).log()
+        if self.covariance == "full":
+            self.below.data.zero_()
+
+    def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
+        q, bound = self._mean_field(batch, hard)
+        mean, weight = q.marginals, batch.weights.to(self.weights)
+        flat = mean.flatten(0, 1).flatten(1)
+        repeated = weight.repeat_interleave(mean.shape[1]).unsqueeze(-1)
+        own = _own_block(self.initial_logits)
+
+        def moments(rows: Tensor) -> Tensor:
+            some = flat[rows] * repeated[rows]
+            return torch.where(own, torch.diag(some.sum(0)), some.mT @ flat[rows])
+
+        used = q.expectations(weight)
+        sums = self._sums(batch, flat * repeated, moments)
+        value = torch.where(weight > 0, weight * bound, 0.0).double().sum()
+        return {"initial": used["initial"], "transition": used["transition"], **sums}, value
+
+    def _sums(self, batch: Batch, mean: Tensor, moments: Moments) -> Statistics:
+        """Of x and z around `center`, from weighted E[z], (B * T, MK); a missing x is what the seen ones predict.
+
+        `cross` is the sum of E[z z'], `pull` of E[z x'], `square` of E[x x'], `count` of steps.
+        """
+        x = (batch.x - self.center).flatten(0, 1)
+        features, states = x.shape[1], self.initial_logits.shape[1]
+        cross = x.new_zeros(mean.shape[1], mean.shape[1])
+        pull, square, count = cross.new_zeros(len(cross), features), x.new_zeros(features, features), x.new_zeros(())
+        for seen, rows in _patterns(batch):
+            gain, slope, left = self._regression(seen)
+            some, there = mean[rows], x[rows][:, seen]
+            # the states of the first chain add up to the weight of the step, and to 0 beyond the end
+            mass = some[:, :states].sum(-1)
+            both, joined = moments(rows), some.mT @ there
+            cross, count = cross + both, count + mass.sum()
+            pull = pull + joined @ gain.mT + both @ slope.mT
+            mixed = slope @ joined @ gain.mT
+            inner = gain @ ((mass.unsqueeze(-1) * there).mT @ there) @ gain.mT + slope @ both @ slope.mT
+            square = square + inner + mixed + mixed.mT + mass.sum() * left
+        return {
+            "cross": cross,
+            "pull": pull,
+            "square": square,
+            "count": count,
+            "spread": self._spread(batch, self.center),
+        }
+
+    def _regression(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E[x | x_seen, z] - center = gain x_seen + slope z, around `center`, and the covariance that is left:
+        (D, D_seen), (D, MK) and (D, D)."""
+        covariance, weights = self.noise, self.weights.flatten(0, 1)
+        tril = torch.linalg.cholesky(covariance[seen][:, seen])
+        gain = torch.cholesky_solve(covariance[seen], tril).mT if len(seen) else covariance[:, seen]
+        slope, left = weights.mT - gain @ weights[:, seen].mT, covariance - gain @ covariance[seen]
+        # what is seen predicts itself
+        gain[seen], slope[seen], left[seen], left[:, seen] = torch.eye(len(seen)).to(gain), 0.0, 0.0, 0.0
+        return gain, slope, left
+
+    def update(self, total: Statistics) -> None:
+        for logits, name in ((self.initial_logits, "initial"), (self.transition_logits, "transition")):
+            counts = total[name] + self.smoothing
+            # a state that is never left keeps its transitions
+            logits.data = torch.where(counts.sum(-1, keepdim=True) > 0, log_normalised(counts), logits.data)
+        if not total["count"] > 0:
+            return
+        cross, pull, square = (total[name].double() for name in ("cross", "pull", "square"))
+        # only sums of contributions are determined: the pseudo-inverse takes the smallest of them
+        weights = torch.linalg.pinv(cross, hermitian=True, rtol=1e-12) @ pull
+        explained = weights.mT @ pull
+        covariance = (square - explained - explained.mT + weights.mT @ cross @ weights) / total["count"]
+        self.weights.data = weights.to(self.weights).view_as(self.weights)
+        self._set_covariance(covariance, self.floor * _variance(total["spread"].double()))
+
+    def _set_covariance(self, covariance: Tensor, floor: Tensor) -> None:
+        if self.covariance == "diagonal":
+            self.log_scale.data = (0.5 * torch.maximum(covariance.diagonal(), floor).log()).to(self.log_scale)
+            return
+        # in coordinates where the floor is 1
+        unit = floor.sqrt()
+        values, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT) / unit / unit.unsqueeze(-1))
+        lifted = (vectors * values.clamp(min=1.0)) @ vectors.mT * unit * unit.unsqueeze(-1)
+        tril = torch.linalg.cholesky(lifted)
+        rows, columns = torch.tril_indices(*tril.shape, offset=-1, device=tril.device)
+        self.log_scale.data = tril.diagonal().log().to(self.log_scale)
+        self.below.data = tril[rows, columns].to(self.below)
+
+    def log_prior(self) -> Tensor:
+        chains = self._chain_potentials()
+        return self.smoothing * (chains["initial"].sum() + chains["transition"].sum())
+
+    def free_parameters(self) -> int:
+        """Of each chain K - 1 initial probabilities, K (K - 1) transitions and K - 1 contributions, as what its states
+        have in common is part of the mean of all; then that mean and the covariance."""
+        chains, states, features = self.weights.shape
+        covariance = self.log_scale.numel() + (self.below.numel() if self.covariance == "full" else 0)
+        return chains * (states - 1) * (1 + states + features) + features + covariance
+
+    def canonical(self) -> None:
+        """Chains by falling variance of what they contribute, and the states of each by falling share of time."""
+        share = torch.einsum("mk,mkl->ml", self.initial.detach(), self.transition.detach().matrix_power(1024))
+        mean = torch.einsum("mk,mkd->md", share, self.weights.detach()).unsqueeze(1)
+        spread = torch.einsum("mk,mkd->m", share, (self.weights.detach() - mean) ** 2)
+        chains = spread.argsort(descending=True, stable=True).unsqueeze(-1)
+        states = share.argsort(dim=-1, descending=True, stable=True)[chains.squeeze(-1)]
+        self.initial_logits.data = self.initial_logits.data[chains, states]
+        self.weights.data = self.weights.data[chains, states]
+        moves = self.transition_logits.data
+        self.transition_logits.data = moves[chains.unsqueeze(-1), states.unsqueeze(-1), states.unsqueeze(-2)]
+
+    def check(self, batch: Batch) -> None:
+        features = self.weights.shape[-1]
+        if batch.x.ndim != 3 or batch.x.shape[-1] != features:
+            shape = tuple(batch.x.shape)
+            raise DataError(
+                f"this model takes sequences of vectors, x (B, T, {features}), and the data have shape {shape}"
+            )
+
+    def _spread(self, batch: Batch, center: Tensor) -> Tensor:
+        """Count, sum and sum of squares of what is observed of each coordinate, around `center`, (3, D)."""
+        # of what is observed, not expected: a floor that moved with the parameters would let EM descend
+        seen = batch.observed.to(self.weights) * batch.weights.to(self.weights)[:, None, None]
+        away = torch.where(batch.observed, batch.x - center, 0.0)
+        return torch.stack([seen, seen * away, seen * away**2]).sum((1, 2))
+
+
+class ExactFactorialHMM(ExactModel, FactorialHMM):
+    """The factorial hidden Markov model with its exact posterior, summed over the K^M joint states of its chains.
+
+    log p(x) takes O(T K^2M). Arguments and parameters are those of `FactorialHMM`; `sweeps` and `tol` serve only
+    its `bound` and `gap`.
+
+    Raises:
+        OptionError: more than 4,096 joint states.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        chains: int = 2,
+        states: int = 3,
+        covariance: Literal["full", "diagonal"] = "full",
+        floor: float = 1e-6,
+        smoothing: float = 0.01,
+        sweeps: int = 100,
+        tol: float = 1e-4,
+        length: int = 20,
+    ):
+        super().__init__(features, chains, states, covariance, floor, smoothing, sweeps, tol, length)
+        if states**chains > LARGEST:
+            raise OptionError(
+                f"{chains} chains of {states} states have {states**chains} joint states, more than {LARGEST}: "
+                "use FactorialHMM, whose mean field is linear in the chains"
+            )
+
+    def posterior(self, batch: Batch) -> CoupledChains:
+        given = self._quadratic(batch)
+        state = joint_states(*self.initial_logits.shape, like=self.weights).flatten(1)
+        pairs = -0.5 * torch.einsum("si,pij,sj->ps", state, given.coupling, state)
+        joint = given.constant.unsqueeze(-1) + pairs[given.which]
+        return CoupledChains(self._chain_potentials() | {"node": given.linear, "joint": joint}, batch.lengths)
+
+    def statistics(self, batch: Batch, posterior: CoupledChains) -> Statistics:
+        used = posterior.expectations(batch.weights.to(self.weights))
+        state = joint_states(*self.initial_logits.shape, like=self.weights).flatten(1)
+        joint = used["joint"].flatten(0, 1)
+
+        def moments(rows: Tensor) -> Tensor:
+            return state.mT @ (joint[rows].sum(0).unsqueeze(-1) * state)
+
+        sums = self._sums(batch, used["node"].flatten(0, 1).flatten(1), moments)
+        return {"initial": used["initial"], "transition": used["transition"], **sums}
+
+
+class _Quadratic(NamedTuple):
+    """log p(x_t | z_t) = constant + linear . z_t - z_t' coupling z_t / 2, z_t being the states of all chains in a row.
+
+    A chain has no coupling with itself: of its states one alone is 1, and `linear` has that part.
+
+    Attributes:
+        constant: (B, T).
+        linear: (B, T, M, K).
+        coupling: (P, MK, MK), one for each pattern of observed coordinates.
+        which: (B, T), the pattern of each step.
+    """
+
+    constant: Tensor
+    linear: Tensor
+    coupling: Tensor
+    which: Tensor
+
+
+class _Field:
+    """A mean field on its way: `node` are the potentials h, `mean` is E[z], `free` are its chains' log-partitions."""
+
+    def __init__(self, given: _Quadratic, chain: dict[str, Tensor], lengths: Tensor, hard: bool):
+        self.given, self.chain, self.lengths, self.hard = given, chain, lengths, hard
+        self.node = given.linear.clone()
+        self.mean = torch.full_like(self.node, 1 / self.node.shape[-1])
+        self.free = self.node.new_zeros(len(self.node), self.node.shape[-2])
+        self.bound = torch.full_like(self.free[:, 0], -torch.inf)
+
+    def sweep(self, active: Tensor) -> None:
+        """Give each chain of the data `active` its best distribution in view of the others, and find the bound."""
+        node, mean, free = self.node[active], self.mean[active], self.free[active]
+        constant, linear, which = self.given.constant[active], self.given.linear[active], self.given.which[active]
+        for m in range(node.shape[-2]):
+            node[..., m, :] = linear[..., m, :] - self._pressed(mean, which)[..., m, :]
+            mean[..., m, :], free[:, m] = self._best(m, node[..., m, :], self.lengths[active])
+        energy = constant + ((linear - node - 0.5 * self._pressed(mean, which)) * mean).sum((-1, -2))
+        self.node[active], self.mean[active], self.free[active] = node, mean, free
+        self.bound[active] = energy.sum(-1) + free.sum(-1)
+
+    def _pressed(self, mean: Tensor, which: Tensor) -> Tensor:
+        """coupling E[z], (B, T, M, K): what the other chains already explain."""
+        flat = mean.flatten(-2)
+        if len(self.given.coupling) == 1:
+            return (flat @ self.given.coupling[0]).view_as(mean)
+        return (flat.unsqueeze(-2) @ self.given.coupling[which]).squeeze(-2).view_as(mean)
+
+    def _best(self, m: int, node: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        initial, transition = self.chain["initial"][m], self.chain["transition"][m].unsqueeze(0)
+        chain = Chain({"initial": initial, "transition": transition, "node": node}, lengths)
+        chain = chain.hard() if self.hard else chain
+        return chain.expectations()["node"], chain.log_partition
+
+
+def _own_block(logits: Tensor) -> Tensor:
+    """Which pairs of states belong to one chain, (MK, MK) booleans."""
+    chain = torch.arange(logits.shape[0], device=logits.device).repeat_interleave(logits.shape[1])
+    return chain.unsqueeze(-1) == chain
+
+
+def _patterns(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """The distinct sets of observed coordinates, and the steps, of all sequences in a row, that have them."""
+    mask = batch.observed.flatten(0, 1)
+    if batch.mask is None or bool(mask.all()):
+        yield torch.arange(mask.shape[1], device=mask.device), torch.arange(len(mask), device=mask.device)
+        return
+    unique, which = torch.unique(mask, dim=0, return_inverse=True)
+    for i, pattern in enumerate(unique):
+        yield pattern.nonzero().squeeze(-1), (which == i).nonzero().squeeze(-1)
+
+
+def _variance(spread: Tensor) -> Tensor:
+    """The variance of each coordinate, (D,); 1 where it is zero, so that a floor exists."""
+    count, first, square = spread
+    count = count.clamp(min=torch.finfo(count.dtype).tiny)
+    variance = square / count - (first / count) ** 2
+    # what cancellation leaves of a constant column is noise, not a variance
+    return torch.where(variance > 1e-12 * square / count, variance, 1.0)
+
+
+def tiny(seed: int) -> tuple[FactorialHMM, Batch]:
+    """Two chains of two states over one real coordinate: one sequence is short, and of another a step is missing."""
+    generator = torch.Generator().manual_seed(seed)
+    model = FactorialHMM(1, 2, 2, "diagonal", smoothing=0.0, tol=1e-10, length=2).double()
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    x = torch.randn(12, 2, 1, generator=generator, dtype=torch.float64)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[1, 1] = mask[2, 0] = False
+    return model, Batch.of(x, mask)

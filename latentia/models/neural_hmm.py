@@ -1,0 +1,164 @@
+"""Neural hidden Markov model: a hidden Markov model of symbols whose tables are written by networks.
+
+    z_1 ~ Categorical(initial),   z_t | z_{t-1} = i ~ Categorical(transition[i])
+    x_t | z_t = k ~ Categorical(emission[k])
+
+    initial = softmax_k(s . e_k)
+    transition[i] = softmax_k(f(s_i) . e_k)
+    emission[k] = softmax_v(g(s_k) . w_v + b_v)
+
+s_k is the embedding of state k, e_k its embedding as the next one, w_v that of symbol v; f and g are residual networks.
+States that are near each other share what is learned, and the tables of many states cost no more parameters than those
+of few (Tran et al. 2016, section 4; Chiu and Rush 2020, section 3.3).
+
+    log p(x) = log sum_z p(z_1) prod_t p(z_t | z_{t-1}) p(x_t | z_t), by the forward recursion
+
+The posterior is exact, but there is no M-step in closed form: learn by `Gradient(objective=exact)`. A sequence ends at
+its last observed step; an unobserved step before that is missing, and is summed out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution
+
+from latentia.distributions import Chain
+from latentia.errors import DataError, OptionError
+from latentia.model import Batch, DirectedModel, TractableModel
+from latentia.networks.mlp import glorot
+
+
+class NeuralHMM(TractableModel, DirectedModel):
+    """p(x, z) = p(z_1) p(x_1 | z_1) prod_{t > 1} p(z_t | z_{t-1}) p(x_t | z_t), by networks of embeddings.
+
+    Args:
+        symbols: V (comes from the data).
+        states: K, the number of hidden states.
+        hidden: width of the embeddings and of the networks.
+        layers: residual blocks of each network.
+        dropout: share of the networks' outputs that is dropped at each step of learning.
+        length: T of the sequences that `generate` draws.
+
+    Tables: initial (K,), transition (K, K), emission (K, V).
+    """
+
+    def __init__(
+        self,
+        symbols: int,
+        states: int = 8,
+        hidden: int = 64,
+        layers: int = 1,
+        dropout: float = 0.0,
+        length: int = 20,
+    ):
+        super().__init__()
+        if min(symbols, states, hidden) < 1 or layers < 0:
+            raise OptionError("symbols, states and hidden must each be at least 1, and layers at least 0")
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout={dropout}: it must be at least 0 and below 1")
+        self.length = length
+        self.first = nn.Parameter(torch.empty(hidden))
+        self.states = nn.Parameter(torch.empty(states, hidden))
+        self.following = nn.Parameter(torch.empty(states, hidden))
+        self.words = nn.Parameter(torch.empty(symbols, hidden))
+        self.word_bias = nn.Parameter(torch.empty(symbols))
+        self.move = nn.Sequential(*(Residual(hidden) for _ in range(layers)), nn.Dropout(dropout))
+        self.speak = nn.Sequential(*(Residual(hidden) for _ in range(layers)), nn.Dropout(dropout))
+        self._randomise(None, torch.Generator().manual_seed(0))
+
+    @property
+    def initial_log_probs(self) -> Tensor:
+        """log p(z_1), (K,)."""
+        return (self.following @ self.first).log_softmax(-1)
+
+    @property
+    def transition_log_probs(self) -> Tensor:
+        """log p(z_t | z_{t-1}), (K, K): row i is of what follows state i."""
+        return (self.move(self.states) @ self.following.mT).log_softmax(-1)
+
+    @property
+    def emission_log_probs(self) -> Tensor:
+        """log p(x | z), (K, V)."""
+        return torch.addmm(self.word_bias, self.speak(self.states), self.words.mT).log_softmax(-1)
+
+    def prior(self, batch: Batch) -> Chain:
+        return self._chain(self.states.new_zeros(batch.size, batch.x.shape[1], len(self.states)), batch)
+
+    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
+        # beyond the end of a sequence z is zero, and any symbol as good as another
+        outside = (z.sum(-1, keepdim=True) == 0).to(z)
+        return Categorical(probs=z @ self.emission_log_probs.exp() + outside, validate_args=False)
+
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        return (z * self._nodes(batch)).sum((-1, -2))
+
+    def posterior(self, batch: Batch) -> Chain:
+        return self._chain(self._nodes(batch), batch)
+
+    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n sequences of `self.length` steps: x (n, T), and their states (n, T, K)."""
+        batch = Batch(self.states.new_empty(n, self.length))
+        z = self.prior(batch).sample()
+        return self.likelihood(z, batch).sample(), z
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        self._randomise(batch, generator)
+
+    def check(self, batch: Batch) -> None:
+        symbols = len(self.words)
+        if batch.x.ndim != 2:
+            raise DataError(f"this model takes sequences of symbols, x (B, T), not shape {tuple(batch.x.shape)}")
+        if batch.x.is_floating_point() and not torch.equal(batch.x, batch.x.round()):
+            raise DataError("the data hold numbers that are not whole, and this model takes symbols 0..V-1")
+        bad = ((batch.x < 0) | (batch.x >= symbols)) & batch.observed
+        if bad.any():
+            raise DataError(f"symbol {int(batch.x[bad][0])} is outside 0..{symbols - 1}, which is what the model knows")
+
+    @torch.no_grad()
+    def _randomise(self, batch: Batch | None, generator: torch.Generator) -> None:
+        """Random networks and embeddings; each symbol's bias says how often it is in the data."""
+        for network in (self.move, self.speak):
+            glorot(network, generator)
+        for embedding in (self.first, self.states, self.following, self.words):
+            embedding.copy_(torch.empty(embedding.shape).normal_(generator=generator) * embedding.shape[-1] ** -0.25)
+        counts = torch.zeros_like(self.word_bias)
+        if batch is not None:
+            weight = (batch.weights.unsqueeze(-1) * batch.observed).to(counts)
+            # what lies under a mask may be no symbol at all
+            symbols = torch.where(batch.observed, batch.x, 0).long()
+            counts.index_add_(0, symbols.flatten(), weight.flatten())
+        self.word_bias.copy_((counts + 1).log().log_softmax(-1))
+
+    def _nodes(self, batch: Batch) -> Tensor:
+        """log p(x_t | z_t = k), (B, T, K)."""
+        symbols = batch.x.long() if batch.mask is None else torch.where(batch.mask, batch.x, 0).long()
+        nodes = nn.functional.embedding(symbols, self.emission_log_probs.mT)
+        return nodes if batch.mask is None else torch.where(batch.mask.unsqueeze(-1), nodes, 0.0)
+
+    def _chain(self, node: Tensor, batch: Batch) -> Chain:
+        transition = self.transition_log_probs.unsqueeze(0)
+        return Chain({"initial": self.initial_log_probs, "transition": transition, "node": node}, batch.lengths)
+
+
+class Residual(nn.Module):
+    """x + a network of one hidden layer: (..., hidden) to (..., hidden) (He et al. 2016)."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.outer(self.inner(x).relu())
+
+
+def tiny(seed: int) -> tuple[NeuralHMM, Batch]:
+    """Two states over three symbols, and ragged sequences of at most four steps with one symbol missing."""
+    generator = torch.Generator().manual_seed(seed)
+    model = NeuralHMM(symbols=3, states=2, hidden=4, length=3).double()
+    for parameter in model.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    x = torch.randint(3, (5, 4), generator=generator)
+    mask = torch.arange(4) < torch.tensor([4, 2, 3, 1, 4]).unsqueeze(-1)
+    mask[0, 1] = False
+    return model, Batch.of(x, mask)
