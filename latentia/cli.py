@@ -9,10 +9,11 @@ import argparse
 import difflib
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ latentia: latent-variable models, from data to report.
 usage: latentia COMMAND [options]           latentia COMMAND --help explains a command
 
   fit          learn a model from data; evaluate it on held-out data; write a report
+  sweep        a fit for each of several values of options, compared
   evaluate     log p(x), its bound and what the latents carry, on held-out or other data
   sample       draw new data from a fitted model
   encode       what the model makes of each datum: latent coordinates, clusters, tags
@@ -35,6 +37,7 @@ examples
   latentia fit --model VAE --data digits --out runs/digits
   latentia fit --model GaussianMixture --data table.csv --columns height,weight --model.components 3
   latentia fit --model HMM --data sentences --model.states 45
+  latentia sweep --model GaussianMixture --data table.csv --model.components 1:10
   latentia evaluate runs/digits --importance_samples 1000
 """
 
@@ -73,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fail(message: str) -> int:
-    print(f"latentia: error: {' '.join(message.split())}", file=sys.stderr)
+    who = f"process {os.environ['RANK']}: " if os.environ.get("RANK", "0") != "0" else ""
+    print(f"latentia: error: {who}{' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
@@ -113,19 +117,23 @@ class _Parser(argparse.ArgumentParser):
         return parsed
 
 
-def _whole(least: int) -> Callable[[str], int]:
+@dataclass(frozen=True)
+class Whole:
     """A parser of whole numbers from `least` up to what torch can hold."""
 
-    def whole(text: str) -> int:
+    least: int
+
+    def __call__(self, text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if not least <= number < 2**63:
-            raise argparse.ArgumentTypeError(f"{number} is no whole number of {least} or more, below 2^63")
+        if not self.least <= number < 2**63:
+            raise argparse.ArgumentTypeError(f"{number} is no whole number of {self.least} or more, below 2^63")
         return number
 
-    return whole
+    def __repr__(self) -> str:
+        return f"whole number from {self.least}"  # what --help calls it
 
 
 def _refuse(unknown: list[str], known: Any, program: str) -> None:
@@ -142,20 +150,35 @@ def fit(arguments: list[str]) -> None:
     chosen = _choices(arguments)
     if chosen.resume:
         _refuse(chosen.rest, [], "latentia fit --resume RUN, which takes no other option,")
-        _finish(_resumed(Path(chosen.resume)))
+        _learn(lambda: _resumed(Path(chosen.resume)))
         return
     # torch and the models take seconds to import: not for a misspelt option above
-    from latentia.run import Config, Run, Source, default_out, this_command
+    from latentia.run import Run, default_out, this_command
 
     parser = _fit_parser(chosen)
     if chosen.help:
         parser.print_help()
         return
     parsed = parser.parse_args(chosen.rest).as_dict()
+    config = _config(chosen, parsed, this_command())
+
+    def create() -> Run:
+        config.fingerprint = config.data.fingerprint()
+        out = Path(parsed["out"]) if parsed["out"] else default_out(config.model, config.data.source)
+        return Run.create(out, config)
+
+    _learn(create, parsed["importance_samples"], parsed["evaluation"])
+
+
+def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
+    from latentia.run import Config, Source, is_large
+
+    if parsed["stream"] is None:
+        parsed["stream"] = chosen.learner == "EM" and is_large(parsed["source"])
     source = Source(**{name.name: parsed[name.name] for name in fields(Source)})
     if chosen.learner == "EM":
         source.validation = 0.0
-    config = Config(
+    return Config(
         model=chosen.model,
         data=source,
         model_options=_plain(parsed.get("model") or {}),
@@ -164,13 +187,8 @@ def fit(arguments: list[str]) -> None:
         objective=chosen.objective,
         objective_options=_plain(parsed.get("objective") or {}),
         seed=parsed["seed"],
-        command=this_command(),
+        command=command,
     )
-    raw = source.read()
-    config.fingerprint = raw.fingerprint()
-    out = Path(parsed["out"]) if parsed["out"] else default_out(config.model, source.source)
-    run = Run.create(out, config)
-    _finish(run, parsed["importance_samples"], parsed["evaluation"])
 
 
 def _resumed(path: Path):
@@ -183,41 +201,123 @@ def _resumed(path: Path):
     return run
 
 
-def _finish(run, importance_samples: int = 1000, evaluation: bool = True) -> None:
-    """Fit, evaluate, report, and say where everything is."""
-    _say(f"{run.config.model} on {run.config.data.source}: {len(run.parts.train):,} data to learn from, {run.path}")
-    history = run.fit()
-    _say(f"stopped by {history.stopped}" if history.stopped != "converged" else "converged")
+def _learn(find: Callable[[], Any], importance_samples: int = 1000, evaluation: bool = True) -> None:
+    """Fit the run that is found, in all processes that torchrun has started; evaluate, report, and say where it is."""
+    from latentia.learners import distributed
+    from latentia.report.words import end, spread
+    from latentia.run import Run
+
+    with distributed.group():
+        run = Run.shared(find)
+        if distributed.rank():
+            run.fit(progress=False)
+            return
+        where = f"{run.config.data.source}: {len(run.parts.train):,} data to learn from"
+        among = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
+        _say(f"{run.config.model} on {where}{among}, {run.path}")
+        history = run.fit()
+    _say(end(history.stopped))
+    if len(history.restarts) > 1:
+        _say(spread(history.restarts))
     if evaluation:
         _table(run.evaluate(importance_samples))
         _say(f"report: {run.report()}")
 
 
-def _choices(arguments: list[str]) -> argparse.Namespace:
+SWEEP = """\
+Fit a model for each of several values of its options, and compare them on the same held-out data.
+
+Any option of the model, the learner or the objective takes several values: 1:20 (both ends are in), 10:50:10 (by
+steps), full,diagonal (a list), 1:5,10,20 (both). Several such options make every combination. Each member is a run
+directory of its own under --out, fitted in a process of its own. The same command again goes on after an
+interruption, keeps what is finished and tries again what has failed.
+
+The best is named by held-out log p(x), and so is the smallest model within one standard error of it; where log p(x) is
+exact AIC and BIC, which are of the training data, are given too. All of it is in sweep.html and sweep.json.
+"""
+
+
+def sweep(arguments: list[str]) -> None:
+    """Fit a model for each of several values of its options, and compare them on the same held-out data."""
+    from latentia.errors import RunError
+
+    chosen = _choices(arguments, "sweep")
+    if chosen.resume:
+        raise OptionError("a sweep is resumed by the same command again, without --resume")
+    parser = _fit_parser(chosen)
+    if chosen.help:
+        parser.print_help()
+        return
+    from latentia.run import this_command
+    from latentia.sweep import Sweep, expand
+
+    words, swept = expand(chosen.rest)
+
+    def configure(options: list[str]):
+        parsed = parser.parse_args([*words, *options]).as_dict()
+        command = ["latentia", "fit", "--model", chosen.model, "--learner", chosen.learner]
+        command += ["--objective", chosen.objective] if chosen.objective else []
+        return _config(chosen, parsed, shlex.join([*command, *words, *options]))
+
+    out = Path(chosen.out) if chosen.out else None
+    sweep = Sweep.plan(swept, configure, out, this_command())
+    summary = sweep.run(chosen.jobs, chosen.importance_samples)
+    _comparison(summary)
+    _say(f"report: {sweep.out / 'sweep.html'}")
+    failed = [member["name"] for member in summary["members"] if member["error"]]
+    if failed:
+        raise RunError(f"{len(failed)} of {len(summary['members'])} failed ({', '.join(failed)}); the others are kept")
+
+
+def _comparison(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from latentia.report.comparison import HEAD, conclusions, rows
+
+    table = Table()
+    for name in (*(option.split(".")[-1] for option in summary["options"]), *HEAD):
+        table.add_column(name, justify="right")
+    for row in rows(summary):
+        table.add_row(*map(Text, row))  # words of others are no markup
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with console.capture() as drawn:
+        console.print(table)
+        for line in conclusions(summary):
+            console.print(line, highlight=False, markup=False)
+    print(drawn.get(), end="")
+
+
+def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:
     """Which model, learner and objective: their options are only known then."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--model", "--learner", "--objective", "--resume"):
         first.add_argument(name)
     first.add_argument("-h", "--help", action="store_true")
+    if command == "sweep":
+        first.add_argument("--out")
+        first.add_argument("--jobs", type=Whole(1))
+        first.add_argument("--importance_samples", type=Whole(1), default=1000)
     try:
         chosen, rest = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise OptionError(f"{error}; see latentia fit --help") from error
-    chosen.rest = rest
+        raise OptionError(f"{error}; see latentia {command} --help") from error
+    chosen.command, chosen.rest = command, rest
     if chosen.resume:
         return chosen
-    from latentia.model import EMModel, ExactModel
+    from latentia.model import EMModel, TractableModel
     from latentia.run import LEARNERS, MODELS, OBJECTIVES
 
     if not chosen.model:
         if not chosen.help:
             near = next((word for word in rest if _like(word.split("=")[0], ["--model", "--resume"])), None)
-            _refuse([near] if near else [], ["--model", "--resume"], "latentia fit")
+            _refuse([near] if near else [], ["--model", "--resume"], f"latentia {command}")
             raise OptionError(f"--model is needed: one of {', '.join(MODELS)}")
         chosen.learner = chosen.objective = None
         return chosen
     _known("model", chosen.model, MODELS)
-    exact = issubclass(MODELS[chosen.model], ExactModel)
+    exact = issubclass(MODELS[chosen.model], TractableModel)
     by_em = issubclass(MODELS[chosen.model], EMModel)
     chosen.learner = chosen.learner or ("EM" if by_em else "Gradient")
     _known("learner", chosen.learner, LEARNERS)
@@ -234,9 +334,19 @@ def _known(what: str, name: str, known: dict[str, Any]) -> None:
         raise OptionError(f"unknown {what} {name!r}{_like(name, known)}; the {what}s are {', '.join(known)}")
 
 
+USAGE = {
+    "fit": "latentia fit --model MODEL --data DATA [--out RUN] [options]\n       latentia fit --resume RUN",
+    "sweep": "latentia sweep --model MODEL --data DATA --model.OPTION VALUES [--out DIRECTORY] [--jobs N] [options]",
+}
+OUT = {
+    "fit": "Run directory to make; runs/<model>-<data> if left out.",
+    "sweep": "Directory for all members; runs/sweep-<model>-<data> if left out.",
+}
+
+
 def _fit_parser(chosen: argparse.Namespace):
     """The parser of all options of `fit`, for the chosen model, learner and objective."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     from latentia.run import LEARNERS, MODELS, OBJECTIVES
 
@@ -245,19 +355,34 @@ def _fit_parser(chosen: argparse.Namespace):
             lines = [line.strip() for line in message.splitlines() if line.strip()]
             text = " ".join(lines).replace("are required: source", "are required: --data")
             if text.startswith("unrecognized arguments: "):
-                _refuse(text.split(": ", 1)[1].split(), self._option_string_actions, "latentia fit")
-            raise OptionError(f"{text}; see latentia fit --model {chosen.model} --help")
+                _refuse(text.split(": ", 1)[1].split(), self._option_string_actions, f"latentia {chosen.command}")
+            raise OptionError(f"{text}; see latentia {chosen.command} --model {chosen.model} --help")
 
-    usage = "latentia fit --model MODEL --data DATA [--out RUN] [options]\n       latentia fit --resume RUN"
-    parser = Parser(prog="latentia fit", usage=usage, description=fit.__doc__, add_help=False, allow_abbrev=False)
+    class Formatter(DefaultHelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            parts = (super(Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+            return "\n\n".join(parts)
+
+    sweeps = chosen.command == "sweep"
+    parser = Parser(
+        prog=f"latentia {chosen.command}",
+        usage=USAGE[chosen.command],
+        description=SWEEP if sweeps else fit.__doc__,
+        formatter_class=Formatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
     run = parser.add_argument_group("run", description=_offer(chosen))
     run.add_argument("-h", "--help", action="store_true", help="Show this message; with --model M, M's options too.")
-    run.add_argument("--out", type=str, default=None, help="Run directory to make; runs/<model>-<data> if left out.")
+    run.add_argument("--out", type=str, default=None, help=OUT[chosen.command])
     run.add_argument(
-        "--seed", type=_whole(0), default=0, help="Of every random number: the same seed, the same parameters."
+        "--seed", type=Whole(0), default=0, help="Of every random number: the same seed, the same parameters."
     )
-    run.add_argument("--importance_samples", type=_whole(1), default=1000, help="For the evaluation after the fit.")
-    run.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
+    run.add_argument("--importance_samples", type=Whole(1), default=1000, help="For the evaluation after the fit.")
+    if sweeps:
+        run.add_argument("--jobs", type=Whole(1), default=None, help="Fits at a time; one for each core if left out.")
+    else:
+        run.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
     _add_data(parser.add_argument_group("data"))
     if chosen.model:
         _add_options(parser, "model", chosen.model, MODELS)
@@ -277,7 +402,7 @@ def _offer(chosen: argparse.Namespace) -> str:
     for name, known in (("model", MODELS), ("learner", LEARNERS), ("objective", OBJECTIVES)):
         value = getattr(chosen, name)
         offers.append(f"--{name} {' | '.join(known)}" + (f" (chosen: {value})" if value else ""))
-    return "; ".join(offers) + "; --resume RUN goes on with an interrupted fit"
+    return "; ".join(offers) + ("; --resume RUN goes on with an interrupted fit" if chosen.command == "fit" else "")
 
 
 def _add_options(parser: Any, group: str, name: str, known: dict[str, Any]) -> None:
@@ -305,13 +430,16 @@ def _add_data(group: Any) -> None:
         type=str,
         required=True,
         help=(
-            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl idx idx.gz .mat, or a "
+            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl .dat .feat (bags of words) idx idx.gz .mat, or a "
             "folder of images."
         ),
     )
     group.add_argument("--key", type=str, default=None, help="Name of the array in an .npz or .mat file.")
     group.add_argument("--columns", type=str, default=None, help="Columns of a table, as a,b,c.")
     group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
+    group.add_argument(
+        "--vocabulary", type=str, default=None, help="File with a word a line, for bags of words: line i + 1 names word i."
+    )
     group.add_argument("--values", type=str, default="auto", help="auto, real, binary, levels or symbols.")
     group.add_argument(
         "--scale",
@@ -330,7 +458,16 @@ def _add_data(group: Any) -> None:
     )
     group.add_argument("--min_count", type=int, default=2, help="Rarer words count as <unk>.")
     group.add_argument("--max_vocabulary", type=int, default=None, help="At most so many words.")
-    group.add_argument("--first", type=_whole(1), default=None, help="Only the first so many data.")
+    group.add_argument(
+        "--weight", type=str, default=None, help="Column of a table that says how often each row counts; 0 = absent."
+    )
+    group.add_argument("--first", type=Whole(1), default=None, help="Only the first so many data.")
+    group.add_argument(
+        "--stream",
+        type=bool | None,
+        default=None,
+        help="Read a .npy or Parquet file block by block, as it is larger than memory; left out: above 1 GiB, for EM.",
+    )
     group.add_argument(
         "--holdout",
         type=float,
@@ -354,9 +491,9 @@ def evaluate(arguments: list[str]) -> None:
     parser = _Parser("evaluate", str(evaluate.__doc__))
     _add_run(parser)
     _add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument("--importance_samples", type=_whole(1), default=1000, help="K, where log p(x) is not exact")
+    parser.add_argument("--importance_samples", type=Whole(1), default=1000, help="K, where log p(x) is not exact")
     parser.add_argument("--naive", action="store_true", help="estimate log p(x) by samples from the prior too")
-    parser.add_argument("--seed", type=_whole(0), default=0, help="of every random number")
+    parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parsed = parser.parse(arguments)
     run = _open(parsed)
@@ -364,9 +501,12 @@ def evaluate(arguments: list[str]) -> None:
         found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed)
     else:
         from latentia.evaluate import evaluate as measure
+        from latentia.run import is_large
 
         options = {"importance_samples": parsed.importance_samples, "naive": parsed.naive, "seed": parsed.seed}
-        result = measure(run.model(), _data(run, parsed), progress=True, **options)
+        how = {name: getattr(parsed, name) for name in ("columns", "weight", "first")}
+        data = run.other_stream(parsed.data, **how) if is_large(parsed.data) else _data(run, parsed)
+        result = measure(run.model(), data, progress=True, **options)
         result.evaluated_on = parsed.data
         found = result.to_json()
     print(json.dumps(found)) if parsed.json else _table(found)
@@ -376,9 +516,9 @@ def sample(arguments: list[str]) -> None:
     """Draw new data from a fitted model."""
     parser = _Parser("sample", str(sample.__doc__))
     _add_run(parser)
-    parser.add_argument("--n", type=_whole(1), default=16, help="how many")
+    parser.add_argument("--n", type=Whole(1), default=16, help="how many")
     parser.add_argument("--mean", action="store_true", help="the likelihood's mean instead of a draw from it")
-    parser.add_argument("--seed", type=_whole(0), default=0, help="of every random number")
+    parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     _add_out(parser)
     parsed = parser.parse(arguments)
     from latentia.tasks import generate
@@ -411,9 +551,9 @@ def interpolate(arguments: list[str]) -> None:
     parser = _Parser("interpolate", str(interpolate.__doc__))
     _add_run(parser)
     _add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument("--start", type=_whole(1), default=1, help="number of the first datum, from 1")
-    parser.add_argument("--end", type=_whole(1), default=2, help="number of the other datum, from 1")
-    parser.add_argument("--steps", type=_whole(2), default=8, help="how many points, both ends among them")
+    parser.add_argument("--start", type=Whole(1), default=1, help="number of the first datum, from 1")
+    parser.add_argument("--end", type=Whole(1), default=2, help="number of the other datum, from 1")
+    parser.add_argument("--steps", type=Whole(2), default=8, help="how many points, both ends among them")
     _add_out(parser)
     parsed = parser.parse(arguments)
     run = _open(parsed)
@@ -437,9 +577,9 @@ def complete(arguments: list[str]) -> None:
     parser.add_argument("--hide", choices=["top", "bottom", "left", "right"], help="the half of each image to fill in")
     parser.add_argument("--draw", action="store_true", help="one draw from p(missing | observed) instead of its mean")
     parser.add_argument(
-        "--sweeps", type=_whole(2), default=200, help="Markov chain steps, where the posterior is not exact"
+        "--sweeps", type=Whole(2), default=200, help="Markov chain steps, where the posterior is not exact"
     )
-    parser.add_argument("--seed", type=_whole(0), default=0, help="of every random number")
+    parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     _add_out(parser)
     parsed = parser.parse(arguments)
     run = _open(parsed)
@@ -507,7 +647,8 @@ def _add_other(parser: argparse.ArgumentParser, instead: str) -> None:
     parser.add_argument("--data", help=f"a built-in name or a path, {instead}")
     parser.add_argument("--key", help="name of the array in an .npz or .mat file")
     parser.add_argument("--columns", help="columns of a table, as a,b,c")
-    parser.add_argument("--first", type=_whole(1), help="only the first so many data")
+    parser.add_argument("--weight", help="column of a table that says how often each row counts")
+    parser.add_argument("--first", type=Whole(1), help="only the first so many data")
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -516,7 +657,7 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 def _open(parsed: argparse.Namespace):
     if getattr(parsed, "data", "") is None:
-        for name in ("key", "columns", "first"):
+        for name in ("key", "columns", "weight", "first"):
             if getattr(parsed, name) is not None:
                 raise OptionError(f"--{name} says how to read --data, which is not given")
     from latentia.run import Run
@@ -525,7 +666,8 @@ def _open(parsed: argparse.Namespace):
 
 
 def _data(run, parsed: argparse.Namespace):
-    return run.other(parsed.data, key=parsed.key, columns=parsed.columns, first=parsed.first)
+    options = {name: getattr(parsed, name) for name in ("key", "columns", "weight", "first")}
+    return run.other(parsed.data, **options)
 
 
 def _write(run, parsed: argparse.Namespace, x: Any, mask: Any, verb: str) -> None:
@@ -543,7 +685,7 @@ def _say(text: str) -> None:
 
 ROWS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
     ("log p(x)", "log_marginal", lambda e: e["log_marginal_se"]),
-    ("  by naive Monte Carlo", "naive_log_marginal", lambda e: None),
+    ("  by naive Monte Carlo", "naive_log_marginal", lambda e: e["naive_log_marginal_se"]),
     ("ELBO", "elbo", lambda e: None),
     ("  reconstruction", "reconstruction", lambda e: None),
     ("  KL to the prior", "kl", lambda e: None),
@@ -551,6 +693,8 @@ ROWS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
     ("bits per dimension", "bits_per_dimension", lambda e: None),
     ("perplexity", "perplexity", lambda e: None),
     ("total log p(x)", "total_log_marginal", lambda e: None),
+    ("AIC", "aic", lambda e: None),
+    ("BIC", "bic", lambda e: None),
 ]
 
 
@@ -570,6 +714,10 @@ def _table(found: dict[str, Any]) -> None:
     if found["importance_samples"]:
         how += f", K = {found['importance_samples']:,}, effective {found['effective_sample_size']:.1f}"
     table.add_row("method", how)
+    if found["naive_effective_sample_size"]:
+        table.add_row("naive Monte Carlo", f"effective {found['naive_effective_sample_size']:.1f}")
+    if found["criteria_on"]:
+        table.add_row("AIC, BIC", f"of {found['criteria_on']}, {found['free_parameters']:,} parameters")
     console = Console()
     with console.capture() as drawn:  # on a broken pipe, rich itself would leave with status 1
         console.print(f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}", highlight=False, markup=False)
@@ -580,6 +728,7 @@ def _table(found: dict[str, Any]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fit": fit,
+    "sweep": sweep,
     "evaluate": evaluate,
     "sample": sample,
     "encode": encode,

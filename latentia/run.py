@@ -6,7 +6,7 @@
     metrics.jsonl       one line an epoch or a step
     learner.safetensors from where an interrupted fit goes on
     model.safetensors   the parameters; there once the fit is finished
-    evaluation.json     what `evaluate` says of the held-out data
+    evaluation.json     what `evaluate` says of the held-out data; evaluation.safetensors, of each of them
     report.html         all of it, to look at
 
 Nothing in it is code, and loading one runs none: YAML and JSON are plain values, tensors are safetensors, and a
@@ -23,7 +23,8 @@ import operator
 import os
 import platform
 import sys
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -34,11 +35,14 @@ import yaml
 
 import latentia
 from latentia import models, objectives
-from latentia.data import BUILTIN, Dataset, Raw, Schema, load, read
+from latentia.data import BUILTIN, Dataset, Raw, Schema, Stream, load, read
+from latentia.data.blocks import SUFFIXES, Rows
+from latentia.data.bags import BAGS
 from latentia.data.files import atomic_write
-from latentia.errors import DataError, OptionError, RunError
-from latentia.evaluate import Evaluation, evaluate
-from latentia.learners import EM, Checkpoint, Gradient, History, Learner
+from latentia.data.stream import survey
+from latentia.errors import DataError, LatentiaError, OptionError, ProcessLost, RunError
+from latentia.evaluate import PLAIN, evaluate
+from latentia.learners import EM, Checkpoint, Gradient, History, Learner, distributed
 from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
 from latentia.learners.settings import seed_for
 from latentia.model import EMModel, LatentVariableModel
@@ -47,6 +51,11 @@ from latentia.report import build
 MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
 LEARNERS: dict[str, type] = {"EM": EM, "Gradient": Gradient}
 OBJECTIVES = {"elbo": objectives.elbo, "iwae": objectives.iwae, "exact": objectives.exact}
+LARGE = 2**30
+"""Bytes above which a file is read as a stream, unless the command says otherwise."""
+IN_MEMORY = 2**22
+"""Numbers in the part of a stream that is held in memory for pictures and tasks."""
+SAMPLED = ", a stream: pictures are of a random sample"
 
 
 @dataclass
@@ -55,10 +64,12 @@ class Source:
 
     Attributes:
         source: a built-in name or a path.
-        key, columns, kind: how to read it, see `latentia.data.read`.
+        key, columns, kind, vocabulary: how to read it, see `latentia.data.read`.
         values, scale, binarize, min_count, max_vocabulary: what x is, see `Schema.of`; binarize="auto" draws grey
             images dynamically for a Bernoulli likelihood.
+        weight: the column of a table that says how often each row counts.
         first: only the first so many data.
+        stream: read a .npy or Parquet file block by block at each pass, as it is larger than memory.
         holdout: the fraction kept for evaluation; validation: of the rest, the fraction for early stopping.
     """
 
@@ -66,12 +77,15 @@ class Source:
     key: str | None = None
     columns: str | None = None
     kind: str = "auto"
+    vocabulary: str | None = None
     values: str = "auto"
     scale: str = "auto"
     binarize: str = "auto"
     min_count: int = 2
     max_vocabulary: int | None = None
+    weight: str | None = None
     first: int | None = None
+    stream: bool = False
     holdout: float = 0.1
     validation: float = 0.1
 
@@ -83,8 +97,17 @@ class Source:
             raise OptionError(f"first={self.first}: it must be at least 1")
 
     def read(self) -> Raw:
-        raw = read(self.source, key=self.key, columns=self.columns, kind=self.kind)
+        options: dict[str, Any] = {"weight": self.weight, "vocabulary": self.vocabulary}
+        raw = read(self.source, key=self.key, columns=self.columns, kind=self.kind, **options)
         return raw if self.first is None else raw.take(np.arange(min(self.first, len(raw))))
+
+    def rows(self) -> Rows:
+        """The rows of a file that is not read into memory."""
+        return Rows.open(self.source, columns=self.columns, kind=self.kind, weight=self.weight, first=self.first)
+
+    def fingerprint(self) -> str:
+        """It changes when the data do."""
+        return self.rows().fingerprint() if self.stream else self.read().fingerprint()
 
 
 @dataclass
@@ -153,9 +176,9 @@ def _plain(value: Any) -> Any:
 class Parts:
     """The data of a run, encoded by one schema that only the training part has shaped."""
 
-    train: Dataset
-    validation: Dataset
-    test: Dataset
+    train: Dataset | Stream
+    validation: Dataset | Stream
+    test: Dataset | Stream
 
 
 class Run:
@@ -236,14 +259,28 @@ class Run:
                 f"{config.data.source}, the data of {self.path}, is not there (a relative path counts from where the "
                 "run was fitted: go there), or name data with --data"
             )
-        raw = config.data.read()
-        if config.fingerprint and raw.fingerprint() != config.fingerprint:
+        raw = config.data.rows() if config.data.stream else config.data.read()
+        # of processes that fit together the first checks it for all
+        if config.fingerprint and not distributed.rank() and raw.fingerprint() != config.fingerprint:
             raise RunError(f"{config.data.source} has changed since {self.path} was fitted: name data with --data")
         if len(raw) < 2 and config.data.holdout:
             raise DataError(f"{raw.source} has {len(raw)} datum: too few to hold some out; set --holdout 0")
         train, validation, test = _split(raw, config.data, config.seed)
-        schema = self.schema if (self.path / "schema.json").exists() else _schema(train, config)
-        return Parts(*(schema.encode(part) for part in (train, validation, test)))
+        known = "schema" in self.__dict__ or (self.path / "schema.json").exists()
+        schema = self.schema if known else _schema(train, raw, config)
+        if distributed.rank() and isinstance(train, Raw):
+            train = train.take(slice(*distributed.bounds(len(train))))
+        return Parts(*(_encoded(part, schema) for part in (train, validation, test)))
+
+    @classmethod
+    def shared(cls, find: Callable[[], Run]) -> Run:
+        """The run that process 0 finds or makes, on every process that fits it; only process 0 sees its directory."""
+        if distributed.rank():
+            path, config = json.loads(distributed.shared_text(str))
+            return cls(Path(path), Config.from_yaml(config, Path(path)))
+        run = find()
+        distributed.shared_text(lambda: json.dumps([str(run.path), run.config.to_yaml()]))
+        return run
 
     def other(self, source: str, **options: Any) -> Dataset:
         """Other data, read as this run's schema says."""
@@ -255,8 +292,16 @@ class Run:
             and Path(source).suffix.lower() in (".csv", ".tsv", ".parquet")
         ):
             options["columns"] = list(schema.names)
+        if Path(source).suffix.lower() in BAGS:
+            options["vocabulary"] = self.config.data.vocabulary
         data = load(source, schema=schema, **options)
         return data if first is None else data.subset(slice(0, first))
+
+    def other_stream(self, source: str, columns: str | None = None, **options: Any) -> Stream:
+        """Other data in a file that is larger than memory, read as this run's schema says."""
+        schema = self.schema
+        named = list(schema.names) if schema.names and source.lower().endswith(".parquet") else None
+        return Stream(Rows.open(source, kind=schema.kind, columns=columns or named, **options), schema)
 
     def blank_model(self) -> LatentVariableModel:
         """The model as constructed, before any learning. Raises `RunError` for one that latentia does not have."""
@@ -279,8 +324,32 @@ class Run:
         return model.eval()
 
     def fit(self, progress: bool = True) -> History:
-        """Fit from the start or from where it stopped, and write model.safetensors."""
-        train, validation = self.parts.train, self.parts.validation
+        """Fit from the start or from where it stopped, and write model.safetensors.
+
+        Of several processes (see `latentia.learners.distributed`) each learns from its share of the training data, and
+        process 0 alone reads and writes the run's directory.
+        """
+        learner = build_learner(self.config, progress)
+        if distributed.rank():
+            with self._resumable():
+                self.schema = Schema.from_json(json.loads(distributed.shared_text(str)))
+                return learner.fit(self.blank_model(), self._share(), seed=self.config.seed)
+        model = self._begin()
+        checkpoint = Checkpoint(self.path / "learner.safetensors")
+        saved = checkpoint.load()
+        with checkpoint.fitting():  # before metrics.jsonl is cut to what the checkpoint knows of
+            keep = operator.index(saved[1]["records"]) if saved else 0
+        distributed.shared_text(lambda: json.dumps(self.parts.train.schema.to_json()))
+        with _metrics(self.path / "metrics.jsonl", keep) as write, self._resumable():
+            rest: dict[str, Any] = {"validation": self.parts.validation, "callbacks": [write], "checkpoint": checkpoint}
+            history = learner.fit(model, self._share(), seed=self.config.seed, **rest)
+        learned = {"stopped": history.stopped, "restarts": history.restarts}
+        write_tensors(self.path / "model.safetensors", model.state_dict(), learned)
+        return history
+
+    def _begin(self) -> LatentVariableModel:
+        """The blank model, once the directory says what it will be fitted to, and with what."""
+        train = self.parts.train
         _check_count(self.config, len(train))
         for file in self.path.glob(".*.tmp"):
             if _is_leftover(file):
@@ -289,24 +358,57 @@ class Run:
             # the schema last: where it is, the environment is too
             atomic_write(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
             atomic_write(self.path / "schema.json", json.dumps(train.schema.to_json()).encode())
-        model = self.blank_model()
-        learner = build_learner(self.config, progress)
-        checkpoint = Checkpoint(self.path / "learner.safetensors")
-        saved = checkpoint.load()
-        with checkpoint.fitting():  # before metrics.jsonl is cut to what the checkpoint knows of
-            keep = operator.index(saved[1]["records"]) if saved else 0
-        with _metrics(self.path / "metrics.jsonl", keep) as write:
-            seed = self.config.seed
-            history = learner.fit(
-                model, train, validation=validation, seed=seed, callbacks=[write], checkpoint=checkpoint
-            )
-        write_tensors(self.path / "model.safetensors", model.state_dict(), {"stopped": history.stopped})
-        return history
+        return self._model_for(train)
+
+    def _share(self) -> Any:
+        """The training data that this process learns from: all, where there is but one."""
+        train = self.parts.train
+        if distributed.size() == 1:
+            return train
+        if isinstance(train, Stream):
+            rows = train.rows
+            start, stop = distributed.bounds(rows.stop - rows.start)
+            return train.part(rows.start + start, rows.start + stop)
+        # the others have encoded no more than their share
+        return train if distributed.rank() else train.subset(slice(*distributed.bounds(len(train))))
+
+    @contextlib.contextmanager
+    def _resumable(self):
+        try:
+            yield
+        except ProcessLost as error:
+            count = os.environ.get("LOCAL_WORLD_SIZE", distributed.size())
+            raise ProcessLost(
+                f"{error}; what was learned is kept: go on with "
+                f"`torchrun --nproc-per-node {count} -m latentia fit --resume {self.path}`"
+            ) from error
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """How the fit ended: "stopped", and the value of each of EM's "restarts"."""
+        return read_tensors(self.path / "model.safetensors")[1]
+
+    def _model_for(self, train: Dataset | Stream) -> LatentVariableModel:
+        """The blank model. Where it cannot have data of this kind, and could as another kind, the error says so."""
+        try:
+            model = self.blank_model()
+            model.check(train.subset(slice(0, 2)).frozen(0).batch(dtype=model.anchor.dtype))
+        except (DataError, OptionError) as error:
+            kind = _better_kind(self.config, train.schema.kind)
+            if kind is None:
+                raise
+            raise type(error)(f"{error}; as a {kind} they would do: say --kind {kind}") from error
+        return model
+
+    @property
+    def tested(self) -> Dataset | Stream:
+        """What the run is evaluated on: its held-out data, or the training data where nothing was held out."""
+        return self.parts.test if len(self.parts.test) else self.parts.train
 
     @property
     def held_out(self) -> Dataset:
-        """What the run is evaluated on: its held-out data, or the training data where nothing was held out."""
-        return self.parts.test if len(self.parts.test) else self.parts.train
+        """`tested`, in memory: of a stream a random part."""
+        return _in_memory(self.tested)
 
     @property
     def evaluated_on(self) -> str:
@@ -317,9 +419,11 @@ class Run:
     ) -> dict:
         """Measure on the held-out data, and write evaluation.json."""
         options: dict[str, Any] = {"importance_samples": importance_samples, "naive": naive, "seed": seed}
-        found = evaluate(self.model(), self.held_out, progress=progress, **options)
+        found = evaluate(self.model(), self.tested, training=self.parts.train, progress=progress, **options)
         found.evaluated_on = self.evaluated_on
         content = found.to_json()
+        assert found.each is not None
+        write_tensors(self.path / "evaluation.safetensors", {"each": found.each}, {})
         atomic_write(self.path / "evaluation.json", json.dumps(content, indent=1).encode())
         return content
 
@@ -327,16 +431,17 @@ class Run:
         """Write report.html, evaluating first where that has not been done."""
         path = self.path / "evaluation.json"
         evaluation = _read_json(path, "evaluate again") if path.exists() else self.evaluate()
-        if not {part.name for part in fields(Evaluation)} <= set(evaluation):
+        if not set(PLAIN) <= set(evaluation):
             raise RunError(f"{path} is incomplete: evaluate again")
         model = self.model()
         page = build(
-            title=f"{self.config.model} on {self.config.data.source}",
+            title=f"{self.config.model} on {self.config.data.source}{SAMPLED if self.config.data.stream else ''}",
             model=model,
             options={**self.config.model_options, "learner": self.config.learner, **self.config.learner_options},
             history=read_metrics(self.path / "metrics.jsonl"),
+            learned=self.learned,
             evaluation=evaluation,
-            train=self.parts.train,
+            train=_in_memory(self.parts.train),
             test=self.held_out,
             environment=_read_json(self.path / "environment.json"),
             command=self.config.command,
@@ -400,6 +505,9 @@ def build_learner(config: Config, progress: bool = True) -> Learner:
     if config.learner == "Gradient" and config.objective:
         _at_least(config.objective_options)
         options["objective"] = partial(OBJECTIVES[config.objective], **config.objective_options)
+    if config.learner != "EM" and (distributed.size() > 1 or config.data.stream):
+        asked = "a stream" if config.data.stream else f"{distributed.size()} processes"
+        raise OptionError(f"--learner {config.learner} learns from data in memory in one process, not from {asked}")
     try:
         return LEARNERS[config.learner](**options)
     except TypeError as error:
@@ -475,8 +583,19 @@ def _read_json(path: Path, remedy: str = "fit again") -> dict[str, Any]:
     return content
 
 
-def _split(raw: Raw, source: Source, seed: int) -> tuple[Raw, Raw, Raw]:
+def _encoded(part: Raw | Rows, schema: Schema) -> Dataset | Stream:
+    return schema.encode(part) if isinstance(part, Raw) else Stream(part, schema)
+
+
+def _in_memory(data: Dataset | Stream) -> Dataset:
+    return data if isinstance(data, Dataset) else data.sample(max(IN_MEMORY // data.entries, 1))
+
+
+def _split(raw: Raw | Rows, source: Source, seed: int) -> tuple[Raw | Rows, Raw | Rows, Raw | Rows]:
     """Train, validation and test parts, every datum in one of them."""
+    if isinstance(raw, Rows):
+        rest, held_out = raw.split(source.holdout, seed_for(seed, 7))
+        return *rest.split(source.validation, seed_for(seed, 7)), held_out
     order = np.random.default_rng(seed_for(seed, 7)).permutation(len(raw))
     test = _share(len(raw), source.holdout)
     rest = len(raw) - test
@@ -489,21 +608,50 @@ def _share(count: int, fraction: float) -> int:
     return min(max(round(count * fraction), 1), count - 1) if fraction and count > 1 else 0
 
 
-def _schema(train: Raw, config: Config) -> Schema:
+def _better_kind(config: Config, kind: str) -> str | None:
+    """As what else the model could take data of this kind, if there is such a thing."""
+    other = {"table": "sequence", "sequence": "table"}.get(kind)
+    if other is None or config.data.kind != "auto" or config.data.stream:
+        return None
+    try:
+        raw = replace(config.data, kind=other).read()
+        schema = _schema(raw, raw, config)
+        model = build_model(config.model, config.model_options, schema)
+        model.check(schema.encode(raw).batch(dtype=model.anchor.dtype))
+    except LatentiaError:
+        return None
+    return other
+
+
+def _schema(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
+    """The schema of the training data, but for the number of symbols or levels: how many there can be is part of what
+    the data are, so it is counted over all of them."""
     likelihood, source = config.model_options.get("likelihood"), config.data
     binarize = source.binarize
     if binarize == "auto":
         binarize = "dynamic" if train.kind == "image" and likelihood == "bernoulli" else "none"
     values = "levels" if source.values == "auto" and likelihood == "categorical" else source.values
-    return Schema.of(
-        train,
-        values=values,
-        scale=source.scale,
-        binarize=binarize,
-        min_count=source.min_count,
-        max_vocabulary=source.max_vocabulary,
-        seed=config.seed,
-    )
+    options: dict[str, Any] = {
+        "scale": source.scale,
+        "binarize": binarize,
+        "min_count": source.min_count,
+        "max_vocabulary": source.max_vocabulary,
+        "seed": config.seed,
+    }
+    schema = _schema_of(train, values=values, **options)
+    if schema.levels is None or schema.kind == "text":
+        return schema
+    return replace(schema, levels=_schema_of(whole, values=schema.values, **options).levels)
+
+
+def _schema_of(data: Raw | Rows, **options: Any) -> Schema:
+    return Schema.of(data, **options) if isinstance(data, Raw) else survey(data, **options)
+
+
+def is_large(source: str) -> bool:
+    """Whether a file is better read block by block: a file of rows that is larger than a gibibyte."""
+    path = Path(source)
+    return path.suffix.lower() in SUFFIXES and source not in BUILTIN and path.is_file() and _size(path) > LARGE
 
 
 def default_out(model: str, source: str) -> Path:

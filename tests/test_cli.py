@@ -22,6 +22,7 @@ from latentia.data import load
 from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.models import GaussianMixture
+from latentia.run import Run
 
 Said = tuple[int, str, str]
 Command = Callable[..., Said]
@@ -119,6 +120,14 @@ def test_help_of_fit_shows_the_options_of_the_model(command, model):
     assert status == 0
     assert f"options of {model}" in out
     assert "--learner." in out
+
+
+def test_help_shows_no_inside_of_python(command):
+    for words in (("fit",), ("fit", "--model", "VAE"), ("sweep", "--model", "HMM")):
+        out = command(*words, "--help")[1]
+        assert "function" not in out.replace("function of", "")
+        assert "0x" not in out
+        assert "whole number from 0" in out
 
 
 def test_version(command):
@@ -421,6 +430,43 @@ def test_a_model_that_the_data_cannot_have(refused, table, tmp_path):
     refused("fit", "--model", "VAE", "--data", table, *out)
     refused("fit", "--model", "VAE", "--data", "sentences", "--first", 50, *out)
     refused("fit", "--model", "HMM", "--data", table, *out)
+
+
+def test_what_would_do_as_another_kind_is_told_so(refused, command, table, tmp_path):
+    out = ("--out", tmp_path / "run")
+    assert "say --kind sequence" in refused("fit", "--model", "HMM", "--data", table, *out)
+    assert command("fit", *HMM, "--data", table, "--kind", "sequence", "--evaluation", "false", *out)[0] == 0
+    (tmp_path / "walks.jsonl").write_text("[1, 2, 3]\n[3, 1, 2]\n[0, 2, 2]\n[1, 1, 0]\n")
+    out = ("--out", tmp_path / "table")
+    assert "say --kind table" in refused("fit", *MIXTURE, "--data", tmp_path / "walks.jsonl", *out)
+    # ragged sequences are no table
+    (tmp_path / "ragged.jsonl").write_text("[1, 2, 3]\n[3, 1]\n[0, 2, 2]\n[1, 1, 0]\n")
+    said = refused("fit", *MIXTURE, "--data", tmp_path / "ragged.jsonl", "--out", tmp_path / "ragged")
+    assert "say --kind" not in said
+
+
+def test_a_symbol_may_be_seen_in_the_held_out_data_alone(command, tmp_path):
+    """How many symbols there are is counted over all data, whichever of them hold the last one."""
+    for row in range(10):
+        sequences = [[0, 1, 2, 1]] * 10
+        sequences[row] = [0, 1, 7, 1]
+        data = tmp_path / f"{row}.jsonl"
+        data.write_text("".join(f"{sequence}\n" for sequence in sequences))
+        out = tmp_path / f"run{row}"
+        assert command("fit", *HMM, "--data", data, "--holdout", 0.5, "--evaluation", "false", "--out", out)[0] == 0
+        assert json.loads((out / "schema.json").read_text())["levels"] == 8
+
+
+def test_the_closing_lines_tell_how_the_restarts_ended(command, table, tmp_path):
+    words = ("fit", *MIXTURE, "--data", table, "--learner.restarts", 4, "--evaluation", "false")
+    err = command(*words, "--out", tmp_path / "a")[2]
+    assert "4 restarts ended at" in err
+    assert "converged" in err
+    restarts = Run.open(tmp_path / "a").learned["restarts"]
+    assert len(restarts) == 4
+    assert f"{max(restarts):,.3f}".replace("-", "−") in err
+    err = command(*words, "--learner.steps", 1, "--learner.tol", 0, "--out", tmp_path / "b")[2]
+    assert "fit again with a larger --learner.steps" in err
 
 
 # ------------------------------------------------------------------------------------------------------------- holes

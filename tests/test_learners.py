@@ -81,6 +81,7 @@ def test_em_counts_updates_not_measurements(cloud):
     with torch.no_grad():
         for _ in range(3):
             by_hand.update(by_hand.statistics(cloud.batch(), by_hand.posterior(cloud.batch())))
+    by_hand.canonical()
     assert torch.allclose(model.means, by_hand.means, atol=1e-10)
 
 
@@ -150,7 +151,7 @@ def test_em_stops_when_log_p_falls(cloud):
 
 
 def test_em_needs_an_m_step(digits):
-    with pytest.raises(CapabilityError, match=r"VAE\.statistics"):
+    with pytest.raises(CapabilityError, match="make VAE an EMModel"):
         EM().fit(vae(), digits)
 
 

@@ -6,18 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from latentia.data.blocks import MOST, VALUES
 from latentia.data.encoding import RAGGED
-from latentia.data.raw import Raw
-from latentia.data.readers import name_of, open_table, path_of, read, split
+from latentia.data.readers import checked_length, open_table, path_of, read
 from latentia.data.schema import Schema
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch
+
+START = 2**26
+"""Numbers in the x from which a starting point is chosen, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,16 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def entries(self) -> int:
+        """How many numbers the x of a datum has, padding among them."""
+        return math.prod(self.x.shape[1:])
+
+    @property
+    def enough(self) -> int:
+        """So many data, if there are more, are enough to choose a starting point by."""
+        return max(START // max(self.entries, 1), 1)
+
     def batch(self, index: Tensor | slice | Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Batch:
         """The data at `index`, all where it is None, as models see them.
 
@@ -73,10 +87,30 @@ class Dataset:
         """
         if size < 1:
             raise OptionError(f"size={size}: a batch has at least one datum")
-        order = torch.arange(len(self), device=self.x.device)
-        if sort and self.schema.kind in RAGGED:
-            order = self.lengths.argsort(stable=True)
-        return (self.batch(part, dtype) for part in order.split(size) if len(part))
+        return (self.batch(part, dtype) for part in self._parts(size, sort))
+
+    def prepared(self, like: Tensor, size: int | None = None) -> list[Batch]:
+        """The batches of a pass over the data, to be gone through many times: sequences of like length together, on
+        the device of `like` and in its dtype. Without copies, but for sequences that must be sorted or cut.
+
+        Args:
+            size: data a batch; None: such that x has a million numbers, and at most 65,536 data.
+        """
+        return [self.batch(part).to(like).map(Tensor.contiguous) for part in self._parts(size, sort=True)]
+
+    def shuffled(self, like: Tensor, size: int, seed: int) -> Iterator[Batch]:
+        """Every datum once, `size` at a time, in a random order."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return (self.batch(part).to(like) for part in order.split(size) if len(part))
+
+    def _parts(self, size: int | None, sort: bool) -> list[Any]:
+        """What each batch takes: a slice where no order but the data's own is asked for."""
+        if not (sort and self._ragged):
+            size = size or min(max(VALUES // max(self.entries, 1), 1), MOST)
+            return [slice(start, start + size) for start in range(0, len(self), size)]
+        order = self.lengths.argsort(stable=True)
+        ends = _ends(self.lengths[order] * math.prod(self.x.shape[2:]), size)
+        return [order[start:end] for start, end in pairwise(ends)]
 
     def subset(self, index: Tensor | slice | Sequence[int]) -> Dataset:
         """The data at `index`: a slice, positions or booleans."""
@@ -127,6 +161,10 @@ class Dataset:
         return self.schema.log_det(self.x.shape if self.mask is None else self.mask).to(self.x.device)
 
     @property
+    def _ragged(self) -> bool:
+        return self.schema.kind in RAGGED and self.mask is not None
+
+    @property
     def _to_draw(self) -> bool:
         return self.schema.binarize == "dynamic" and not self.drawn
 
@@ -141,6 +179,17 @@ class Dataset:
             return batch
         longest = max(int(self.lengths.max()), 1)
         return batch._replace(x=batch.x[:, :longest], mask=_unless_all(batch.observed[:, :longest]))
+
+
+def _ends(entries: Tensor, size: int | None) -> list[int]:
+    """Where batches of data with these numbers of entries, in rising order, begin and end."""
+    ends, count = [0], torch.arange(1, MOST + 1, device=entries.device)
+    while ends[-1] < len(entries):
+        # as many as padding to the longest of them leaves room for
+        rest = entries[ends[-1] :][:MOST]
+        most = size or max(int(torch.searchsorted(rest * count[: len(rest)], VALUES, right=True)), 1)
+        ends.append(min(ends[-1] + most, len(entries)))
+    return ends
 
 
 def _drawn(probability: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -168,14 +217,15 @@ def load(
     seed: int = 0,
     min_count: int = 1,
     max_vocabulary: int | None = None,
+    vocabulary: str | None = None,
 ) -> Dataset:
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
     Args:
-        source, key, columns, kind: see `read`.
+        source, key, columns, kind, vocabulary: see `read`.
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
-        weight: (N,) numbers of 0 or more, or the name of a table's column.
+        weight: see `read`; what is scaled and which words are rare are then weighted too.
         labels: (N,), or the name of a table's column; for a file without columns, a file with one number for each
             datum.
 
@@ -183,32 +233,26 @@ def load(
         DataError: what `read` and `Schema.encode` refuse, and weights or labels that do not fit the data.
         OptionError: an option that makes no sense.
     """
-    weight, labels, columns = _beside(source, weight, labels, columns)
-    raw = read(source, key=key, columns=columns, kind=schema.kind if schema is not None and kind == "auto" else kind)
+    labels, columns = _beside(source, weight, labels, columns)
+    kind = schema.kind if schema is not None and kind == "auto" else kind
+    raw = read(source, key=key, columns=columns, kind=kind, weight=weight, vocabulary=vocabulary)
     if schema is None:
         options = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
         schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
     data = schema.encode(raw)
-    if weight is not None:
-        data = replace(data, weight=torch.from_numpy(_checked_weight(weight, raw)))
-    return data if labels is None else replace(data, labels=_checked_length(labels, raw, "labels"))
+    return data if labels is None else replace(data, labels=checked_length(labels, raw, "labels"))
 
 
 def _beside(source, weight, labels, columns):
-    """Weights, labels and columns, where the names of columns and files have been replaced by what they hold."""
-    named = [part for part in (weight, labels) if isinstance(part, str)]
-    if not named:
-        return weight, labels, columns
+    """Labels and columns, where the names of columns and files have been replaced by what they hold."""
+    if not isinstance(labels, str):
+        return labels, columns
     table = open_table(source)
     if table is None:
-        if isinstance(weight, str):
-            raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
-        return weight, _read_labels(labels), columns
-    weight = np.asarray(table.select([weight]).raw().values)[:, 0] if isinstance(weight, str) else weight
-    labels = table.labels(labels) if isinstance(labels, str) else labels
+        return _read_labels(labels), columns
     if columns is None:
-        columns = table.without(named).names
-    return weight, labels, split(columns)
+        columns = table.without([part for part in (weight, labels) if isinstance(part, str)]).names
+    return table.labels(labels), columns
 
 
 def _read_labels(path: str) -> np.ndarray:
@@ -217,24 +261,6 @@ def _read_labels(path: str) -> np.ndarray:
     if path_of(path) is None or raw.kind != "table" or values.shape[1] != 1:
         raise DataError(f"{path} is no file of labels: it must hold one number for each datum")
     return values[:, 0]
-
-
-def _checked_weight(weight, raw: Raw) -> np.ndarray:
-    weight = _checked_length(weight, raw, "weights").astype(np.float64)
-    bad = ~np.isfinite(weight) | (weight < 0)
-    if bad.any():
-        i = int(bad.argmax())
-        raise raw.error(f"the weight is {weight[i]:g}: a weight is a number of 0 or more", (i,))
-    return weight
-
-
-def _checked_length(values, raw: Raw, what: str) -> np.ndarray:
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
-    if array.shape != (len(raw),):
-        raise DataError(
-            f"{what} of shape {array.shape} for the {len(raw)} data of {raw.source}: give one for each datum"
-        )
-    return array
 
 
 def as_dataset(data) -> Dataset:

@@ -27,6 +27,7 @@ class Raw:
         source: the file's name, for messages.
         labels: (N,), what each datum is, where that is known; never seen by a model.
         rows: (N,), each datum's own number in the source, from 1.
+        weight: (N,), 0 = absent, 2 = seen twice.
         lines: (N,), the line of the file where each datum starts, for sources that have lines.
         levels: how many grey levels the source can hold, where it says so.
     """
@@ -39,6 +40,7 @@ class Raw:
     rows: np.ndarray | None = None
     lines: np.ndarray | None = None
     levels: int | None = None
+    weight: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -54,14 +56,16 @@ class Raw:
         def pick(field):
             return [field[i] for i in positions] if isinstance(field, list) else field[positions]
 
-        parts = {name: getattr(self, name) for name in ("values", "labels", "rows", "lines")}
+        parts = {name: getattr(self, name) for name in ("values", "labels", "rows", "lines", "weight")}
         return replace(self, **{name: pick(part) for name, part in parts.items() if part is not None})
 
     def fingerprint(self) -> str:
-        """The sha256 of values and names, in hex: it changes when the data do."""
+        """The sha256 of values, names and weights, in hex: it changes when the data do."""
         digest = hashlib.sha256(json.dumps([self.kind, self.names]).encode())
         for part in self.values if isinstance(self.values, list) else [self.values]:
             digest.update(_content(part))
+        if self.weight is not None:
+            digest.update(_content(self.weight))
         return digest.hexdigest()
 
     def where(self, index: tuple[int, ...]) -> str:

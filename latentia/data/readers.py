@@ -12,18 +12,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentia.data import arrays, images, sequences, tables
+from latentia.data import arrays, bags, images, sequences, tables
 from latentia.data.builtin import BUILTIN
 from latentia.data.raw import KINDS, NOUNS, Raw, first
 from latentia.errors import DataError, OptionError
 
 TABLES = {".csv": tables.read_csv, ".tsv": tables.read_csv, ".parquet": tables.read_parquet}
 ARRAYS = {".npy": arrays.read_npy, ".npz": arrays.read_npz, ".mat": arrays.read_mat}
-LINES = {".txt": sequences.read_text, ".jsonl": sequences.read_jsonl}
+LINES = {".txt": sequences.read_text, ".jsonl": sequences.read_jsonl, **bags.BAGS}
 CHANNELS = (1, 2, 3, 4)
 
 
-def read(source, *, key: str | None = None, columns: Sequence[str] | str | None = None, kind: str = "auto") -> Raw:
+def read(
+    source,
+    *,
+    key: str | None = None,
+    columns: Sequence[str] | str | None = None,
+    kind: str = "auto",
+    weight=None,
+    vocabulary: str | os.PathLike | None = None,
+) -> Raw:
     """Read data and refuse what cannot be used.
 
     Args:
@@ -32,6 +40,10 @@ def read(source, *, key: str | None = None, columns: Sequence[str] | str | None 
         key: which array of a .npz or .mat file.
         columns: which columns of a table, names or one string with commas.
         kind: "table", "sequence", "text" or "image"; "auto" decides by the file, the shape and the dtype.
+        weight: (N,) numbers of 0 or more, 0 = absent, 2 = seen twice; or the name of a table's column, which is then
+            none of the columns of x.
+        vocabulary: a file with a word a line, which makes bags of words and other sequences of whole numbers text:
+            line i + 1 names symbol i.
 
     Raises:
         DataError: names the file, the row or line and the column, and says what to do.
@@ -40,9 +52,12 @@ def read(source, *, key: str | None = None, columns: Sequence[str] | str | None 
     if kind not in ("auto", *KINDS):
         raise OptionError(f"kind={kind!r}: choose auto, {', '.join(KINDS)}")
     if isinstance(source, Raw):
-        return source
+        return source if weight is None else weighted(source, weight)
     table = open_table(source)
     if table is not None:
+        if isinstance(weight, str):
+            columns = columns or table.without([weight]).names
+            weight = np.asarray(table.select([weight]).raw().values)[:, 0]
         raw = (table if columns is None else table.select(split(columns))).raw()
     elif columns is not None:
         raise DataError(
@@ -50,7 +65,31 @@ def read(source, *, key: str | None = None, columns: Sequence[str] | str | None 
         )
     else:
         raw = _read(source, key)
-    return finite(as_kind(raw, kind))
+    raw = raw if vocabulary is None else bags.in_words(raw, Path(vocabulary))
+    if isinstance(weight, str):
+        raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
+    raw = finite(as_kind(raw, kind))
+    return raw if weight is None else weighted(raw, weight)
+
+
+def weighted(raw: Raw, weight) -> Raw:
+    """`raw` with a weight for each datum. Raises `DataError` for a number below 0, or none."""
+    weight = checked_length(weight, raw, "weights").astype(np.float64)
+    bad = ~np.isfinite(weight) | (weight < 0)
+    if bad.any():
+        i = int(bad.argmax())
+        raise raw.error(f"the weight is {weight[i]:g}: a weight is a number of 0 or more", (i,))
+    return replace(raw, weight=weight)
+
+
+def checked_length(values, raw: Raw, what: str) -> np.ndarray:
+    """`values` as an array (N,). Raises `DataError` where they are not one for each datum."""
+    array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    if array.shape != (len(raw),):
+        raise DataError(
+            f"{what} of shape {array.shape} for the {len(raw)} data of {raw.source}: give one for each datum"
+        )
+    return array
 
 
 def split(columns: Sequence[str] | str) -> list[str]:
@@ -64,7 +103,7 @@ def open_table(source) -> tables.Table | None:
         return tables.from_frame(source, "the pandas table")
     path = path_of(source)
     reader = None if path is None else TABLES.get(path.suffix.lower())
-    return None if path is None or reader is None else reader(_existing(path))
+    return None if path is None or reader is None else reader(existing(path))
 
 
 def path_of(source) -> Path | None:
@@ -84,7 +123,7 @@ def _read(source, key: str | None) -> Raw:
         return BUILTIN[source]()
     path = path_of(source)
     if path is not None:
-        return _read_path(_existing(path), key)
+        return _read_path(existing(path), key)
     if isinstance(source, torch.Tensor):
         return from_array(_from_torch(source), "the tensor")
     if isinstance(source, np.ma.MaskedArray):
@@ -110,7 +149,7 @@ def _from_list(items: list) -> Raw:
     return sequences.from_items(items, "the list")
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     if not os.path.exists(path):  # unlike path.exists(), no error for a name that is too long
         raise DataError(f"{path} does not exist: give a file, a folder of images, or one of {', '.join(BUILTIN)}")
     if path.is_file() and not path.stat().st_size:

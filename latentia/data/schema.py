@@ -38,7 +38,9 @@ class Schema:
         names: the names of a table's columns, () where it has none.
         vocabulary: the words of a text, the first one "<unk>".
         levels: how many levels or symbols there are; for binary values, grey levels before binarizing (2 where the
-            data were 0 and 1); None for real values.
+            data were 0 and 1); None for real values. Of symbols and levels that are numbers, a run counts those of
+            its held-out data too: how many there can be is part of what the data are. Words are counted in the
+            training data alone, new ones being "<unk>".
         shift, scale: x = (value - shift) / scale; one a column, one in all for images, () for discrete values.
         binarize: "none"; "fixed", drawn once when encoding; "dynamic", x is a probability and drawn at each batch.
         seed: of the fixed draw.
@@ -109,6 +111,7 @@ class Schema:
             OptionError: an option that makes no sense.
         """
         _check_options(values, scale, binarize, seed)
+        whole, raw = raw, _present(raw)
         if raw.kind == "text":
             vocabulary = _vocabulary(raw, values, binarize, min_count, max_vocabulary)
             return cls("text", "symbols", (), vocabulary=vocabulary, levels=len(vocabulary), source=raw.source)
@@ -122,7 +125,7 @@ class Schema:
             values=values,
             event_shape=_event_shape(raw, values),
             names=raw.names,
-            levels=_levels(raw, values, binarize, already),
+            levels=_levels(whole, values, binarize, already),
             shift=shift,
             scale=factor,
             binarize="none" if already else binarize,
@@ -142,9 +145,10 @@ class Schema:
 
         x, mask = encoding.encode(self, raw)
         return Dataset(
-            x=torch.from_numpy(x),
+            x=torch.from_numpy(np.ascontiguousarray(x)),
             mask=None if mask is None else torch.from_numpy(mask),
             schema=self,
+            weight=None if raw.weight is None else torch.from_numpy(raw.weight),
             labels=raw.labels,
             rows=torch.as_tensor(raw.rows),
         )
@@ -302,12 +306,27 @@ def _vocabulary(raw: Raw, values: str, binarize: str, min_count: int, most: int 
         raise OptionError(f"{raw.source} holds text: its values are symbols, which are not binarized")
     if most is not None and most < 2:
         raise OptionError(f"max_vocabulary={most}: it must be 2 or more, one of them for {UNKNOWN}")
-    counts = Counter(word for words in raw.values for word in words)
+    counts: Counter[str] = Counter()
+    if raw.weight is None:
+        counts.update(word for words in raw.values for word in words)
+    else:
+        for words, weight in zip(raw.values, raw.weight, strict=True):
+            for word in words:
+                counts[word] += weight
     counts.pop(UNKNOWN, None)
     common = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
     if not common:
         raise raw.error(f"no word occurs {min_count} times: lower min_count")
     return (UNKNOWN, *(common if most is None else common[: most - 1]))
+
+
+def _present(raw: Raw) -> Raw:
+    """The data that have a weight: what is absent says nothing."""
+    if raw.weight is None:
+        return raw
+    if not (raw.weight > 0).any():
+        raise raw.error("every weight is 0: there are no data")
+    return raw.take(raw.weight > 0)
 
 
 def _parts(raw: Raw) -> list[np.ndarray]:
@@ -351,12 +370,12 @@ def _check_observed(raw: Raw, values: str) -> None:
     """Raise `DataError` for a column without a single observed value: nothing can be learned about it."""
     if raw.kind == "image":
         return
-    seen = (~np.isnan(_rows(raw))).any(0)
+    seen = (~np.isnan(rows_of(raw))).any(0)
     if not seen.all():
         raise raw.error(f"{raw.column(int(seen.argmin()))} has no observed value at all: leave it out")
 
 
-def _rows(raw: Raw) -> np.ndarray:
+def rows_of(raw: Raw) -> np.ndarray:
     """All values, a row for each datum or step and a column for each column; one column for images."""
     values = np.concatenate(_parts(raw))
     if raw.kind == "sequence" and not isinstance(raw.values, list):
@@ -393,7 +412,7 @@ def _grey_levels(raw: Raw) -> int:
 
 def _scaling(raw: Raw, scale: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(shift, scale) by the observed entries of the training data."""
-    rows = _rows(raw)
+    rows = rows_of(raw)
     if scale == "none":
         return (0.0,) * rows.shape[1], (1.0,) * rows.shape[1]
     if scale == "auto" and raw.kind == "image":
@@ -403,12 +422,31 @@ def _scaling(raw: Raw, scale: str) -> tuple[tuple[float, ...], tuple[float, ...]
     size = np.nanmax(np.abs(rows), 0)
     size[size == 0] = 1.0
     rows /= size  # so that no square underflows or overflows
-    deviation = np.where(constant, 1.0, size * np.nanstd(rows, 0))
-    return tuple((size * np.nanmean(rows, 0)).tolist()), tuple(deviation.tolist())
+    mean, deviation = _moments(rows, weights_of(raw))
+    return tuple((size * mean).tolist()), tuple(np.where(constant, 1.0, size * deviation).tolist())
+
+
+def weights_of(raw: Raw) -> np.ndarray | None:
+    """The weight of each of `rows_of`, (M, 1)."""
+    if raw.weight is None:
+        return None
+    ragged = isinstance(raw.values, list)
+    steps = [len(value) for value in raw.values] if ragged else len(rows_of(raw)) // max(len(raw), 1)
+    return np.repeat(raw.weight, steps)[:, None]
+
+
+def _moments(rows: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the observed values of each column."""
+    if weight is None:
+        return np.nanmean(rows, 0), np.nanstd(rows, 0)
+    share = np.where(np.isnan(rows), 0.0, weight)
+    share = share / share.sum(0)
+    mean = np.nansum(share * rows, 0)
+    return mean, np.sqrt(np.nansum(share * (rows - mean) ** 2, 0))
 
 
 def _white(raw: Raw) -> float:
     """The largest value that the source can hold."""
     if _parts(raw)[0].dtype.kind in "iu":
         return float(max(_grey_levels(raw) - 1, 1))
-    return max(1.0, float(np.nanmax(np.abs(_rows(raw)))))
+    return max(1.0, float(np.nanmax(np.abs(rows_of(raw)))))

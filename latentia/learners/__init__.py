@@ -4,5 +4,6 @@ from latentia.learners.checkpoint import Checkpoint
 from latentia.learners.em import EM
 from latentia.learners.gradient import Gradient
 from latentia.learners.history import History, Learner
+from latentia.learners.online import Online
 
-__all__ = ["EM", "Checkpoint", "Gradient", "History", "Learner"]
+__all__ = ["EM", "Checkpoint", "Gradient", "History", "Learner", "Online"]

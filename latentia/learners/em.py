@@ -1,23 +1,29 @@
-"""Expectation-maximisation: exact, hard and stepwise, with restarts."""
+"""Expectation-maximisation: exact, hard and stepwise, with restarts, in one process or several."""
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from latentia.data import Dataset, as_dataset
-from latentia.errors import CapabilityError, LikelihoodFell, NonFiniteError, OptionError
+from latentia.data import Dataset, Stream, as_dataset
+from latentia.data.stream import draw
+from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
+from latentia.learners import distributed
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.settings import fitting, seed_for
-from latentia.model import EMModel, ExactModel, LatentVariableModel, Statistics
+from latentia.model import Batch, EMModel, ExactModel, LatentVariableModel, Statistics
 from latentia.progress import Bar
 
 STATE = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
+MINIBATCH = 4096
+"""Data of which stepwise EM makes a step, where nobody says how many."""
 
 
 @dataclass
@@ -27,6 +33,9 @@ class EM:
     Each restart begins where `model.start` puts it, and the best is kept. log p(x) plus the log-prior of the
     parameters never falls: if it does, `LikelihoodFell` is raised.
 
+    In several processes (`latentia.learners.distributed`) each gives `fit` its own share of the data, and all end
+    with the parameters that one process with all the data would have; callbacks and checkpoint are process 0's.
+
     Args:
         steps: most E- and M-steps in a restart.
         tol: a restart has converged when a step gains less, in nats per datum.
@@ -34,7 +43,8 @@ class EM:
         hard: give each datum to its best z instead of the posterior: k-means, Viterbi training.
         stepwise: exponent in (0.5, 1] of the step size (k + 2)^-stepwise with which each batch's statistics
             are blended in (Cappe and Moulines 2009; Liang and Klein 2009); None is the whole data at once.
-        batch_size: data whose posteriors are held in memory at a time.
+        batch_size: data whose posteriors are held in memory at a time; None: about a million numbers of x, and at most
+            65,536 data. Stepwise EM takes a step after so many, in all processes together; None: 4,096.
         fresh: begin from a random start, not from the parameters that the model has.
         progress: show a bar when there is a terminal.
     """
@@ -44,13 +54,13 @@ class EM:
     restarts: int = 1
     hard: bool = False
     stepwise: float | None = None
-    batch_size: int = 4096
+    batch_size: int | None = None
     fresh: bool = True
     progress: bool = True
 
     def __post_init__(self):
         for name, least in (("steps", 1), ("restarts", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least {least}")
         if not self.tol >= 0:
             raise OptionError(f"tol={self.tol}: it must be at least 0")
@@ -62,7 +72,7 @@ class EM:
     def fit(
         self,
         model: LatentVariableModel,
-        data: Dataset,
+        data: Dataset | Stream,
         *,
         validation: Dataset | None = None,
         seed: int = 0,
@@ -73,16 +83,44 @@ class EM:
 
         Raises:
             CapabilityError: the model has no statistics and update.
+            DataError: no data of any weight, or data that the model cannot generate.
             LikelihoodFell, NonFiniteError: the model's fault, or precision ran out.
         """
         if not isinstance(model, EMModel):
             name = type(model).__name__
             raise CapabilityError(f"EM needs an M-step: make {name} an EMModel (expect and update), or use Gradient")
-        data = as_dataset(data).frozen(seed)
-        model.check(data.batch(dtype=model.anchor.dtype))
-        fit = _Fit(self, model, data, seed, callbacks, checkpoint)
+        data = (data if isinstance(data, Stream) else as_dataset(data)).frozen(seed)
         with fitting("highest", seed), torch.no_grad():
-            return fit.run()
+            return _Fit(self, model, data, seed, callbacks, checkpoint).run()
+
+
+def expectations(model: EMModel, batches: Iterable[Batch], hard: bool = False) -> tuple[Statistics, Tensor]:
+    """The E-step on one batch after another: the sums of what `model.expect` gives."""
+    total: Statistics = {}
+    value = torch.zeros((), dtype=torch.float64)
+    for batch in batches:
+        sums, log_marginal = model.expect(batch, hard)
+        total = {name: total[name] + sums[name] if name in total else sums[name] for name in sums}
+        value = value + log_marginal.cpu()
+    return total, value
+
+
+def weigh(model: EMModel, data: Dataset | Stream, batches: Iterable[Batch]) -> tuple[float, float]:
+    """The weight of all data, once `model` has checked them, and the log-determinant of their scaling, nats per datum.
+
+    Raises:
+        DataError: data that the model cannot generate, or none of any weight.
+    """
+    weight, log_det = torch.zeros(2, dtype=torch.float64)
+    for batch in batches:
+        model.check(batch)
+        each = batch.weights.double().cpu()
+        shift = data.schema.log_det(batch.x.shape if batch.mask is None else batch.mask).cpu()
+        weight, log_det = weight + each.sum(), log_det + (each * shift).sum()
+    sums = distributed.added({"weight": weight, "log_det": log_det})
+    if not sums["weight"] > 0:
+        raise DataError(f"{data.schema.source}: no data to learn from, or every weight is 0")
+    return float(sums["weight"]), float(sums["log_det"] / sums["weight"])
 
 
 class _Fit:
@@ -92,15 +130,18 @@ class _Fit:
         self,
         learner: EM,
         model: EMModel,
-        data: Dataset,
+        data: Dataset | Stream,
         seed: int,
         callbacks: Sequence[Callback],
         checkpoint: Checkpoint | None,
     ):
         self.learner, self.model, self.data, self.seed = learner, model, data, seed
-        self.callbacks, self.checkpoint = callbacks, checkpoint
-        self.weight = float(data.batch().weights.double().sum())
-        self.log_det = float((data.log_det() * data.batch().weights.double()).sum()) / max(self.weight, 1e-300)
+        self.leads = distributed.rank() == 0
+        self.callbacks, self.checkpoint = (callbacks, checkpoint) if self.leads else ((), None)
+        if 0 in (sizes := distributed.counts(len(data))) and len(sizes) > 1:
+            raise OptionError(f"{sum(sizes)} data for {len(sizes)} processes: each must have one at least")
+        self.batches = data.prepared(model.anchor, learner.batch_size)
+        self.weight, self.log_det = weigh(model, data, self.batches)
         self.restart = self.step = self.records = 0
         self.previous: float | None = None
         self.best_value: float | None = None
@@ -112,7 +153,8 @@ class _Fit:
     def run(self) -> History:
         if not self._resume():
             self._begin()
-        with Bar("EM", self.learner.restarts * (self.learner.steps + 1), shown=self.learner.progress) as bar:
+        shown = self.learner.progress and self.leads
+        with Bar("EM", self.learner.restarts * (self.learner.steps + 1), shown=shown) as bar:
             while self.restart < self.learner.restarts:
                 self._climb(bar)
                 self._keep()
@@ -120,15 +162,30 @@ class _Fit:
                 if self.restart < self.learner.restarts:
                     self._begin()
         self.model.load_state_dict(self.best)
-        self.model.canonical()
+        if self.learner.fresh:
+            self.model.canonical()
         self._tell()
         return self.history
 
     def _begin(self) -> None:
         self.step, self.previous, self.stopped = 0, None, ""
         if self.learner.fresh:
-            generator = torch.Generator().manual_seed(seed_for(self.seed, self.restart))
-            self.model.start(self.data.batch(dtype=self.model.anchor.dtype), generator)
+            sample = self._sample()
+            if self.leads:
+                self.model.start(sample, torch.Generator().manual_seed(seed_for(self.seed, self.restart)))
+            distributed.share(self.model.state_dict())
+
+    def _sample(self) -> Batch:
+        """All data of all processes, or so many of them, at random, as a starting point needs."""
+        sizes = distributed.counts(len(self.data))
+        # of sequences, a process whose own are shorter would take more
+        most = -distributed.largest(-self.data.enough)[0]
+        if sum(sizes) <= most:
+            return distributed.gathered(self.data.batch().to(self.model.anchor))
+        generator = torch.Generator().manual_seed(seed_for(self.seed, self.restart))
+        chosen = draw(most, sum(sizes), generator) - sum(sizes[: distributed.rank()])
+        mine = chosen[(chosen >= 0) & (chosen < len(self.data))]
+        return distributed.gathered(self.data.batch(mine).to(self.model.anchor))
 
     def _climb(self, bar: Bar) -> None:
         """Steps until convergence. Each first measures the parameters it has, then improves them, so the last value
@@ -157,27 +214,42 @@ class _Fit:
 
     def _expect(self) -> tuple[Statistics, float, float]:
         """The summed statistics; log p(x) + log-prior and log p(x), in nats per datum."""
-        total: Statistics = {}
-        log_marginal = 0.0
-        for batch in self.data.batches(self.learner.batch_size, sort=True, dtype=self.model.anchor.dtype):
-            sums, value = self.model.expect(batch, self.learner.hard)
-            total = {name: total[name] + sums[name] if name in total else sums[name] for name in sums}
-            log_marginal += float(value)
-        log_marginal /= self.weight
-        return total, log_marginal + float(self.model.log_prior()) / self.weight, log_marginal
+        sums, log_marginal = expectations(self.model, self.batches, self.learner.hard)
+        # all processes must take the same decisions, so that even the last digit is process 0's
+        log_prior = self.model.log_prior().double().cpu() if self.leads else torch.zeros((), dtype=torch.float64)
+        total = distributed.added({**sums, "log p(x)": log_marginal, "log-prior": log_prior})
+        log_marginal, log_prior = (float(total.pop(name)) / self.weight for name in ("log p(x)", "log-prior"))
+        return total, log_marginal + log_prior, log_marginal
 
     def _maximise(self, total: Statistics) -> None:
         if self.learner.stepwise is None:
-            self.model.update(total)
+            self._update(total)
             return
-        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(seed_for(self.seed, self.step)))
-        for k, index in enumerate(order.split(self.learner.batch_size)):
-            batch = self.data.batch(index, self.model.anchor.dtype)
+        size = max((self.learner.batch_size or MINIBATCH) // distributed.size(), 1)
+        batches = self.data.shuffled(self.model.anchor, size, seed_for(self.seed, self.step))
+        nothing = {name: torch.zeros_like(value) for name, value in total.items()}
+        rate = self.step + 2
+        # until no process has a batch left
+        while (found := self._expect_next(next(batches, None), nothing)) is not None:
+            sums, weight = found
+            share, whole = rate**-self.learner.stepwise, self.weight / max(weight, 1e-300)
+            total = {name: (1 - share) * total[name] + share * whole * sums[name] for name in total}
+            self._update(total)
+            rate += 1
+
+    def _expect_next(self, batch: Batch | None, nothing: Statistics) -> tuple[Statistics, float] | None:
+        """The statistics of all processes' next batches, and their weight; None where there are none."""
+        sums, size, weight = nothing, torch.zeros(()), torch.zeros((), dtype=torch.float64)
+        if batch is not None:
             sums, _ = self.model.expect(batch, self.learner.hard)
-            rate = (self.step + k + 2) ** -self.learner.stepwise
-            whole = self.weight / max(float(batch.weights.sum()), 1e-300)
-            total = {name: (1 - rate) * total[name] + rate * whole * sums[name] for name in total}
-            self.model.update(total)
+            size, weight = torch.tensor(float(batch.size)), batch.weights.double().sum().cpu()
+        total = distributed.added({**sums, "size": size, "weight of all": weight})
+        size, weight = float(total.pop("size")), float(total.pop("weight of all"))
+        return (total, weight) if size else None
+
+    def _update(self, total: Statistics) -> None:
+        self.model.update(total)
+        distributed.share(self.model.state_dict())
 
     def _judge(self, value: float) -> None:
         """Set `stopped` when this restart is over, and refuse what cannot be."""
@@ -215,6 +287,10 @@ class _Fit:
     def _tell(self) -> None:
         self.history.stopped = self.best_stopped
         self.history.restarts = [value + self.log_det for value in self.values]
+        if not self.leads:
+            return
+        for concern in self.model.concerns():
+            warnings.warn(concern, stacklevel=2)
         if self.best_stopped == "steps":
             warnings.warn(
                 f"EM stopped after steps={self.learner.steps} before it had converged to tol={self.learner.tol:g} nats "
@@ -229,12 +305,18 @@ class _Fit:
 
     def _resume(self) -> bool:
         saved = self.checkpoint.load() if self.checkpoint else None
-        if self.checkpoint is None or saved is None:
+        state = json.loads(distributed.shared_text(lambda: json.dumps(saved and saved[1])))
+        if state is None:
             return False
-        tensors, state = saved
-        with self.checkpoint.fitting():
-            self.model.load_state_dict(under("model", tensors))
-            self.best = under("best", tensors)
-            for name in STATE:
-                setattr(self, name, state[name])
+        if self.checkpoint is not None and saved is not None:
+            with self.checkpoint.fitting():
+                self.model.load_state_dict(under("model", saved[0]))
+                self.best = under("best", saved[0])
+                for name in STATE:
+                    setattr(self, name, state[name])
+        else:
+            self.best = {} if state["best_value"] is None else snapshot(self.model)
+            self.__dict__.update({name: state[name] for name in STATE})
+        distributed.share(self.model.state_dict())
+        distributed.share(self.best)
         return True

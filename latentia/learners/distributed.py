@@ -1,0 +1,154 @@
+"""Several processes, each with its share of the data: their sums are added, and process 0 speaks for all.
+
+Every function here is collective: all processes call it, in the same order. Where `torch.distributed` has not been
+set up there is one process, and they return what they were given. Messages are vectors of float64 between CPUs
+(gloo), so that a sum over processes is as precise as one within a process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from latentia.errors import ProcessLost
+from latentia.model import Batch, Statistics
+
+
+def launched() -> bool:
+    """Whether this is one of several processes that torchrun has started."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def group() -> Iterator[None]:
+    """The processes that torchrun has started as one group, for the duration; nothing where there is but one.
+
+    torchrun ends all when one ends: it then sends SIGTERM, which is raised here as `ProcessLost`.
+    """
+    if not launched():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    with _reached("the others could not be reached"):
+        dist.init_process_group("gloo")
+    try:
+        yield
+    except BaseException:
+        # ending already: the error that is on its way is the one to tell
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    dist.destroy_process_group()
+    signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(*_: object) -> None:
+    raise ProcessLost("told to stop (SIGTERM), as torchrun does when another process of the fit has ended")
+
+
+@contextmanager
+def _reached(what: str = "another process of the fit has ended, or cannot be reached") -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # torch raises either; gloo begins with a line of its source
+        raise ProcessLost(f"{what} ({' '.join(str(error).split()).split('] ', 1)[-1][:120]})") from error
+
+
+def bounds(count: int) -> tuple[int, int]:
+    """From where to where, of so many data, this process's share goes: all shares together are all data, in order."""
+    return rank() * count // size(), (rank() + 1) * count // size()
+
+
+def added(tensors: Statistics) -> Statistics:
+    """The sums over all processes, in each tensor's own dtype and on its own device."""
+    if size() == 1:
+        return tensors
+    names = sorted(tensors)
+    total = _packed(tensors[name] for name in names)
+    with _reached():
+        dist.all_reduce(total)
+    return dict(zip(names, _unpacked(total, [tensors[name] for name in names]), strict=True))
+
+
+def largest(*numbers: int) -> list[int]:
+    """The largest of each number over all processes."""
+    found = torch.tensor(numbers)
+    if size() > 1:
+        with _reached():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.tolist()
+
+
+def counts(count: int) -> list[int]:
+    """The count that each process has."""
+    mine = torch.zeros(size(), dtype=torch.float64)
+    mine[rank()] = count
+    return [int(each) for each in added({"count": mine})["count"]]
+
+
+def share(tensors: Statistics) -> None:
+    """Fill every process's tensors with those of process 0, which have the same names and shapes."""
+    if size() == 1 or not tensors:
+        return
+    mine = [tensors[name] for name in sorted(tensors)]
+    packed = _packed(mine)
+    with _reached():
+        dist.broadcast(packed, 0)
+    for tensor, value in zip(mine, _unpacked(packed, mine), strict=True):
+        tensor.copy_(value)
+
+
+def shared_text(make: Callable[[], str]) -> str:
+    """What process 0 makes, on every process."""
+    if size() == 1:
+        return make()
+    content = torch.frombuffer(bytearray(make().encode()), dtype=torch.uint8) if rank() == 0 else torch.empty(0)
+    length = largest(len(content))[0]
+    message = content if rank() == 0 else torch.empty(length, dtype=torch.uint8)
+    with _reached():
+        dist.broadcast(message, 0)
+    return bytes(message.tolist()).decode()
+
+
+def gathered(batch: Batch) -> Batch:
+    """The data of every process one after the other, on every process."""
+    if size() == 1:
+        return batch
+    sizes = counts(batch.size)
+    before = sum(sizes[: rank()])
+    # sequences are as long as the longest of any process; what is added is not observed
+    steps = largest(*batch.x.shape[1:])
+    parts = {"x": batch.x, "mask": batch.observed, "weight": batch.weights, "context": batch.context, "z": batch.z}
+    whole = {}
+    for name, part in parts.items():
+        if part is None:
+            continue
+        shape = (sum(sizes), *(steps if name in ("x", "mask") else part.shape[1:]))
+        whole[name] = part.new_zeros(shape)
+        whole[name][(slice(before, before + len(part)), *map(slice, part.shape[1:]))] = part
+    whole: dict = added(whole)
+    return Batch(**{**whole, "mask": None if bool(whole["mask"].all()) else whole["mask"]})
+
+
+def _packed(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *(t.detach().double().cpu().flatten() for t in tensors)])
+
+
+def _unpacked(vector: Tensor, like: list[Tensor]) -> list[Tensor]:
+    parts = vector.split([tensor.numel() for tensor in like])
+    return [part.view(tensor.shape).to(tensor) for part, tensor in zip(parts, like, strict=True)]
