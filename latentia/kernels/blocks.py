@@ -5,9 +5,10 @@ A matrix product of a few thousand rows is too small to be shared between cores,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from threading import Barrier, local
 from typing import TypeVar
 
 import torch
@@ -20,7 +21,7 @@ CACHE = 2**19
 
 def block_rows(width: int) -> int:
     """How many rows of `width` numbers make a block."""
-    return min(max(CACHE // max(width, 1), 1024), 8192)
+    return min(max(CACHE // max(width, 1), 1024), 16_384)
 
 
 def map_blocks(function: Callable[[slice], Tensor], count: int, rows: int) -> list[Tensor]:
@@ -45,6 +46,19 @@ def sum_blocks(function: Callable[[slice], tuple[Tensor, ...]], count: int, rows
     return tuple(torch.stack(parts).sum(0) for parts in zip(*shares, strict=True))
 
 
+_SCRATCH = local()
+
+
+def scratch(name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+    """Memory of this thread's own, (rows, columns), which the next block of the same name writes over: memory that is
+    new in every block costs more than the work on it."""
+    kept = _SCRATCH.__dict__.setdefault("kept", {})
+    key = (name, like.dtype)
+    if key not in kept or kept[key].numel() < rows * columns:
+        kept[key] = torch.empty(rows * columns, dtype=like.dtype)
+    return kept[key][: rows * columns].view(rows, columns)
+
+
 def _shared(work: Callable[[list[slice]], Result], count: int, rows: int) -> list[Result]:
     """`work` on runs of consecutive slices, one run a thread."""
     slices = [slice(start, min(start + rows, count)) for start in range(0, count, rows)] or [slice(0, 0)]
@@ -58,20 +72,28 @@ def _shared(work: Callable[[list[slice]], Result], count: int, rows: int) -> lis
 
     if threads == 1:
         return [quiet(runs[0])]
-    with _one_thread_each(), ThreadPoolExecutor(threads, initializer=_alone) as pool:
-        return list(pool.map(quiet, runs))
+    return list(_pool(threads).map(quiet, runs))
 
 
-def _alone() -> None:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+# threads do not survive a fork
+os.register_at_fork(after_in_child=_POOLS.clear)
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that are kept: to tell a new one to keep to one core takes longer than a block does."""
+    if threads not in _POOLS:
+        before = torch.get_num_threads()
+        started = Barrier(threads)
+
+        def alone() -> None:
+            torch.set_num_threads(1)
+            torch.set_flush_denormal(True)
+            started.wait()
+
+        pool = ThreadPoolExecutor(threads)
+        for waiting in [pool.submit(alone) for _ in range(threads)]:
+            waiting.result()
+        torch.set_num_threads(before)
+        _POOLS[threads] = pool
+    return _POOLS[threads]

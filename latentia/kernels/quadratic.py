@@ -6,25 +6,30 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from latentia.kernels.blocks import scratch
 
-def products(x: Tensor, center: Tensor, unit: Tensor) -> Tensor:
-    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, y_3 y_1, ..): (M, 1 + D + D (D + 1) / 2)."""
+
+def products(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False) -> Tensor:
+    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, y_3 y_1, ..): (M, 1 + D + D (D + 1) / 2).
+
+    With `reuse`, in memory that the next such call of this thread writes over.
+    """
     if not _plain(x):
         away = (x - center) / unit
         rows, columns = torch.tril_indices(x.shape[1], x.shape[1], device=x.device)
         return torch.cat([torch.ones_like(x[:, :1]), away, away[:, rows] * away[:, columns]], 1)
     count = x.shape[1]
-    out = x.new_empty(len(x), 1 + count + count * (count + 1) // 2)
+    out = _room(x, 1 + count + count * (count + 1) // 2, reuse)
     _products(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy())
     return out
 
 
-def squares(x: Tensor, center: Tensor, unit: Tensor) -> Tensor:
-    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1^2 .. y_D^2): (M, 1 + 2 D)."""
+def squares(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False) -> Tensor:
+    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1^2 .. y_D^2): (M, 1 + 2 D), `reuse` as for `products`."""
     if not _plain(x):
         away = (x - center) / unit
         return torch.cat([torch.ones_like(x[:, :1]), away, away**2], 1)
-    out = x.new_empty(len(x), 1 + 2 * x.shape[1])
+    out = _room(x, 1 + 2 * x.shape[1], reuse)
     _squares(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy())
     return out
 
@@ -36,6 +41,10 @@ def reach(x: Tensor, center: Tensor) -> Tensor:
     out = x.new_zeros(x.shape[1])
     _reach(x.contiguous().numpy(), center.numpy(), out.numpy())
     return out
+
+
+def _room(x: Tensor, width: int, reuse: bool) -> Tensor:
+    return scratch("features", len(x), width, x) if reuse else x.new_empty(len(x), width)
 
 
 def _plain(x: Tensor) -> bool:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from latentia.kernels import softmax
+
 Statistics = dict[str, Tensor]
 
 
@@ -94,7 +96,10 @@ def log_normalised(counts: Tensor) -> Tensor:
 
 def responsibilities(log_joint: Tensor, weight: Tensor, hard: bool = False) -> tuple[Tensor, Tensor]:
     """weight times p(z = k | x), (M, K), from log p(x, z = k), and sum_m weight_m log p(x_m) in float64. When hard,
-    everything to the best k, and log p(x, best k)."""
+    everything to the best k, and log p(x, best k). The memory of log_joint may be used again."""
+    plain = log_joint.device.type == "cpu" and log_joint.dtype in (torch.float32, torch.float64)
+    if plain and not hard and not log_joint.requires_grad:
+        return softmax.responsibilities(log_joint.contiguous(), weight)
     peak = log_joint.amax(1, keepdim=True)
     if hard:
         best = log_joint.argmax(1, keepdim=True)

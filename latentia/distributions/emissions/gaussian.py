@@ -18,7 +18,7 @@ from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from latentia.distributions.emissions.base import Emissions, Statistics, responsibilities
 from latentia.errors import DataError, OptionError
-from latentia.kernels.blocks import block_rows, map_blocks, sum_blocks
+from latentia.kernels.blocks import block_rows, map_blocks, scratch, sum_blocks
 from latentia.kernels.quadratic import flattened, products, reach, squares, symmetric
 
 LOG_2PI = math.log(2 * math.pi)
@@ -130,24 +130,25 @@ class GaussianEmissions(Emissions):
         mask = None if mask is None or bool(mask.all()) else mask
         if mask is not None and self.dense:
             return self._log_prob_missing(x, mask)
-        natural = self.natural()
+        natural, safe = self._prepared(x, mask)
         if torch.is_grad_enabled() or len(x) < 512:
-            return self._of_features(self.features(x, mask), natural, x, mask)
+            return self._of_features(self.features(x, mask), natural, x, mask, safe)
 
         def block(part: slice) -> Tensor:
             seen = None if mask is None else mask[part]
-            return self._of_features(self.features(x[part], seen), natural, x[part], seen)
+            return self._of_features(self.features(x[part], seen, reuse=True), natural, x[part], seen, safe)
 
         return torch.cat(map_blocks(block, len(x), block_rows(len(natural))))
 
-    def features(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Phi(x), (M, F), in which log-densities and statistics are linear. A mask only without correlations."""
+    def features(self, x: Tensor, mask: Tensor | None, reuse: bool = False) -> Tensor:
+        """Phi(x), (M, F), in which log-densities and statistics are linear. A mask only without correlations. With
+        `reuse`, in memory that the next such call of this thread writes over."""
         if self.covariance == "full":
-            return products(x, self.center, self.unit)
+            return products(x, self.center, self.unit, reuse)
         if self.covariance == "tied":
             return torch.cat([torch.ones_like(x[:, :1]), self._standard(x)], 1)
         if mask is None:
-            return squares(x, self.center, self.unit)
+            return squares(x, self.center, self.unit, reuse)
         seen = mask.to(x)
         away = torch.where(mask, self._standard(x), 0.0)
         return torch.cat([seen, away, away**2], 1)
@@ -171,11 +172,21 @@ class GaussianEmissions(Emissions):
         linear = torch.cat([constant.unsqueeze(-1), slope], 1)
         return linear.mT if self.covariance == "tied" else torch.cat([linear, -0.5 * flattened(precision)], 1).mT
 
-    def _of_features(self, phi: Tensor, natural: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """log p(x | k), (M, K), from Phi(x), and by the Cholesky factor where rounding would show."""
+    def _prepared(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, bool]:
+        """eta for these data, and whether no row of them needs the Cholesky factor."""
+        natural = self.natural()
         if not self.dense and mask is None:
             count = self.means.shape[1]
             natural = torch.cat([natural[:count].sum(0, keepdim=True), natural[count:]])
+        # a tied matrix adds a term of each row's own
+        if self.covariance == "tied":
+            return natural, False
+        return natural, not len(self._doubtful(x, mask, natural.detach(), x.new_zeros(1)))
+
+    def _of_features(self, phi: Tensor, natural: Tensor, x: Tensor, mask: Tensor | None, safe: bool) -> Tensor:
+        """log p(x | k), (M, K), from Phi(x), and by the Cholesky factor where rounding would show."""
+        if safe:
+            return phi @ natural
         log_prob, shared = phi @ natural, phi.new_zeros(len(phi), 1)
         if self.covariance == "tied":
             white = torch.linalg.solve_triangular(self._tril()[0], self._standard(x).mT, upper=False)
@@ -333,7 +344,7 @@ class GaussianEmissions(Emissions):
 
         def block(part: slice) -> tuple[Tensor, ...]:
             seen = None if mask is None else mask[part]
-            return self._products(self.features(x[part], seen), x[part], responsibility[part])
+            return self._products(self.features(x[part], seen, reuse=True), x[part], responsibility[part], seen)
 
         return self._of_products(sum_blocks(block, len(x), block_rows(self._width)), mask is not None)
 
@@ -348,14 +359,20 @@ class GaussianEmissions(Emissions):
             holed = super().mixture_step(x[~whole], mask[~whole], weight[~whole], log_prior, hard)
             full = self.mixture_step(x[whole], None, weight[whole], log_prior, hard)
             return {name: full[0][name] + value for name, value in holed[0].items()}, full[1] + holed[1]
-        natural = self.natural()
+        natural, safe = self._prepared(x, mask)
+        folded = safe and mask is None
+        if folded:  # the first feature is 1
+            natural = torch.cat([natural[:1] + log_prior, natural[1:]])
 
         def block(part: slice) -> tuple[Tensor, ...]:
             seen = None if mask is None else mask[part]
-            phi = self.features(x[part], seen)
-            log_joint = self._of_features(phi, natural, x[part], seen) + log_prior
+            phi = self.features(x[part], seen, reuse=True)
+            if folded:
+                log_joint = torch.mm(phi, natural, out=scratch("log-joint", len(phi), len(log_prior), phi))
+            else:
+                log_joint = self._of_features(phi, natural, x[part], seen, safe).add_(log_prior)
             responsibility, value = responsibilities(log_joint, weight[part], hard)
-            return *self._products(phi, x[part], responsibility), value
+            return *self._products(phi, x[part], responsibility, seen), value
 
         *sums, value = sum_blocks(block, len(x), block_rows(self._width))
         return self._of_products(tuple(sums), mask is not None), value
@@ -366,14 +383,16 @@ class GaussianEmissions(Emissions):
         count = self.means.shape[1]
         return count * (count + 1) // 2 if self.covariance == "full" else 2 * count
 
-    def _products(self, phi: Tensor, x: Tensor, responsibility: Tensor) -> tuple[Tensor, ...]:
+    def _products(self, phi: Tensor, x: Tensor, responsibility: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """Sums in which the statistics are linear: responsibility^T Phi, the counts, and for a tied matrix x x^T."""
         linear = (responsibility.mT @ phi).double()
+        # the first feature is 1 where nothing is missing
+        each = linear[:, 0].clone() if mask is None else responsibility.sum(0, dtype=torch.float64)
         if self.covariance != "tied":
-            return linear, responsibility.sum(0, dtype=torch.float64)
+            return linear, each
         away = self._standard(x)
         square = (away * responsibility.sum(1, keepdim=True)).mT @ away
-        return linear, responsibility.sum(0, dtype=torch.float64), square.double()
+        return linear, each, square.double()
 
     def _of_products(self, sums: tuple[Tensor, ...], holed: bool) -> Statistics:
         count = self.means.shape[1]

@@ -1,0 +1,58 @@
+"""Responsibilities in place: two passes over rows that lie in the cache, with the exponential between them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+LOWEST = -80.0
+"""Where exp adds nothing to a sum in float64, and below which the machine's own takes 30 times as long."""
+
+
+def responsibilities(log_joint: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight times softmax of each row, (M, K), in the place of log_joint, and sum_m weight_m logsumexp of row m."""
+    rows = log_joint.numpy()
+    peak = np.empty(len(rows), rows.dtype)
+    _subtract_peak(rows, peak)
+    log_joint.exp_()
+    value = _normalise(rows, peak, weight.to(log_joint).contiguous().numpy())
+    return log_joint, torch.tensor(value, dtype=torch.float64)
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _largest(row):
+    largest = row[0]
+    for k in range(1, len(row)):
+        largest = max(largest, row[k])
+    return largest
+
+
+# no assumption that there is no NaN: one must come through to the value
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def _subtract_peak(rows, peak):
+    lowest = rows.dtype.type(LOWEST)
+    for m in range(rows.shape[0]):
+        peak[m] = _largest(rows[m])
+        for k in range(rows.shape[1]):
+            away = rows[m, k] - peak[m]
+            rows[m, k] = lowest if away < lowest else away
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def _normalise(rows, peak, weight):
+    value = 0.0
+    for m in range(rows.shape[0]):
+        if weight[m] == 0:
+            # an absent datum adds nothing, even when it is impossible
+            rows[m] = 0
+            continue
+        total = rows.dtype.type(0)
+        for k in range(rows.shape[1]):
+            total += rows[m, k]
+        scale = weight[m] / total
+        for k in range(rows.shape[1]):
+            rows[m, k] *= scale
+        value += np.float64(weight[m]) * (np.float64(peak[m]) + np.log(np.float64(total)))
+    return value
