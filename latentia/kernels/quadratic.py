@@ -10,7 +10,7 @@ from latentia.kernels.blocks import scratch
 
 
 def products(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False) -> Tensor:
-    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, y_3 y_1, ..): (M, 1 + D + D (D + 1) / 2).
+    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, ..): (M, 1 + D + D (D + 1) / 2).
 
     With `reuse`, in memory that the next such call of this thread writes over.
     """
