@@ -176,7 +176,7 @@ def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
     if parsed["stream"] is None:
         parsed["stream"] = chosen.learner == "EM" and is_large(parsed["source"])
     source = Source(**{name.name: parsed[name.name] for name in fields(Source)})
-    if chosen.learner == "EM":
+    if chosen.learner in ("EM", "Gibbs"):
         source.validation = 0.0
     return Config(
         model=chosen.model,
@@ -430,16 +430,14 @@ def _add_data(group: Any) -> None:
         type=str,
         required=True,
         help=(
-            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl .dat .feat (bags of words) idx idx.gz .mat, or a "
-            "folder of images."
+            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl idx idx.gz .mat, .dat "
+            ".feat (bags of words), or a folder of images."
         ),
     )
     group.add_argument("--key", type=str, default=None, help="Name of the array in an .npz or .mat file.")
     group.add_argument("--columns", type=str, default=None, help="Columns of a table, as a,b,c.")
     group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
-    group.add_argument(
-        "--vocabulary", type=str, default=None, help="File with a word a line, for bags of words: line i + 1 names word i."
-    )
+    group.add_argument("--vocabulary", type=str, default=None, help="For bags of words, a file with a word a line.")
     group.add_argument("--values", type=str, default="auto", help="auto, real, binary, levels or symbols.")
     group.add_argument(
         "--scale",
@@ -475,7 +473,7 @@ def _add_data(group: Any) -> None:
         help="Fraction kept for evaluation; 0 evaluates on the training data, and says so.",
     )
     group.add_argument(
-        "--validation", type=float, default=0.1, help="Fraction of the rest for early stopping; EM uses none."
+        "--validation", type=float, default=0.1, help="Fraction of the rest for early stopping; EM and Gibbs use none."
     )
 
 

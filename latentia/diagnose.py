@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Dirichlet, Distribution
 
 from latentia.data import Dataset
 from latentia.distributions.divergence import kl_terms
@@ -60,8 +60,11 @@ def diagnose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit:
     average = (share * means).sum(0)
     active = int(((share * (means - average) ** 2).sum(0) > ACTIVE).sum())
     information, ceiling = mutual_information(model, data, seed=seed, limit=limit)
-    if isinstance(model.posterior(_one(model, data)), Structured):
-        words = _discrete_verdict(average, float((share.squeeze(-1) * means.amax(-1)).sum()), active)
+    q, largest = model.posterior(_one(model, data)), float((share.squeeze(-1) * means.amax(-1)).sum())
+    if isinstance(q, Structured):
+        words = _discrete_verdict(average, largest, active)
+    elif isinstance(q, Dirichlet):
+        words = _shares_verdict(average, largest, information)
     else:
         words = _continuous_verdict(active, means.shape[-1], information)
     if len(data) < FEW:
@@ -186,3 +189,11 @@ def _discrete_verdict(share: Tensor, confidence: float, active: int) -> str:
     if len(share) > 1 and (used <= 1 or active == 0):
         return f"{said}: the posterior has collapsed, z says nothing about x; try more restarts."
     return f"{said}; the posterior gives its best value {confidence:.0%} on average."
+
+
+def _shares_verdict(average: Tensor, largest: float, information: float) -> str:
+    used = int((average > 0.1 / len(average)).sum())
+    said = f"{used} of {len(average)} topics have more than a tenth of an equal share"
+    if information < 0.05:
+        return f"{said}: the posterior has collapsed, z says nothing about x; try another seed, or fewer topics."
+    return f"{said}; the largest share of a datum is {largest:.0%} on average."

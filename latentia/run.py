@@ -36,20 +36,20 @@ import yaml
 import latentia
 from latentia import models, objectives
 from latentia.data import BUILTIN, Dataset, Raw, Schema, Stream, load, read
-from latentia.data.blocks import SUFFIXES, Rows
 from latentia.data.bags import BAGS
+from latentia.data.blocks import SUFFIXES, Rows
 from latentia.data.files import atomic_write
 from latentia.data.stream import survey
 from latentia.errors import DataError, LatentiaError, OptionError, ProcessLost, RunError
 from latentia.evaluate import PLAIN, evaluate
-from latentia.learners import EM, Checkpoint, Gradient, History, Learner, distributed
+from latentia.learners import EM, Checkpoint, Gibbs, Gradient, History, Learner, distributed
 from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
 from latentia.learners.settings import seed_for
 from latentia.model import EMModel, LatentVariableModel
 from latentia.report import build
 
 MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
-LEARNERS: dict[str, type] = {"EM": EM, "Gradient": Gradient}
+LEARNERS: dict[str, type] = {"EM": EM, "Gradient": Gradient, "Gibbs": Gibbs}
 OBJECTIVES = {"elbo": objectives.elbo, "iwae": objectives.iwae, "exact": objectives.exact}
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""

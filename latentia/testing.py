@@ -109,7 +109,7 @@ def _(distribution: Dirichlet) -> tuple[Tensor, Tensor]:
     if distribution.event_shape != (2,):
         raise NotApplicable("of Dirichlet latents only those of two shares can be integrated")
     first, second = distribution.concentration.unbind(-1)
-    reach, step = 40.0 / float(distribution.concentration.min().clamp(min=0.06)), 0.25
+    reach, step = 40.0 / float(distribution.concentration.detach().min().clamp(min=0.06)), 0.25
     u = torch.arange(-reach, reach, step, dtype=first.dtype, device=first.device).unsqueeze(-1)
     logs = torch.nn.functional.logsigmoid(u), torch.nn.functional.logsigmoid(-u)
     normaliser = torch.lgamma(first) + torch.lgamma(second) - torch.lgamma(first + second)

@@ -100,3 +100,50 @@ def test_next_eruption_is_forecast_better_with_memory():
     assert memory > without + 0.1
     forecast, mean = map(float, re.search(r"forecast: ([\d.]+) min, of the mean duration ([\d.]+)", text).groups())
     assert forecast < 0.9 * mean
+
+
+def test_digit_bits_choose_a_number_of_clusters_and_complete_images():
+    text = run("digit_bits.py")
+    values = [float(number) for number in re.findall(r"validation images (-[\d.]+)", text)]
+    assert len(values) == 5
+    assert max(values) - values[0] > 3
+    # independent bits have -27.4 nats
+    assert float(re.search(r"of test images (-[\d.]+)", text)[1]) > -24
+    given, alone = (float(number) for number in re.findall(r": ([\d.]+)%", text))
+    assert given > alone + 3
+
+
+def test_sentence_topics_predict_better_than_one_topic():
+    text = run("sentence_topics.py")
+    one, several = (float(number) for number in re.findall(r"held-out perplexity ([\d.]+)", text))
+    assert several < 0.97 * one
+    topics = re.findall(r"^ +([\d.]+)%  (.+)$", text, re.MULTILINE)
+    assert len(topics) == 8
+    assert sum(float(weight) for weight, _ in topics) == pytest.approx(100, abs=0.5)
+
+
+def test_digit_rows_are_better_described_by_chains_that_share_the_work():
+    text = run("digit_rows.py")
+    ordinary, mean_field, exact = (float(value) for value in re.findall(r"held-out image ([\d.]+) nats", text))
+    assert ordinary < mean_field < exact
+    bound, gap = map(float, re.search(r"bound ([\d.]+) nats, ([\d.]+) below", text).groups())
+    assert gap > 0
+    assert bound + gap == pytest.approx(mean_field, abs=0.011)
+
+
+def test_neural_word_classes_predict_better_than_tables():
+    text = run("neural_word_classes.py")
+    ordinary, neural = (float(value) for value in re.findall(r"held-out perplexity ([\d.]+)", text))
+    assert neural < 0.95 * ordinary
+    classes = re.findall(r"^ +\d+  (.+)$", text, re.MULTILINE)
+    assert len(classes) == 12
+    assert any({"the", "a"} <= set(words.split()) for words in classes)
+
+
+def test_article_topics_predict_better_than_one_topic():
+    text = run("article_topics.py")
+    topics, one = (float(value) for value in re.findall(r"perplexity ([\d.]+)", text))
+    assert topics < 0.85 * one
+    found = [set(words.split()) for words in re.findall(r"NPMI \S+  (.+)$", text, re.MULTILINE)]
+    assert len(found) == 10
+    assert any({"sequence", "tuple"} <= words for words in found)

@@ -161,7 +161,7 @@ def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
         return images.read_folder(path)
     suffix = path.suffix.lower()
-    if suffix in LINES:
+    if suffix in LINES and not arrays.is_idx(path):
         return LINES[suffix](path)
     if suffix in ARRAYS:
         return from_array(ARRAYS[suffix](path, key), path.name)

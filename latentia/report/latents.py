@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Dirichlet, Distribution
 
 from latentia.data import Dataset
 from latentia.distributions import Chain, OneHot
-from latentia.model import Batch, LatentVariableModel
+from latentia.model import Batch, EMModel, LatentVariableModel
 from latentia.report import figures, pictures
 from latentia.report.panel import Panel, table
 from latentia.report.words import finite, number, percent
@@ -26,13 +26,15 @@ BATCH = 128
 
 
 def latents(model: LatentVariableModel, data: Dataset, evaluation: dict[str, Any], seed: int) -> list[Panel]:
-    """The panels that suit the posterior's kind: one of K values, a chain of states, or a point in space."""
+    """The panels that suit the posterior's kind: one of K values, a chain of states, topics, or a point in space."""
     with using(model, seed):
         q = model.posterior(data.subset(slice(0, 2)).frozen(seed).batch().to(model.anchor))
     if isinstance(q, OneHot):
         return _clusters(model, _part(data, MOST_DATA), seed)
     if isinstance(q, Chain):
         return _states(model, _part(data, MOST_SEQUENCES), seed)
+    if isinstance(q, Dirichlet) and isinstance(model, EMModel) and data.schema.values == "symbols":
+        return [_topics(model, _part(data, MOST_SEQUENCES), seed)]
     return _units(model, _part(data, MOST_DATA), evaluation, seed)
 
 
@@ -238,6 +240,15 @@ def _mean_images(data: Dataset, r: np.ndarray, order: np.ndarray) -> Panel:
     return Panel("pictures", [{"name": "", "picture": picture}], "The mean image of each cluster, largest first.")
 
 
+# shares of topics ---------------------------------------------------------------------------------------------------
+
+
+def _topics(model: EMModel, data: Dataset, seed: int) -> Panel:
+    with using(model, seed):
+        counts = sum(_numpy(model.expect(batch.to(model.anchor))[0]["symbol"]) for batch in data.batches(BATCH))
+    return _words_of_states(np.asarray(counts), np.argsort(-np.asarray(counts).sum(1), kind="stable"), data, "topic")
+
+
 # a chain of states --------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +293,7 @@ def _symbol_counts(batch: Batch, marginals: np.ndarray, data: Dataset) -> np.nda
     return counts.T
 
 
-def _words_of_states(counts: np.ndarray, order: np.ndarray, data: Dataset) -> Panel:
+def _words_of_states(counts: np.ndarray, order: np.ndarray, data: Dataset, noun: str = "state") -> Panel:
     names = data.schema.vocabulary or tuple(map(str, range(counts.shape[1])))
     share = counts.sum(1) / counts.sum()
     frequency = counts.sum(0) / counts.sum()
@@ -302,11 +313,11 @@ def _words_of_states(counts: np.ndarray, order: np.ndarray, data: Dataset) -> Pa
             }
         )
     caption = (
-        "For each state, the commonest first: the share of all words that it accounts for; the words it most often "
+        f"For each {noun}, the commonest first: the share of all words that it accounts for; the words it most often "
         "stands behind; and the words it favours most, by how much likelier they are in it than anywhere (of words "
         "expected in it at least twice). Expected counts under the posterior."
     )
-    return Panel("states", states, caption, "The words of each state")
+    return Panel("states", states, caption, f"The words of each {noun}")
 
 
 def _top(values: np.ndarray) -> np.ndarray:

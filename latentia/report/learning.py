@@ -16,6 +16,8 @@ def curves(history: Sequence[Line], unit: str, learned: Mapping[str, Any]) -> li
     """The panels for the lines of metrics.jsonl, of EM or of a gradient run, and how it ended."""
     if not history:
         return _ending(learned)
+    if any("log_joint" in line for line in history):
+        return [_sweeps(history, unit), *_ending(learned)]
     by_em = any("log_marginal" in line for line in history)
     panels = _restarts(history, unit, learned.get("restarts") or []) if by_em else _epochs(history, unit)
     return panels + _ending(learned)
@@ -58,6 +60,23 @@ def _restarts(history: Sequence[Line], unit: str, ended: Sequence[float]) -> lis
     last = f" It ended at {number(ends[best])}." if best is not None else ""
     caption = f"Mean log p(x) of the training data at each step of EM, in {unit}.{several}{last}"
     return [Panel("svg", figures.draw(paint), caption)]
+
+
+def _sweeps(history: Sequence[Line], unit: str) -> Panel:
+    values = _column(history, "log_joint")
+
+    def paint(axes) -> None:
+        figures.curve(axes, [line.get("step", i) for i, line in enumerate(history)], values, "", figures.MAIN)
+        figures.focus(axes, [values])
+        figures.quiet_grid(axes)
+        axes.set_xlabel("sweep")
+        axes.set_ylabel("mean log p(x, z), nats")
+
+    caption = (
+        f"Mean log p(x, z) of the training data and the z that Gibbs sampling has drawn, in {unit}: where it no longer "
+        "rises the chain has settled. It is not log p(x). The first steep climb may be cut off."
+    )
+    return Panel("svg", figures.draw(paint), caption)
 
 
 def _last(values: Sequence[float | None]) -> float | None:

@@ -18,6 +18,7 @@ ENDS = {
     "converged": "converged",
     "steps": "stopped by steps, before it had converged: fit again with a larger --learner.steps",
     "epochs": "stopped by epochs: where the bound was still rising, fit again with a larger --learner.epochs",
+    "sweeps": "all sweeps done",
     "patience": "stopped by patience: validation no longer improved, and the best epoch is kept",
 }
 

@@ -5,16 +5,20 @@ from latentia.tasks.encode import cluster, decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.generate import generate
 from latentia.tasks.interpolate import interpolate
+from latentia.tasks.topics import coherence, document_completion, top_words
 
 __all__ = [
     "Completion",
     "Filter",
     "Forecast",
     "cluster",
+    "coherence",
     "complete",
     "decode_path",
+    "document_completion",
     "encode",
     "forecast",
     "generate",
     "interpolate",
+    "top_words",
 ]

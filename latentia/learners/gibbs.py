@@ -1,0 +1,179 @@
+"""Gibbs sampling of everything that is hidden, parameters included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from latentia.data import Dataset, as_dataset
+from latentia.errors import CapabilityError, DataError, NonFiniteError, OptionError
+from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, under
+from latentia.learners.history import Callback, History, Record
+from latentia.learners.settings import fitting, seed_for
+from latentia.model import Batch, LatentVariableModel
+from latentia.progress import Bar
+
+STATE = ("step", "records", "kept")
+
+
+class Sampler(Protocol):
+    """A Markov chain whose stationary distribution is p(z, parameters | x), or what is left of it after summing out."""
+
+    def sweep(self) -> None:
+        """Draw every latent once, given all others."""
+
+    def learn(self) -> None:
+        """Set the hyperparameters that are learned to the likeliest values given the latents."""
+
+    def log_joint(self) -> float:
+        """log p(x, z) of all data in nats, the parameters summed out."""
+        ...
+
+    def estimate(self) -> Tensors:
+        """The mean of the parameters given the latents."""
+        ...
+
+    def state(self) -> Tensors:
+        """All that `restore` needs to go on."""
+        ...
+
+    def restore(self, state: Tensors) -> None: ...
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A model that `Gibbs` can learn."""
+
+    def sampler(self, batch: Batch, seed: int) -> Sampler: ...
+
+    def settle(self, mean: Tensors) -> None:
+        """Set the parameters to this mean of `Sampler.estimate`."""
+
+
+@dataclass
+class Gibbs:
+    """Draw the latents of all data in turn, given all others, and keep the mean of the parameters along the way.
+
+    What is recorded is log p(x, z) of the drawn z, the parameters summed out: it shows when the chain has settled, and
+    is not log p(x). A weight must be a whole number.
+
+    Args:
+        sweeps: how often every latent is drawn.
+        burn_in: sweeps before the parameters are kept.
+        every: sweeps from one record to the next, at which hyperparameters are learned and parameters kept.
+        progress: show a bar when there is a terminal.
+    """
+
+    sweeps: int = 500
+    burn_in: int = 250
+    every: int = 10
+    progress: bool = True
+
+    def __post_init__(self):
+        for name, least in (("sweeps", 1), ("burn_in", 0), ("every", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name}={getattr(self, name)}: it must be at least {least}")
+        if self.sweeps // self.every <= self.burn_in // self.every:
+            raise OptionError(
+                f"sweeps={self.sweeps}, burn_in={self.burn_in}, every={self.every}: no sweep is left to keep"
+            )
+
+    def fit(
+        self,
+        model: LatentVariableModel,
+        data: Dataset,
+        *,
+        validation: Dataset | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: Checkpoint | None = None,
+    ) -> History:
+        """Sample, and set the parameters to their mean. `validation` is not used.
+
+        Raises:
+            CapabilityError: the model has no sampler.
+            DataError: no data of any weight, or data that the model cannot generate.
+        """
+        if not isinstance(model, Sampled):
+            name = type(model).__name__
+            raise CapabilityError(f"Gibbs needs a chain: write {name}.sampler and {name}.settle, or use EM or Gradient")
+        batch = as_dataset(data).frozen(seed).batch().to(model.anchor)
+        model.check(batch)
+        weight = float(batch.weights.double().sum())
+        if not weight > 0:
+            raise DataError("no data to learn from, or every weight is 0")
+        with fitting("highest", seed), torch.no_grad():
+            fit = _Fit(self, model.sampler(batch, seed_for(seed)), weight, callbacks, checkpoint)
+            model.settle(fit.run())
+        return fit.history
+
+
+class _Fit:
+    """One run of the chain: where it is, and the sum of the parameters kept."""
+
+    def __init__(
+        self,
+        learner: Gibbs,
+        sampler: Sampler,
+        weight: float,
+        callbacks: Sequence[Callback],
+        checkpoint: Checkpoint | None,
+    ):
+        self.learner, self.sampler, self.weight = learner, sampler, weight
+        self.callbacks, self.checkpoint = callbacks, checkpoint
+        self.step = self.records = self.kept = 0
+        self.total: Tensors = {}
+        self.history = History(stopped="sweeps")
+        self.began = time.perf_counter()
+
+    def run(self) -> Tensors:
+        self._resume()
+        with Bar("Gibbs", self.learner.sweeps, self.step, shown=self.learner.progress) as bar:
+            while self.step < self.learner.sweeps:
+                self.sampler.sweep()
+                self.step += 1
+                if self.step % self.learner.every == 0:
+                    bar.show(self.step, log_joint=self._look())
+                if self.checkpoint and self.checkpoint.due:
+                    self._save()
+        return {name: value / self.kept for name, value in self.total.items()}
+
+    def _look(self) -> float:
+        """Learn the hyperparameters, record log p(x, z), and keep the parameters once the chain has burnt in."""
+        self.sampler.learn()
+        value = self.sampler.log_joint() / self.weight
+        if value != value or abs(value) == float("inf"):
+            raise NonFiniteError(f"log p(x, z) is {value} after sweep {self.step}")
+        if self.step > self.learner.burn_in:
+            self.kept += 1
+            new = self.sampler.estimate()
+            self.total = {name: self.total[name] + new[name] for name in new} if self.total else new
+        began, self.began = self.began, time.perf_counter()
+        self._record({"step": self.step, "log_joint": value, "seconds": self.began - began})
+        return value
+
+    def _record(self, record: Record) -> None:
+        self.records += 1
+        self.history.records.append(record)
+        for callback in self.callbacks:
+            callback(record)
+
+    def _save(self) -> None:
+        assert self.checkpoint is not None
+        tensors = prefixed("sampler", self.sampler.state()) | prefixed("total", self.total)
+        self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
+
+    def _resume(self) -> None:
+        saved = self.checkpoint.load() if self.checkpoint else None
+        if self.checkpoint is None or saved is None:
+            return
+        tensors, state = saved
+        with self.checkpoint.fitting():
+            self.sampler.restore(under("sampler", tensors))
+            self.total = under("total", tensors)
+            for name in STATE:
+                setattr(self, name, int(state[name]))
