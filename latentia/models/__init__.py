@@ -1,4 +1,4 @@
-"""The models, one file each. `NAMES` lists them; importing one imports only its own file."""
+"""The models, one file each; `__all__` is what the command offers."""
 
 from latentia.models.factorial_hmm import ExactFactorialHMM, FactorialHMM
 from latentia.models.gaussian_mixture import GaussianMixture
