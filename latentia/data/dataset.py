@@ -94,7 +94,8 @@ class Dataset:
         the device of `like` and in its dtype. Without copies, but for sequences that must be sorted or cut.
 
         Args:
-            size: data a batch; None: such that x has a million numbers, and at most 65,536 data.
+            size: data a batch; None: such that x has a million numbers, and at most 65,536 data; four times as many
+                where data need no sorting.
         """
         return [self.batch(part).to(like).map(Tensor.contiguous) for part in self._parts(size, sort=True)]
 
@@ -106,7 +107,9 @@ class Dataset:
     def _parts(self, size: int | None, sort: bool) -> list[Any]:
         """What each batch takes: a slice where no order but the data's own is asked for."""
         if not (sort and self._ragged):
-            size = size or min(max(VALUES // max(self.entries, 1), 1), MOST)
+            most = min(max(4 * VALUES // max(self.entries, 1), 1), 4 * MOST)
+            # of equal size, so that none is left over
+            size = size or math.ceil(len(self) / max(math.ceil(len(self) / most), 1)) or 1
             return [slice(start, start + size) for start in range(0, len(self), size)]
         order = self.lengths.argsort(stable=True)
         ends = _ends(self.lengths[order] * math.prod(self.x.shape[2:]), size)

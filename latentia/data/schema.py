@@ -167,11 +167,13 @@ class Schema:
         Args:
             mask: (N, *event) or (N, T, *event), True = observed; or that shape, where all is observed.
         """
-        if not isinstance(mask, Tensor):
-            mask = torch.ones(1, dtype=torch.bool).expand(tuple(mask))
+        count = len(mask) if isinstance(mask, Tensor) else mask[0]
+        device = mask.device if isinstance(mask, Tensor) else None
         if self.values != "real":
-            return torch.zeros(len(mask), dtype=torch.float64, device=mask.device)
-        log_scale = torch.tensor(self.scale, dtype=torch.float64, device=mask.device).log()
+            return torch.zeros(count, dtype=torch.float64, device=device)
+        log_scale = torch.tensor(self.scale, dtype=torch.float64, device=device).log()
+        if not isinstance(mask, Tensor):
+            return (-log_scale.mean() * math.prod(mask[1:])).repeat(count)
         return -(mask * log_scale).unsqueeze(-1).flatten(1).sum(1)
 
     def write(self, x: Tensor | np.ndarray, path: str | os.PathLike, mask: Tensor | np.ndarray | None = None) -> None:

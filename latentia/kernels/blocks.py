@@ -5,6 +5,7 @@ A matrix product of a few thousand rows is too small to be shared between cores,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,13 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result")
-CACHE = 2**19
-"""Numbers that a block may have: a few megabytes, a core's second-level cache."""
+CACHE = 2**22
+"""Bytes that a block may have: about a core's second-level cache."""
 
 
-def block_rows(width: int) -> int:
+def block_rows(width: int, like: Tensor) -> int:
     """How many rows of `width` numbers make a block."""
-    return min(max(CACHE // max(width, 1), 1024), 16_384)
+    return min(max(CACHE // (max(width, 1) * like.element_size()), 1024), 16_384)
 
 
 def map_blocks(function: Callable[[slice], Tensor], count: int, rows: int) -> list[Tensor]:
@@ -61,8 +62,12 @@ def scratch(name: str, rows: int, columns: int, like: Tensor) -> Tensor:
 
 def _shared(work: Callable[[list[slice]], Result], count: int, rows: int) -> list[Result]:
     """`work` on runs of consecutive slices, one run a thread."""
+    threads = torch.get_num_threads()
+    if count > rows:
+        # as many for each thread, and all of a size
+        rows = math.ceil(count / (threads * math.ceil(count / (rows * threads))))
     slices = [slice(start, min(start + rows, count)) for start in range(0, count, rows)] or [slice(0, 0)]
-    threads = min(torch.get_num_threads(), len(slices))
+    threads = min(threads, len(slices))
     cuts = [len(slices) * i // threads for i in range(threads + 1)]
     runs = [slices[cuts[i] : cuts[i + 1]] for i in range(threads)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
@@ -9,28 +10,32 @@ from torch import Tensor
 from latentia.kernels.blocks import scratch
 
 
-def products(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False) -> Tensor:
+def products(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False, far: Tensor | None = None) -> Tensor:
     """With y = (x - center) / unit, (1, y_1 .. y_D, y_1 y_1, y_2 y_1, y_2 y_2, ..): (M, 1 + D + D (D + 1) / 2).
 
-    With `reuse`, in memory that the next such call of this thread writes over.
+    With `reuse`, in memory that the next such call of this thread writes over; `far` (D,) is raised to the largest |y|.
     """
     if not _plain(x):
         away = (x - center) / unit
+        if far is not None and len(x):
+            torch.maximum(far, away.detach().abs().amax(0), out=far)
         rows, columns = torch.tril_indices(x.shape[1], x.shape[1], device=x.device)
         return torch.cat([torch.ones_like(x[:, :1]), away, away[:, rows] * away[:, columns]], 1)
     count = x.shape[1]
     out = _room(x, 1 + count + count * (count + 1) // 2, reuse)
-    _products(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy())
+    _products(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy(), _ignored(x, far))
     return out
 
 
-def squares(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False) -> Tensor:
-    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1^2 .. y_D^2): (M, 1 + 2 D), `reuse` as for `products`."""
+def squares(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False, far: Tensor | None = None) -> Tensor:
+    """With y = (x - center) / unit, (1, y_1 .. y_D, y_1^2 .. y_D^2): (M, 1 + 2 D). For the rest see `products`."""
     if not _plain(x):
         away = (x - center) / unit
+        if far is not None and len(x):
+            torch.maximum(far, away.detach().abs().amax(0), out=far)
         return torch.cat([torch.ones_like(x[:, :1]), away, away**2], 1)
     out = _room(x, 1 + 2 * x.shape[1], reuse)
-    _squares(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy())
+    _squares(x.contiguous().numpy(), center.numpy(), (1 / unit).numpy(), out.numpy(), _ignored(x, far))
     return out
 
 
@@ -47,17 +52,23 @@ def _room(x: Tensor, width: int, reuse: bool) -> Tensor:
     return scratch("features", len(x), width, x) if reuse else x.new_empty(len(x), width)
 
 
+def _ignored(x: Tensor, far: Tensor | None) -> np.ndarray:
+    return (x.new_zeros(x.shape[1]) if far is None else far).numpy()
+
+
 def _plain(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not x.requires_grad
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _products(x, center, inverse, out):
+def _products(x, center, inverse, out, far):
     count = x.shape[1]
     for m in range(x.shape[0]):
         out[m, 0] = 1
         for i in range(count):
-            out[m, 1 + i] = (x[m, i] - center[i]) * inverse[i]
+            away = (x[m, i] - center[i]) * inverse[i]
+            out[m, 1 + i] = away
+            far[i] = max(far[i], abs(away))
         place = 1 + count
         for i in range(count):
             for j in range(i + 1):
@@ -66,7 +77,7 @@ def _products(x, center, inverse, out):
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _squares(x, center, inverse, out):
+def _squares(x, center, inverse, out, far):
     count = x.shape[1]
     for m in range(x.shape[0]):
         out[m, 0] = 1
@@ -74,6 +85,7 @@ def _squares(x, center, inverse, out):
             away = (x[m, i] - center[i]) * inverse[i]
             out[m, 1 + i] = away
             out[m, 1 + count + i] = away * away
+            far[i] = max(far[i], abs(away))
 
 
 @njit(nogil=True, cache=True)

@@ -138,17 +138,18 @@ class GaussianEmissions(Emissions):
             seen = None if mask is None else mask[part]
             return self._of_features(self.features(x[part], seen, reuse=True), natural, x[part], seen, safe)
 
-        return torch.cat(map_blocks(block, len(x), block_rows(len(natural))))
+        return torch.cat(map_blocks(block, len(x), block_rows(len(natural), x)))
 
-    def features(self, x: Tensor, mask: Tensor | None, reuse: bool = False) -> Tensor:
+    def features(self, x: Tensor, mask: Tensor | None, reuse: bool = False, far: Tensor | None = None) -> Tensor:
         """Phi(x), (M, F), in which log-densities and statistics are linear. A mask only without correlations. With
-        `reuse`, in memory that the next such call of this thread writes over."""
+        `reuse`, in memory that the next such call of this thread writes over; `far` (D,) is raised to the
+        largest |y|."""
         if self.covariance == "full":
-            return products(x, self.center, self.unit, reuse)
+            return products(x, self.center, self.unit, reuse, far)
         if self.covariance == "tied":
             return torch.cat([torch.ones_like(x[:, :1]), self._standard(x)], 1)
         if mask is None:
-            return squares(x, self.center, self.unit, reuse)
+            return squares(x, self.center, self.unit, reuse, far)
         seen = mask.to(x)
         away = torch.where(mask, self._standard(x), 0.0)
         return torch.cat([seen, away, away**2], 1)
@@ -172,12 +173,17 @@ class GaussianEmissions(Emissions):
         linear = torch.cat([constant.unsqueeze(-1), slope], 1)
         return linear.mT if self.covariance == "tied" else torch.cat([linear, -0.5 * flattened(precision)], 1).mT
 
+    def _natural(self, mask: Tensor | None) -> Tensor:
+        """eta for features with or without a mask."""
+        natural = self.natural()
+        if self.dense or mask is not None:
+            return natural
+        count = self.means.shape[1]
+        return torch.cat([natural[:count].sum(0, keepdim=True), natural[count:]])
+
     def _prepared(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, bool]:
         """eta for these data, and whether no row of them needs the Cholesky factor."""
-        natural = self.natural()
-        if not self.dense and mask is None:
-            count = self.means.shape[1]
-            natural = torch.cat([natural[:count].sum(0, keepdim=True), natural[count:]])
+        natural = self._natural(mask)
         # a tied matrix adds a term of each row's own
         if self.covariance == "tied":
             return natural, False
@@ -202,11 +208,15 @@ class GaussianEmissions(Emissions):
         if len(x) == 0:
             return torch.zeros(0, dtype=torch.long, device=x.device)
         seen = x if mask is None else torch.where(mask, x, self.center)
-        farthest = (self.center + reach(seen, self.center)).unsqueeze(0)
+        return self._beyond(reach(seen, self.center) / self.unit, mask, natural, shared)
+
+    def _beyond(self, far: Tensor, mask: Tensor | None, natural: Tensor, shared: Tensor) -> Tensor:
+        """As `_doubtful`, for rows whose |y| is at most `far`, (D,)."""
+        farthest = (self.center + far * self.unit).unsqueeze(0)
         largest = self.features(farthest, None if mask is None else torch.ones_like(mask[:1])).squeeze(0)
-        terms = largest @ natural.abs() + shared.amax()
+        terms = largest.abs() @ natural.abs() + shared.amax()
         # a comparison that NaN fails, so that what overflows is doubtful too
-        fine = torch.finfo(x.dtype).eps * terms <= TOLERANCE.get(x.dtype, 1e-2)
+        fine = torch.finfo(far.dtype).eps * terms <= TOLERANCE.get(far.dtype, 1e-2)
         return (~fine).nonzero().squeeze(-1)
 
     def _log_normal(self, x: Tensor, mask: Tensor | None, which: Tensor) -> Tensor:
@@ -242,7 +252,8 @@ class GaussianEmissions(Emissions):
         patterns, which, counts = torch.unique(mask, dim=0, return_inverse=True, return_counts=True)
         common = counts >= 16
         for i in common.nonzero().flatten().tolist():
-            yield (which == i).nonzero().squeeze(-1), patterns[i : i + 1].to(self.means)
+            for rows in (which == i).nonzero().squeeze(-1).split(max(2**21 // self.means.numel(), 1)):
+                yield rows, patterns[i : i + 1].to(self.means)
         rare = (~common[which]).nonzero().squeeze(-1)
         for rows in rare.split(max(2**21 // (len(self.means) * mask.shape[1] ** 2), 1)):
             if len(rows):
@@ -346,7 +357,7 @@ class GaussianEmissions(Emissions):
             seen = None if mask is None else mask[part]
             return self._products(self.features(x[part], seen, reuse=True), x[part], responsibility[part], seen)
 
-        return self._of_products(sum_blocks(block, len(x), block_rows(self._width)), mask is not None)
+        return self._of_products(sum_blocks(block, len(x), block_rows(self._width, x)), mask is not None)
 
     def mixture_step(
         self, x: Tensor, mask: Tensor | None, weight: Tensor, log_prior: Tensor, hard: bool = False
@@ -359,23 +370,40 @@ class GaussianEmissions(Emissions):
             holed = super().mixture_step(x[~whole], mask[~whole], weight[~whole], log_prior, hard)
             full = self.mixture_step(x[whole], None, weight[whole], log_prior, hard)
             return {name: full[0][name] + value for name, value in holed[0].items()}, full[1] + holed[1]
+        if mask is None and self.covariance != "tied":
+            found = self._whole_step(x, weight, log_prior, hard)
+            if found is not None:
+                return found
         natural, safe = self._prepared(x, mask)
-        folded = safe and mask is None
-        if folded:  # the first feature is 1
-            natural = torch.cat([natural[:1] + log_prior, natural[1:]])
 
         def block(part: slice) -> tuple[Tensor, ...]:
             seen = None if mask is None else mask[part]
             phi = self.features(x[part], seen, reuse=True)
-            if folded:
-                log_joint = torch.mm(phi, natural, out=scratch("log-joint", len(phi), len(log_prior), phi))
-            else:
-                log_joint = self._of_features(phi, natural, x[part], seen, safe).add_(log_prior)
+            log_joint = self._of_features(phi, natural, x[part], seen, safe).add_(log_prior)
             responsibility, value = responsibilities(log_joint, weight[part], hard)
             return *self._products(phi, x[part], responsibility, seen), value
 
-        *sums, value = sum_blocks(block, len(x), block_rows(self._width))
+        *sums, value = sum_blocks(block, len(x), block_rows(self._width, x))
         return self._of_products(tuple(sums), mask is not None), value
+
+    def _whole_step(self, x: Tensor, weight: Tensor, log_prior: Tensor, hard: bool) -> tuple[Statistics, Tensor] | None:
+        """`mixture_step` of rows of which all is seen, or None where it turns out that rounding would show."""
+        natural = self._natural(None)
+        # the first feature is 1
+        folded = torch.cat([natural[:1] + log_prior, natural[1:]])
+        reaches = []
+
+        def block(part: slice) -> tuple[Tensor, ...]:
+            reaches.append(x.new_zeros(x.shape[1]))
+            phi = self.features(x[part], None, reuse=True, far=reaches[-1])
+            log_joint = torch.mm(phi, folded, out=scratch("log-joint", len(phi), len(log_prior), phi))
+            responsibility, value = responsibilities(log_joint, weight[part], hard)
+            return *self._products(phi, x[part], responsibility, None), value
+
+        *sums, value = sum_blocks(block, len(x), block_rows(self._width, x))
+        if len(x) and len(self._beyond(torch.stack(reaches).amax(0), None, natural, x.new_zeros(1))):
+            return None
+        return self._of_products(tuple(sums), False), value
 
     @property
     def _width(self) -> int:
