@@ -63,24 +63,30 @@ class Gibbs:
 
     Args:
         sweeps: how often every latent is drawn.
-        burn_in: sweeps before the parameters are kept.
+        burn_in: sweeps before the parameters are kept; None is half of them.
         every: sweeps from one record to the next, at which hyperparameters are learned and parameters kept.
         progress: show a bar when there is a terminal.
     """
 
     sweeps: int = 500
-    burn_in: int = 250
+    burn_in: int | None = None
     every: int = 10
     progress: bool = True
 
     def __post_init__(self):
-        for name, least in (("sweeps", 1), ("burn_in", 0), ("every", 1)):
+        for name, least in (("sweeps", 1), ("settled", 0), ("every", 1)):
             if getattr(self, name) < least:
+                name = "burn_in" if name == "settled" else name
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least {least}")
-        if self.sweeps // self.every <= self.burn_in // self.every:
+        if self.sweeps // self.every <= self.settled // self.every:
             raise OptionError(
-                f"sweeps={self.sweeps}, burn_in={self.burn_in}, every={self.every}: no sweep is left to keep"
+                f"sweeps={self.sweeps}, burn_in={self.settled}, every={self.every}: no sweep is left to keep"
             )
+
+    @property
+    def settled(self) -> int:
+        """The sweeps before the parameters are kept."""
+        return self.sweeps // 2 if self.burn_in is None else self.burn_in
 
     def fit(
         self,
@@ -148,7 +154,7 @@ class _Fit:
         value = self.sampler.log_joint() / self.weight
         if value != value or abs(value) == float("inf"):
             raise NonFiniteError(f"log p(x, z) is {value} after sweep {self.step}")
-        if self.step > self.learner.burn_in:
+        if self.step > self.learner.settled:
             self.kept += 1
             new = self.sampler.estimate()
             self.total = {name: self.total[name] + new[name] for name in new} if self.total else new
