@@ -17,7 +17,8 @@ from latentia.models import GaussianMixture, KMeans
 def main() -> None:
     torch.set_num_threads(1)  # for so few data a second thread costs more than it brings
     train, test = load("digits", scale="none", values="real").split(0.25, seed=0)
-    assert train.labels is not None and test.labels is not None
+    assert train.labels is not None
+    assert test.labels is not None
     features = train.x[0].numel()
     # pixels that are always dark have no variance: a floor of a hundredth of the others' keeps densities honest
     contenders = {

@@ -43,7 +43,7 @@ def test_an_hmm_on_sentences_is_hmmlearns(tmp_path):
     model.initial_logits.data = torch.from_numpy(start[0]).log()
     model.transition_logits.data = torch.from_numpy(move).log()
     model.emissions.logits.data = torch.from_numpy(emit).log()
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="raise steps"):
         EM(steps=10, tol=0, fresh=False, progress=False).fit(model, data)
     with torch.no_grad():
         posterior = model.posterior(batch)
