@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 """Hidden Markov models against hmmlearn, dynamax and pomegranate: the same data, start and steps.
 
     python benchmarks/hmm.py            ten EM steps, an E-step and a best path of every work; some minutes

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 """Topic models against tomotopy and scikit-learn: the same documents, sweeps and estimator of held-out probability.
 
     python benchmarks/lda.py            sweeps, E-steps and held-out articles; some minutes

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 """Gaussian mixtures and k-means against scikit-learn, pomegranate and faiss: the same data, start and steps.
 
     python benchmarks/mixture.py            20 steps of every work, some ten minutes
@@ -122,7 +123,8 @@ def kmeans(options: argparse.Namespace) -> dict[str, Any]:
         return 0.0
 
     def scikit() -> float:
-        model = SklearnKMeans(components, init=start, n_init=1, max_iter=options.steps, tol=0, algorithm="lloyd").fit(x)
+        init: dict[str, Any] = {"init": start, "n_init": 1}
+        model = SklearnKMeans(components, max_iter=options.steps, tol=0, algorithm="lloyd", **init).fit(x)
         found["scikit-learn"] = torch.from_numpy(model.cluster_centers_)
         return 0.0
 
