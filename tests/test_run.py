@@ -173,7 +173,7 @@ def whole_hmm(tmp_path_factory) -> Path:
 
 def test_ctrl_c_says_how_to_go_on(whole_hmm, tmp_path):
     run = tmp_path / "run"
-    status, err = interrupt(15, signal.SIGINT, HMM, run)
+    status, err = interrupt(2, signal.SIGINT, HMM, run)
     assert status == 130
     assert "Traceback" not in err
     assert "interrupted" in err

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from latentia.distributions import Chain
-from latentia.distributions.emissions import log_normalised
+from latentia.distributions.emissions import check_scale, log_normalised
 from latentia.distributions.factorial import Chains, CoupledChains, joint_states
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel, EMModel, ExactModel, Statistics
@@ -351,6 +351,7 @@ class FactorialHMM(EMModel, DirectedModel):
             raise DataError(
                 f"this model takes sequences of vectors, x (B, T, {features}), and the data have shape {shape}"
             )
+        check_scale(batch.x.flatten(0, 1), None if batch.mask is None else batch.mask.flatten(0, 1))
 
     def _spread(self, batch: Batch, center: Tensor) -> Tensor:
         """Count, sum and sum of squares of what is observed of each coordinate, around `center`, (3, D)."""

@@ -48,6 +48,7 @@ class KMeans(GaussianMixture):
             return super().expect(batch, hard)
         center, unit = self.emissions.center, self.emissions.unit[0]
         centers, inverse = ((self.means.detach() - center) / unit).numpy(), (1 / unit).numpy()[()]
+        log_scale = self.emissions.log_scale.detach().double().squeeze()
         rows, weight, shape = x.contiguous().numpy(), batch.weights.contiguous().numpy(), self.means.shape
 
         def block(part: slice) -> tuple[Tensor, ...]:
@@ -67,7 +68,9 @@ class KMeans(GaussianMixture):
         sums, counts, squares, inertia = sum_blocks(block, len(x), 16_384)
         spread = torch.stack([counts.sum().expand_as(squares), sums.sum(0), squares])
         statistics = {"spread": spread, "count": counts, "sum": sums, "square": squares.sum().reshape(1, 1)}
-        return statistics, counts.sum() * self._log_scale() - 0.5 * inertia / (self._variance() / unit.double() ** 2)
+        # of standardised data, whose variance neither under- nor overflows
+        variance = (2 * (log_scale - unit.double().log())).exp()
+        return statistics, counts.sum() * self._at_a_mean(log_scale) - 0.5 * inertia / variance
 
     def update(self, total: Statistics) -> None:
         self.emissions.update(total)
@@ -81,13 +84,10 @@ class KMeans(GaussianMixture):
         order = sorted(range(len(self.means)), key=lambda k: self.means[k].tolist())
         self.emissions.reorder(torch.tensor(order, device=self.means.device))
 
-    def _variance(self) -> Tensor:
-        return (2 * self.emissions.log_scale.detach().double()).exp().squeeze()
-
-    def _log_scale(self) -> Tensor:
-        """log p(x, z) of a datum that lies on a mean, which all have in common."""
+    def _at_a_mean(self, log_scale: Tensor) -> Tensor:
+        """log p(x, z) of a datum that lies on its mean."""
         states, features = self.means.shape
-        return -math.log(states) - 0.5 * features * (math.log(2 * math.pi) + self._variance().log())
+        return -math.log(states) - features * (0.5 * math.log(2 * math.pi) + log_scale)
 
 
 def tiny(seed: int) -> tuple[KMeans, Batch]:

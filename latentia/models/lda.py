@@ -199,6 +199,8 @@ def dirichlet_maximum(mean_log: Tensor, start: Tensor, steps: int = 100) -> Tens
         return torch.lgamma(a.sum()) - torch.lgamma(a).sum() + ((a - 1) * mean_log).sum()
 
     a = start
+    if len(a) == 1:
+        return a  # with one topic theta is 1, and all concentrations are alike
     for _ in range(steps):
         gradient = a.sum().digamma() - a.digamma() + mean_log
         curvature = torch.polygamma(1, a)

@@ -1,6 +1,6 @@
 """K distributions over one observation, one for each value of a discrete z: one file a family."""
 
-from latentia.distributions.emissions.base import Emissions, log_normalised
+from latentia.distributions.emissions.base import Emissions, check_scale, log_normalised
 from latentia.distributions.emissions.bernoulli import BernoulliEmissions
 from latentia.distributions.emissions.categorical import CategoricalEmissions, CategoricalVectorEmissions
 from latentia.distributions.emissions.gaussian import GaussianEmissions
@@ -17,5 +17,6 @@ __all__ = [
     "MixtureEmissions",
     "MultinomialEmissions",
     "PoissonEmissions",
+    "check_scale",
     "log_normalised",
 ]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from latentia.errors import DataError
 from latentia.kernels import softmax
 
 Statistics = dict[str, Tensor]
@@ -110,3 +111,20 @@ def responsibilities(log_joint: Tensor, weight: Tensor, hard: bool = False) -> t
     total = share.sum(1, keepdim=True)
     value = torch.where(weight > 0, weight * (peak + total.log()).squeeze(1), 0.0).double().sum()
     return share.mul_(weight.to(share).unsqueeze(1) / total), value
+
+
+LARGEST = 1e100
+"""Beyond it, and below its inverse, squares and their sums leave the range of float64."""
+
+
+def check_scale(x: Tensor, mask: Tensor | None) -> None:
+    """Raise `DataError` for a column (M, D) whose observed values are too large or too small to be squared."""
+    size = (x if mask is None else torch.where(mask, x, 0.0)).abs()
+    largest = size.amax(0) if len(size) else size.new_zeros(x.shape[1])
+    bad = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
+    if bad.any():
+        column = int(bad.nonzero()[0])
+        raise DataError(
+            f"column {column + 1} has values of size {float(largest[column]):.3g}: rescale it, as squares of numbers "
+            f"above {LARGEST:g} or below {1 / LARGEST:g} cannot be told from infinity or 0"
+        )

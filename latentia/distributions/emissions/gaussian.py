@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
-from latentia.distributions.emissions.base import Emissions, Statistics, responsibilities
+from latentia.distributions.emissions.base import Emissions, Statistics, check_scale, responsibilities
 from latentia.errors import DataError, OptionError
 from latentia.kernels.blocks import block_rows, map_blocks, scratch, sum_blocks
 from latentia.kernels.quadratic import flattened, products, reach, squares, symmetric
@@ -535,6 +535,7 @@ class GaussianEmissions(Emissions):
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         if x.ndim != 2 or x.shape[-1] != self.means.shape[-1]:
             raise DataError(f"the model has {self.means.shape[-1]} features, the data {tuple(x.shape[1:])}")
+        check_scale(x, None if mask is None else mask.reshape(x.shape))
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
