@@ -124,10 +124,19 @@ def records(run: Path) -> list[dict]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in read_metrics(run / "metrics.jsonl")]
 
 
+def _hears_ctrl_c() -> None:
+    """A process that was started in the background may be deaf to it, and its children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(*words: object, **options) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", EAGER, *map(str, words)], stderr=subprocess.PIPE, text=True, env=environment, **options
+        [sys.executable, "-c", EAGER, *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **{"preexec_fn": _hears_ctrl_c, **options},
     )
 
 
