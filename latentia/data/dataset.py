@@ -97,7 +97,9 @@ class Dataset:
             size: data a batch; None: such that x has a million numbers, and at most 65,536 data; four times as many
                 where data need no sorting.
         """
-        return [self.batch(part).to(like).map(Tensor.contiguous) for part in self._parts(size, sort=True)]
+        batches = (self.batch(part).to(like).map(Tensor.contiguous) for part in self._parts(size, sort=True))
+        # weights that are made anew in every step cost a step's worth of waking and waiting threads
+        return [batch._replace(weight=batch.weights) for batch in batches]
 
     def shuffled(self, like: Tensor, size: int, seed: int) -> Iterator[Batch]:
         """Every datum once, `size` at a time, in a random order."""

@@ -25,42 +25,7 @@ def block_rows(width: int, like: Tensor) -> int:
     return min(max(CACHE // (max(width, 1) * like.element_size()), 1024), 16_384)
 
 
-def map_blocks(function: Callable[[slice], Tensor], count: int, rows: int) -> list[Tensor]:
-    """`function` of each slice of `rows` out of `count`, in order, without gradients."""
-    return [
-        result for share in _shared(lambda parts: [function(part) for part in parts], count, rows) for result in share
-    ]
-
-
-def sum_blocks(function: Callable[[slice], tuple[Tensor, ...]], count: int, rows: int) -> tuple[Tensor, ...]:
-    """The sums over all slices of what `function` gives for each. The order of summation depends only on the number
-    of threads, so the same machine gives the same bits."""
-
-    def total(parts: list[slice]) -> tuple[Tensor, ...]:
-        sums = function(parts[0])
-        for part in parts[1:]:
-            for sum, more in zip(sums, function(part), strict=True):
-                sum += more
-        return sums
-
-    shares = _shared(total, count, rows)
-    return tuple(torch.stack(parts).sum(0) for parts in zip(*shares, strict=True))
-
-
-_SCRATCH = local()
-
-
-def scratch(name: str, rows: int, columns: int, like: Tensor) -> Tensor:
-    """Memory of this thread's own, (rows, columns), which the next block of the same name writes over: memory that is
-    new in every block costs more than the work on it."""
-    kept = _SCRATCH.__dict__.setdefault("kept", {})
-    key = (name, like.dtype)
-    if key not in kept or kept[key].numel() < rows * columns:
-        kept[key] = torch.empty(rows * columns, dtype=like.dtype)
-    return kept[key][: rows * columns].view(rows, columns)
-
-
-def _shared(work: Callable[[list[slice]], Result], count: int, rows: int) -> list[Result]:
+def run_blocks(work: Callable[[list[slice]], Result], count: int, rows: int) -> list[Result]:
     """`work` on runs of consecutive slices, one run a thread."""
     threads = torch.get_num_threads()
     if count > rows:
@@ -80,6 +45,43 @@ def _shared(work: Callable[[list[slice]], Result], count: int, rows: int) -> lis
     return list(_pool(threads).map(quiet, runs))
 
 
+def map_blocks(function: Callable[[slice], Tensor], count: int, rows: int) -> list[Tensor]:
+    """`function` of each slice of `rows` out of `count`, in order, without gradients."""
+    return [
+        result
+        for share in run_blocks(lambda parts: [function(part) for part in parts], count, rows)
+        for result in share
+    ]
+
+
+def sum_blocks(function: Callable[[slice], tuple[Tensor, ...]], count: int, rows: int) -> tuple[Tensor, ...]:
+    """The sums over all slices of what `function` gives for each. The order of summation depends only on the number
+    of threads, so the same machine gives the same bits."""
+
+    def total(parts: list[slice]) -> tuple[Tensor, ...]:
+        sums = function(parts[0])
+        for part in parts[1:]:
+            for sum, more in zip(sums, function(part), strict=True):
+                sum += more
+        return sums
+
+    shares = run_blocks(total, count, rows)
+    return tuple(torch.stack(parts).sum(0) for parts in zip(*shares, strict=True))
+
+
+_SCRATCH = local()
+
+
+def scratch(name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+    """Memory of this thread's own, (rows, columns), which the next block of the same name writes over: memory that is
+    new in every block costs more than the work on it."""
+    kept = _SCRATCH.__dict__.setdefault("kept", {})
+    key = (name, like.dtype)
+    if key not in kept or kept[key].numel() < rows * columns:
+        kept[key] = torch.empty(rows * columns, dtype=like.dtype)
+    return kept[key][: rows * columns].view(rows, columns)
+
+
 _POOLS: dict[int, ThreadPoolExecutor] = {}
 # threads do not survive a fork
 os.register_at_fork(after_in_child=_POOLS.clear)
@@ -92,6 +94,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         started = Barrier(threads)
 
         def alone() -> None:
+            # asked first: torch gives a thread the others' number of threads the first time that it looks for one
+            torch.get_num_threads()
             torch.set_num_threads(1)
             torch.set_flush_denormal(True)
             started.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
 
@@ -11,14 +10,13 @@ LOWEST = -80.0
 """Where exp adds nothing to a sum in float64, and below which the machine's own takes 30 times as long."""
 
 
-def responsibilities(log_joint: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight times softmax of each row, (M, K), in the place of log_joint, and sum_m weight_m logsumexp of row m."""
+def responsibilities(log_joint: Tensor, weight: np.ndarray) -> float:
+    """Put weight (M,) times softmax of each row in the place of log_joint (M, K); sum_m weight_m logsumexp of row m."""
     rows = log_joint.numpy()
     peak = np.empty(len(rows), rows.dtype)
     _subtract_peak(rows, peak)
     log_joint.exp_()
-    value = _normalise(rows, peak, weight.to(log_joint).contiguous().numpy())
-    return log_joint, torch.tensor(value, dtype=torch.float64)
+    return _normalise(rows, peak, weight)
 
 
 @njit(nogil=True, cache=True, fastmath=True)

@@ -100,7 +100,9 @@ def responsibilities(log_joint: Tensor, weight: Tensor, hard: bool = False) -> t
     everything to the best k, and log p(x, best k). The memory of log_joint may be used again."""
     plain = log_joint.device.type == "cpu" and log_joint.dtype in (torch.float32, torch.float64)
     if plain and not hard and not log_joint.requires_grad:
-        return softmax.responsibilities(log_joint.contiguous(), weight)
+        share = log_joint.contiguous()
+        value = softmax.responsibilities(share, weight.to(share).contiguous().numpy())
+        return share, torch.tensor(value, dtype=torch.float64)
     peak = log_joint.amax(1, keepdim=True)
     if hard:
         best = log_joint.argmax(1, keepdim=True)

@@ -18,8 +18,8 @@ from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from latentia.distributions.emissions.base import Emissions, Statistics, check_scale, responsibilities
 from latentia.errors import DataError, OptionError
-from latentia.kernels.blocks import block_rows, map_blocks, scratch, sum_blocks
-from latentia.kernels.quadratic import flattened, products, reach, squares, symmetric
+from latentia.kernels.blocks import block_rows, map_blocks, sum_blocks
+from latentia.kernels.quadratic import expectations, flattened, plain, products, reach, squares, symmetric
 
 LOG_2PI = math.log(2 * math.pi)
 Covariance = Literal["full", "tied", "diagonal", "spherical", "common"]
@@ -140,16 +140,15 @@ class GaussianEmissions(Emissions):
 
         return torch.cat(map_blocks(block, len(x), block_rows(len(natural), x)))
 
-    def features(self, x: Tensor, mask: Tensor | None, reuse: bool = False, far: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor, mask: Tensor | None, reuse: bool = False) -> Tensor:
         """Phi(x), (M, F), in which log-densities and statistics are linear. A mask only without correlations. With
-        `reuse`, in memory that the next such call of this thread writes over; `far` (D,) is raised to the
-        largest |y|."""
+        `reuse`, in memory that the next such call of this thread writes over."""
         if self.covariance == "full":
-            return products(x, self.center, self.unit, reuse, far)
+            return products(x, self.center, self.unit, reuse)
         if self.covariance == "tied":
             return torch.cat([torch.ones_like(x[:, :1]), self._standard(x)], 1)
         if mask is None:
-            return squares(x, self.center, self.unit, reuse, far)
+            return squares(x, self.center, self.unit, reuse)
         seen = mask.to(x)
         away = torch.where(mask, self._standard(x), 0.0)
         return torch.cat([seen, away, away**2], 1)
@@ -370,8 +369,8 @@ class GaussianEmissions(Emissions):
             holed = super().mixture_step(x[~whole], mask[~whole], weight[~whole], log_prior, hard)
             full = self.mixture_step(x[whole], None, weight[whole], log_prior, hard)
             return {name: full[0][name] + value for name, value in holed[0].items()}, full[1] + holed[1]
-        if mask is None and self.covariance != "tied":
-            found = self._whole_step(x, weight, log_prior, hard)
+        if mask is None and not hard and self.covariance != "tied" and plain(x):
+            found = self._whole_step(x, weight, log_prior)
             if found is not None:
                 return found
         natural, safe = self._prepared(x, mask)
@@ -386,24 +385,16 @@ class GaussianEmissions(Emissions):
         *sums, value = sum_blocks(block, len(x), block_rows(self._width, x))
         return self._of_products(tuple(sums), mask is not None), value
 
-    def _whole_step(self, x: Tensor, weight: Tensor, log_prior: Tensor, hard: bool) -> tuple[Statistics, Tensor] | None:
+    def _whole_step(self, x: Tensor, weight: Tensor, log_prior: Tensor) -> tuple[Statistics, Tensor] | None:
         """`mixture_step` of rows of which all is seen, or None where it turns out that rounding would show."""
         natural = self._natural(None)
         # the first feature is 1
         folded = torch.cat([natural[:1] + log_prior, natural[1:]])
-        reaches = []
-
-        def block(part: slice) -> tuple[Tensor, ...]:
-            reaches.append(x.new_zeros(x.shape[1]))
-            phi = self.features(x[part], None, reuse=True, far=reaches[-1])
-            log_joint = torch.mm(phi, folded, out=scratch("log-joint", len(phi), len(log_prior), phi))
-            responsibility, value = responsibilities(log_joint, weight[part], hard)
-            return *self._products(phi, x[part], responsibility, None), value
-
-        *sums, value = sum_blocks(block, len(x), block_rows(self._width, x))
-        if len(x) and len(self._beyond(torch.stack(reaches).amax(0), None, natural, x.new_zeros(1))):
+        rows = block_rows(self._width, x)
+        linear, value, far = expectations(x, weight, self.center, self.unit, folded, rows)
+        if len(x) and len(self._beyond(far, None, natural, x.new_zeros(1))):
             return None
-        return self._of_products(tuple(sums), False), value
+        return self._of_products((linear, linear[:, 0]), False), value
 
     @property
     def _width(self) -> int:
