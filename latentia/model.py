@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentia.distributions.structured import Structured
+from latentia.distributions.coordinates import log_prob_of_observed
+from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
 
 Statistics = dict[str, Tensor]
@@ -143,10 +144,7 @@ class DirectedModel(LatentVariableModel):
             raise CapabilityError(
                 f"{type(self).__name__}.likelihood does not factorise: write log_likelihood(batch, z)"
             )
-        log_prob = likelihood.log_prob(batch.x)
-        if batch.mask is not None:
-            log_prob = torch.where(batch.mask, log_prob, torch.zeros_like(log_prob))
-        return log_prob.flatten(2).sum(-1)
+        return log_prob_of_observed(likelihood, batch.x, batch.mask)
 
     def conditional(self, z: Tensor, batch: Batch) -> Distribution:
         """p(x | z, the observed part of x): the likelihood itself where coordinates are independent given z."""
@@ -197,7 +195,7 @@ class TractableModel(LatentVariableModel):
     """The posterior carries the joint as unnormalised parts: its `log_partition` is log p(x)."""
 
     @abstractmethod
-    def posterior(self, batch: Batch) -> Structured:
+    def posterior(self, batch: Batch) -> Unnormalised:
         """p(z | x) with potentials such that score(z) = log p(x, z), hence log_partition = log p(x)."""
 
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class Dataset:
         if not isinstance(index, slice):
             index = torch.as_tensor(index, device=self.x.device).reshape(-1)
             index = index if index.numel() else index.long()  # torch takes an empty list for floats
-        parts: dict[str, Any] = {name: value[index] for name, value in self._tensors().items()}
+        parts: dict[str, Any] = {name: _rows(value, index) for name, value in self._tensors().items()}
         if self.labels is not None:
             parts["labels"] = self.labels[index.cpu().numpy() if isinstance(index, Tensor) else index]
         return replace(self, **parts)
@@ -201,6 +201,12 @@ def _drawn(probability: Tensor, generator: torch.Generator | None = None) -> Ten
     """A Bernoulli draw of each probability: uniform numbers compared, 3 times faster than `torch.bernoulli`."""
     uniform = torch.rand(probability.shape, generator=generator, dtype=probability.dtype, device=probability.device)
     return (uniform < probability).to(probability.dtype)
+
+
+def _rows(value: Tensor, index: Tensor | slice) -> Tensor:
+    # on a CPU faster than the general indexing; elsewhere the question would wait for the device
+    plain = isinstance(index, Tensor) and index.dtype == torch.long and not index.is_cuda
+    return value.index_select(0, index) if plain and not bool((index < 0).any()) else value[index]  # type: ignore[arg-type]
 
 
 def _unless_all(mask: Tensor | None) -> Tensor | None:

@@ -1,0 +1,122 @@
+"""sum_d log Bernoulli(x_d; logit l_d), and its gradient, in one pass over the logits.
+
+log Bernoulli(x; l) = x l - max(l, 0) - log(1 + exp(-|l|)). Of 64 factors 1 + exp(-|l|), which lie between 1 and 2, the
+product is taken first, so that there is one logarithm where a sum of softplus takes 64. The exponential is a polynomial,
+of which the compiler makes vectors. `specification` is the same sum, step by step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
+
+from latentia.kernels.blocks import run_blocks
+
+ROWS = 256
+FAST = {"reassoc", "nsz", "contract", "arcp"}
+
+_F = np.float32
+LOG2_E, LN2_HIGH, LN2_LOW = _F(1.4426950408889634), _F(0.693145751953125), _F(1.4286068203094172e-6)
+MAGIC = _F(12582912.0)  # 1.5 * 2^23: what is added to it is rounded to a whole number, in its last bits
+FARTHEST = _F(87.0)  # beyond it exp(-|l|) is denormal, and adds nothing to 1
+ONE, ZERO = _F(1), _F(0)
+C2, C3, C4, C5, C6, C7 = (_F(1 / n) for n in (2, 6, 24, 120, 720, 5040))
+
+
+def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """sum_d log p(x_d | l_d) for logits (S, B, *event) and x (B, *event): (S, B), in nats."""
+    kernel = logits.device.type == "cpu" and logits.dtype == x.dtype == torch.float32 and not x.requires_grad
+    kernel = kernel and not torch.compiler.is_compiling()
+    if not kernel or logits.ndim != x.ndim + 1 or logits.shape[1:] != x.shape:
+        return specification(logits, x)
+    return _LogLikelihood.apply(logits, x)
+
+
+def specification(logits: Tensor, x: Tensor) -> Tensor:
+    """The same in torch's operations."""
+    each = -nn.functional.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+    return each.flatten(2).sum(-1)
+
+
+class _LogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        sums = torch.empty(logits.shape[:2])
+        rows, values = _matrix(logits, 2), _matrix(x, 1)
+        run_blocks(lambda run: _sums(rows, values, sums.view(-1).numpy(), *_ends(run)), len(rows), ROWS)
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, x = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the slope of the slope may be asked for
+            return grads[0].reshape(*grads[0].shape, *(1,) * (x.ndim - 1)) * (x - logits.sigmoid()), None
+        slopes = torch.empty(logits.shape)
+        rows, values, out, scale = _matrix(logits, 2), _matrix(x, 1), _matrix(slopes, 2), grads[0].reshape(-1).numpy()
+        run_blocks(lambda run: _slopes(rows, values, scale, out, *_ends(run)), len(rows), ROWS)
+        return slopes, None
+
+
+def _matrix(x: Tensor, batch: int) -> np.ndarray:
+    """x with its first `batch` dimensions as rows, and the others as columns."""
+    return x.detach().flatten(0, batch - 1).flatten(1).contiguous().numpy()
+
+
+def _ends(run: list[slice]) -> tuple[int, int]:
+    return run[0].start, run[-1].stop
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+def _exp(a):
+    """exp(a) for a in [-87, 0]."""
+    shifted = a * LOG2_E + MAGIC
+    whole = shifted - MAGIC
+    r = a - whole * LN2_HIGH
+    r = r - whole * LN2_LOW
+    p = C6 + r * C7
+    p = C5 + r * p
+    p = C4 + r * p
+    p = C3 + r * p
+    p = C2 + r * p
+    p = ONE + r * p
+    p = ONE + r * p
+    power = np.int32((_F(shifted).view(np.int32) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return p * power
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def _part(logit, value):
+    """The sum over at most 64 coordinates."""
+    linear, product = ZERO, ONE
+    for d in range(len(logit)):
+        linear += value[d] * logit[d] - max(logit[d], ZERO)
+        product *= ONE + _exp(-min(abs(logit[d]), FARTHEST))
+    return np.float64(linear) - np.log(np.float64(product))
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def _slope(logit, value, scale, out):
+    for d in range(len(logit)):
+        small = _exp(-min(abs(logit[d]), FARTHEST))
+        out[d] = scale * (value[d] - (ONE if logit[d] > ZERO else small) / (ONE + small))
+
+
+@njit(nogil=True, cache=True)
+def _sums(rows, values, out, start, stop):
+    for i in range(start, stop):
+        row, value, total = rows[i], values[i % len(values)], 0.0
+        for d in range(0, len(row), 64):
+            total += _part(row[d : d + 64], value[d : d + 64])
+        out[i] = total
+
+
+@njit(nogil=True, cache=True)
+def _slopes(rows, values, scale, out, start, stop):
+    """scale_i (x - sigmoid(l)), the gradient."""
+    for i in range(start, stop):
+        _slope(rows[i], values[i % len(values)], scale[i], out[i])

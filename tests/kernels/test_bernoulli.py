@@ -1,0 +1,64 @@
+"""The fused log-likelihood of binary coordinates against the same sum step by step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentia.kernels.bernoulli import log_likelihood, specification
+
+
+def drawn(draws: int, data: int, shape: tuple[int, ...], scale: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(draws, data, *shape, generator=generator)
+    return logits, torch.rand(data, *shape, generator=generator).round()
+
+
+@given(
+    draws=st.integers(1, 3),
+    data=st.integers(0, 5),
+    shape=st.sampled_from([(1,), (63,), (64,), (65,), (8, 8), (200,)]),
+    scale=st.sampled_from([0.0, 1.0, 30.0, 1000.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_values_and_slopes_are_those_of_the_specification_in_float64(draws, data, shape, scale, seed):
+    logits, x = drawn(draws, data, shape, scale, seed)
+    weight = torch.rand(draws, data, generator=torch.Generator().manual_seed(seed))
+    exact, logits = logits.double().requires_grad_(), logits.requires_grad_()
+    found, true = log_likelihood(logits, x), specification(exact, x.double())
+    (slope,) = torch.autograd.grad((found * weight).sum(), logits)
+    (true_slope,) = torch.autograd.grad((true * weight.double()).sum(), exact)
+    assert found.shape == (draws, data)
+    torch.testing.assert_close(found.double(), true, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(slope.double(), true_slope, rtol=0, atol=1e-6)
+
+
+def test_grey_values_and_extreme_logits():
+    logits = torch.tensor([[[-1e30, 88.0, -300.0, 5.0]]])
+    x = torch.tensor([[0.0, 0.25, 0.5, 1.0]])
+    torch.testing.assert_close(log_likelihood(logits, x), specification(logits.double(), x.double()).float())
+    assert log_likelihood(torch.full((1, 1, 3), torch.nan), torch.ones(1, 3)).isnan().all()
+
+
+def test_the_slope_of_the_slope():
+    logits, x = drawn(2, 3, (5,), 1.0, 0)
+    logits.requires_grad_()
+    (slope,) = torch.autograd.grad(log_likelihood(logits, x).sum(), logits, create_graph=True)
+    (curve,) = torch.autograd.grad(slope.sum(), logits)
+    probability = logits.detach().sigmoid()
+    torch.testing.assert_close(curve, -probability * (1 - probability))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(threads):
+    logits, x = drawn(4, 300, (100,), 3.0, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        true = specification(logits.double(), x.double())
+        torch.testing.assert_close(log_likelihood(logits, x).double(), true, rtol=1e-6, atol=1e-4)
+    finally:
+        torch.set_num_threads(before)
