@@ -1,36 +1,39 @@
-"""Variational autoencoder: the deep latent Gaussian model with an amortised Gaussian posterior.
+"""Variational autoencoder: the deep latent Gaussian model with an amortised posterior.
 
-    z     ~ Normal(0, I)
+    z     ~ Normal(0, I), or a normalising flow of one
     x | z ~ Bernoulli(decoder(z)), Categorical(decoder(z)) coordinate by coordinate,
             or Normal(mean(z), diag(variance(z)))
 
-    q(z | x) = Normal(mean(x), diag(variance(x)))
+    q(z | x) = Normal(mean(x), diag(variance(x))), a full covariance, or a normalising flow of one
     log p(x) >= E_q(z|x) log p(x | z) - KL(q(z | x) || p(z))
 
 The encoder is learned together with the decoder by the reparameterised gradient of the bound (Kingma and Welling
 2014, sections 2 and 3; Rezende, Mohamed and Wierstra 2014, sections 2 to 4). Missing coordinates are left out of
-the likelihood and enter the encoder as zero.
+the likelihood and enter the encoder as zero. Flows: Rezende and Mohamed (2015); where one is in the posterior or the
+prior their KL has no closed form and is sampled.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
+from latentia.distributions.heads import PosteriorHead, PriorHead
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel
+from latentia.networks.conv import BLOCKS, ConvDecoder, ConvEncoder
 from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
 
 LEAST_SCALE = 1e-3
 
 
 class VAE(DirectedModel):
-    """p(x, z) = Normal(z; 0, I) p(x | decoder(z)).
+    """p(x, z) = p(z) p(x | decoder(z)), p(z) = Normal(0, I) or a learned flow.
 
     Args:
         event_shape: the shape of one x (comes from the data).
@@ -40,9 +43,19 @@ class VAE(DirectedModel):
         activation: tanh, relu, gelu, silu, softplus or leaky_relu.
         likelihood: bernoulli (x in {0, 1}), categorical (x in 0..symbols-1), or gaussian with learned mean
             and diagonal variance.
-        encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations.
+        encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations. For a posterior
+            other than the diagonal one it gives more numbers: `model.posterior_head.inputs`.
         decoder: your own module, (..., latent) to (..., outputs): a coordinate's logit, `symbols` logits, or
             means and then unconstrained scales.
+        posterior: diagonal or full covariance, or a flow: planar, iaf, maf or spline (see `PosteriorHead`).
+        prior: normal, the standard one, or a flow that is learned: maf or spline (see `PriorHead`).
+        transforms: maps in each flow.
+        flow_hidden: widths of the hidden layers of the network in each map of a flow.
+        network: mlp, or for images convolutions in blocks that are residual or gated (see `ConvEncoder`).
+        channels: of the convolutions at a half, a quarter, ... of the image's height and width.
+
+    Raises:
+        OptionError: an option that is none of these.
     """
 
     def __init__(
@@ -55,40 +68,52 @@ class VAE(DirectedModel):
         likelihood: Literal["bernoulli", "categorical", "gaussian"] = "bernoulli",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        posterior: Literal["diagonal", "full", "planar", "iaf", "maf", "spline"] = "diagonal",
+        prior: Literal["normal", "maf", "spline"] = "normal",
+        transforms: int = 2,
+        flow_hidden: Sequence[int] = (64,),
+        network: Literal["mlp", "residual", "gated"] = "mlp",
+        channels: Sequence[int] = (32, 64),
     ):
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise OptionError(f"activation={activation!r}: choose one of {', '.join(ACTIVATIONS)}")
-        if likelihood not in _LIKELIHOODS:
-            raise OptionError(f"likelihood={likelihood!r}: choose one of {', '.join(_LIKELIHOODS)}")
+        _choose("activation", activation, ACTIVATIONS)
+        _choose("likelihood", likelihood, _LIKELIHOODS)
+        _choose("network", network, ("mlp", *BLOCKS))
         if likelihood == "categorical" and not symbols:
             raise OptionError("likelihood='categorical' needs symbols=, the number of levels of each coordinate")
         self.event_shape, self.latent, self.family = tuple(event_shape), latent, likelihood
         self.symbols = symbols if likelihood == "categorical" else None
-        size = math.prod(self.event_shape)
-        inputs = size * (self.symbols or 1)
-        outputs = {"bernoulli": size, "categorical": inputs, "gaussian": 2 * size}[likelihood]
-        self.encoder = encoder or MLP([inputs, *hidden, 2 * latent], activation)
-        self.decoder = decoder or MLP([latent, *reversed(hidden), outputs], activation)
+        self.posterior_head = PosteriorHead(posterior, latent, transforms, flow_hidden)
+        self.prior_head = PriorHead(prior, latent, transforms, flow_hidden)
+        levels, numbers = self.symbols or 1, 2 if likelihood == "gaussian" else 1
+        features, inputs = self.posterior_head.inputs, math.prod(self.event_shape) * levels
+        if network == "mlp":
+            self.encoder = encoder or MLP([inputs, *hidden, features], activation)
+            self.decoder = decoder or MLP([latent, *reversed(hidden), numbers * inputs], activation)
+        else:
+            image = {"channels": channels, "block": network, "activation": activation, "levels": levels}
+            self.encoder = encoder or ConvEncoder(self.event_shape, features, **image)
+            self.decoder = decoder or ConvDecoder(latent, self.event_shape, numbers=numbers, **image)
 
-    def prior(self, batch: Batch) -> Independent:
-        zeros = batch.x.new_zeros((batch.size, self.latent), dtype=self.anchor.dtype)
-        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
+    def prior(self, batch: Batch) -> Distribution:
+        return self.prior_head(batch.size, batch.x.new_empty(0, dtype=self.anchor.dtype))
 
-    def posterior(self, batch: Batch) -> Independent:
-        mean, log_scale = self.encoder(self._inputs(batch)).chunk(2, -1)
-        return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
+    def posterior(self, batch: Batch) -> Distribution:
+        return self.posterior_head(self.encoder(self._inputs(batch)))
 
     def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
         return _LIKELIHOODS[self.family](self.decoder(z), self.event_shape)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
-        """Glorot weights, and an output bias at which the decoder begins with the data's own frequencies."""
+        """Glorot weights, an output bias at which the decoder begins with the data's own frequencies, and flows that
+        begin near the identity."""
         for network in (self.encoder, self.decoder):
-            if isinstance(network, MLP):
+            if isinstance(network, MLP | ConvEncoder | ConvDecoder):
                 glorot(network, generator)
-        if isinstance(self.decoder, MLP):
+        if isinstance(self.decoder, MLP | ConvDecoder):
             self.decoder.output_bias.data.copy_(self._average(batch))
+        self.posterior_head.start(generator)
+        self.prior_head.start(generator)
 
     def check(self, batch: Batch) -> None:
         if tuple(batch.x.shape[1:]) != self.event_shape:
@@ -125,6 +150,11 @@ class VAE(DirectedModel):
             return mean.clamp(1e-3, 1 - 1e-3).logit()
         deviation = (((x - mean) ** 2 * seen).sum(0) / count).sqrt().clamp(min=0.1)
         return torch.cat([mean, deviation.expm1().log()])
+
+
+def _choose(option: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise OptionError(f"{option}={value!r}: choose one of {', '.join(known)}")
 
 
 def _bernoulli(output: Tensor, shape: tuple[int, ...]) -> Distribution:

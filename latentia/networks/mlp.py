@@ -34,10 +34,11 @@ class MLP(nn.Sequential):
 
 @torch.no_grad()
 def glorot(module: nn.Module, generator: torch.Generator) -> None:
-    """Glorot and Bengio's (2010) uniform weights and zero biases for every linear map inside `module`."""
+    """Glorot and Bengio's (2010) uniform weights and zero biases for every linear map and convolution inside."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            outputs, inputs = layer.weight.shape[:2]
+            bound = (6 / ((inputs + outputs) * layer.weight[0, 0].numel())) ** 0.5
             layer.weight.copy_(torch.empty(layer.weight.shape).uniform_(-bound, bound, generator=generator))
             if layer.bias is not None:
                 layer.bias.zero_()

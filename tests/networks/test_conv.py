@@ -1,0 +1,82 @@
+"""Convolutional encoder and decoder: shapes, the order of values in an image, the bias of each pixel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentia.errors import OptionError
+from latentia.networks import ConvDecoder, ConvEncoder
+from latentia.networks.mlp import glorot
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.sampled_from([(8, 8), (28, 28), (1, 28, 28), (28, 28, 3), (3, 9, 7), (5, 1), (1, 1)]),
+    block=st.sampled_from(["residual", "gated"]),
+    stages=st.integers(1, 3),
+    levels=st.integers(1, 3),
+    numbers=st.integers(1, 2),
+    lead=st.sampled_from([(4,), (2, 3), (1, 1)]),
+)
+def test_images_of_any_size_go_in_and_come_out(shape, block, stages, levels, numbers, lead):
+    size = torch.Size(shape).numel() * levels
+    channels = (3, 4, 5)[:stages]
+    encoder = ConvEncoder(shape, 6, channels, block, levels=levels)
+    decoder = ConvDecoder(6, shape, channels, block, levels=levels, numbers=numbers)
+    assert encoder(torch.rand(*lead, size)).shape == (*lead, 6)
+    assert decoder(torch.randn(*lead, 6)).shape == (*lead, numbers * size)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((4, 5), None), ((4, 5, 3), (2, 0, 1)), ((3, 4, 5), (0, 1, 2))])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_layout_is_that_of_the_data(shape, axes, levels):
+    layout = ConvEncoder(shape, 1, (2,), levels=levels).layout
+    x = torch.randn(6, *shape, levels)
+    planes = x.unsqueeze(1) if axes is None else x.permute(0, *(axis + 1 for axis in axes), 4)
+    images = layout.image(x.flatten(1))
+    for channel in range(planes.shape[1]):
+        for level in range(levels):
+            assert torch.equal(images[:, channel * levels + level], planes[:, channel, ..., level])
+    assert torch.equal(layout.flat(images), x.flatten(1))
+
+
+@pytest.mark.parametrize("block", ["residual", "gated"])
+def test_a_pixel_reaches_its_own_place(block):
+    """Without weights in the decoder's last layer nothing but the bias comes out; with them, gradients stay local."""
+    decoder = ConvDecoder(2, (6, 4, 3), (4,), block, numbers=2)
+    decoder.output_bias.data = torch.arange(144.0)
+    decoder.layers[-1].weight.data.zero_()
+    assert torch.equal(decoder(torch.randn(3, 2)), torch.arange(144.0).expand(3, -1))
+    encoder = ConvEncoder((16, 16), 1, (4,), block)
+    stage = encoder.layers[0]
+    x = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    (reached,) = torch.autograd.grad(stage(x)[0, :, 0, 0].sum(), x)
+    assert not reached[0, 0, 12:].any()
+    assert not reached[0, 0, :, 12:].any()
+    assert reached.any()
+
+
+def test_glorot_keeps_the_scale_and_follows_its_generator():
+    one, other = (ConvEncoder((28, 28), 10, (32, 64)) for _ in range(2))
+    for network in (one, other):
+        glorot(network, torch.Generator().manual_seed(3))
+    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    for layer in one.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            bound = (6 / (9 * (layer.in_channels + layer.out_channels))) ** 0.5
+            assert 0.9 * bound < float(layer.weight.detach().abs().max()) <= bound
+            assert not layer.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"event_shape": (5,)}, "images"), ({"block": "dense"}, "residual, gated"), ({"channels": ()}, "channels")],
+)
+def test_options_without_sense(options, named):
+    options = {"event_shape": (8, 8), "outputs": 2} | options
+    with pytest.raises(OptionError, match=named):
+        ConvEncoder(**options)
