@@ -1,10 +1,14 @@
-"""KL divergences, coordinate by coordinate where the distributions factorise."""
+"""KL divergences, coordinate by coordinate where the distributions factorise, latent by latent in a `Joint`."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
+
+from latentia.distributions.joint import Joint
 
 
 def kl_terms(q: Distribution, p: Distribution) -> Tensor | None:
@@ -12,15 +16,63 @@ def kl_terms(q: Distribution, p: Distribution) -> Tensor | None:
 
     None where no closed form is known.
     """
+    parts = kl_by_latent(q, p)
+    return None if parts is None else torch.cat(list(parts.values()), -1)
+
+
+def kl_by_latent(q: Distribution, p: Distribution) -> dict[str, Tensor] | None:
+    """The same, for each latent of a `Joint` by its name, and for a latent that is alone as "z".
+
+    None where no closed form of one of them is known, as mostly where a latent depends on another.
+    """
+    pairs = {"z": (q, p)}
+    # latents that depend on each other have one divergence, if a closed form of theirs is registered
+    if isinstance(q, Joint) and isinstance(p, Joint) and q.parts.keys() == p.parts.keys():
+        apart = not any(map(callable, (*q.parts.values(), *p.parts.values())))
+        pairs = {name: (q.conditional(name, {}), p.conditional(name, {})) for name in q.parts} if apart else pairs
+    parts = {}
+    for name, (one, other) in pairs.items():
+        terms = _closed_form(one, other)
+        if terms is None:
+            return None
+        parts[name] = terms.reshape(len(terms), -1)
+    return parts
+
+
+def kl_given(q: Distribution, p: Distribution, z: Any) -> dict[str, Tensor]:
+    """Terms with E_q(z) of their sum = KL(q || p), in nats, (S, B, D) for each latent, from draws z ~ q.
+
+    The divergence of a latent's conditionals, KL(q(z_l | its ancestors) || p(z_l | its ancestors)), where it has a
+    closed form and p's ancestors are among q's, so that it is right for each z_l; log q(z_l | ...) - log p(z_l | ...)
+    of the draw elsewhere, as for the lower layers where q goes from x up and p from the top down.
+    """
+    if not (isinstance(q, Joint) and isinstance(p, Joint)):
+        return {"z": (q.log_prob(z) - p.log_prob(z)).unsqueeze(-1)}
+    if q.parts.keys() != p.parts.keys():
+        raise ValueError(f"q has the latents {', '.join(q.parts)}, and p has {', '.join(p.parts)}")
+    return {name: _conditional(q, p, name, z) for name in q.parts}
+
+
+def _conditional(q: Joint, p: Joint, name: str, z: dict[str, Tensor]) -> Tensor:
+    ours, theirs = q.conditional(name, z), p.conditional(name, z)
+    terms = _closed_form(ours, theirs) if p.ancestors(name) <= q.ancestors(name) else None
+    if terms is None:
+        return (ours.log_prob(z[name]) - theirs.log_prob(z[name])).unsqueeze(-1)
+    events = len(ours.event_shape) if isinstance(ours, Independent) else 0
+    terms = terms.flatten(-events) if events else terms.unsqueeze(-1)
+    return terms.expand(*z[name].shape[:2], terms.shape[-1])
+
+
+def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:
+    """KL(q || p), with the event's dimensions kept where q and p factorise."""
     if isinstance(q, Independent) and isinstance(p, Independent) and q.event_shape == p.event_shape:
         q, p = q.base_dist, p.base_dist
     try:
-        divergence = kl_divergence(q, p)
+        return kl_divergence(q, p)
     except NotImplementedError:
         return None
-    return divergence.reshape(divergence.shape[0], -1)
 
 
 def sampled_kl(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
     """The Monte Carlo estimate of KL(q || p) from draws z (S, B, *latent) of q, (B,)."""
-    return torch.mean(q.log_prob(z) - p.log_prob(z), 0)
+    return torch.cat(list(kl_given(q, p, z).values()), -1).sum(-1).mean(0)

@@ -16,6 +16,8 @@ Conditional = Distribution | Callable[[Latents], Distribution]
 class Joint(Distribution):
     """p(z_1, ..., z_L) = prod_l p(z_l | z_1, ..., z_{l-1}), over a dict of tensors.
 
+    p and q of a model may have orders of their own: a prior goes from the top down, a posterior from x up.
+
     Args:
         parts: name to a distribution, or to a function from the latents drawn so far to one, in
             ancestral order. All share the batch shape (B,); a function's result has (S, B) after samples (S,).
@@ -59,6 +61,11 @@ class Joint(Distribution):
         part = self.parts[name]
         return part if isinstance(part, Distribution) else part(value)
 
+    def ancestors(self, name: str) -> set[str]:
+        """The latents that p(z_name | ...) may depend on: those that are drawn before it, or none."""
+        names = list(self.parts)
+        return set() if isinstance(self.parts[name], Distribution) else set(names[: names.index(name)])
+
     @property
     def mean(self) -> Latents:  # type: ignore[override]
         """The mean of each latent given its ancestors' means."""
@@ -66,6 +73,12 @@ class Joint(Distribution):
         for name in self.parts:
             means[name] = self.conditional(name, means).mean
         return means
+
+    @property
+    def stddev(self) -> Latents:  # type: ignore[override]
+        """The standard deviation of each latent given its ancestors' means."""
+        means = self.mean
+        return {name: self.conditional(name, means).stddev for name in self.parts}
 
 
 @register_kl(Joint, Joint)

@@ -28,11 +28,22 @@ def linear(progress: float) -> float:
     return 1 - progress
 
 
+def stages(progress: float) -> float:
+    """10^(-i / 7) in stages i = 0, ..., 7, each three times as long as the one before: 3^i of 3,280 parts.
+
+    Burda, Grosse and Salakhutdinov (2016), section 5, where a part is a pass over the data.
+    """
+    begun = [(3**i - 1) / 2 / 3280 for i in range(8)]
+    # a stage begins with the step at its boundary, whichever way that rounds
+    return 10.0 ** (-(sum(start <= progress + 1e-9 for start in begun) - 1) / 7)
+
+
 SCHEDULES: dict[str, Schedule] = {
     "constant": constant,
     "cosine": cosine,
     "exponential": exponential,
     "linear": linear,
+    "stages": stages,
 }
 
 
