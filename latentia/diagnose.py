@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Dirichlet, Distribution
+from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
 
 from latentia.data import Dataset
-from latentia.distributions.divergence import kl_terms
+from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
+from latentia.distributions.divergence import kl_given, kl_terms
+from latentia.distributions.joint import Joint
 from latentia.distributions.structured import Structured
 from latentia.model import Batch, DirectedModel, LatentVariableModel
 
@@ -33,8 +36,11 @@ class Diagnosis:
         kl_per_unit: mean KL(q(z_d | x) || p(z_d)), nats, a latent dimension; None where they do not factorise.
         mutual_information: I(x; z) under q, nats.
         mutual_information_ceiling: log of the number of data it was estimated on: it cannot exceed that.
+        mutual_information_upper, total_correlation, dimension_wise_kl: see `Information`.
         active_units, latent_units: how many of the units vary with x, and how many there are.
         verdict: the same in words.
+        layers: of several latents, each one's `kl`, E_q of the divergence of its conditionals (nats, None without a
+            prior), `active_units` and `latent_units`, by its name.
     """
 
     kl_per_unit: list[float] | None
@@ -43,6 +49,37 @@ class Diagnosis:
     active_units: int
     latent_units: int
     verdict: str
+    mutual_information_upper: float | None = None
+    total_correlation: float | None = None
+    dimension_wise_kl: float | None = None
+    layers: dict[str, dict[str, Any]] | None = None
+
+
+class Information(NamedTuple):
+    """The KL of the posterior from the prior taken apart (Chen, Li, Grosse and Duvenaud 2018, section 3), in nats:
+
+        E_x KL(q(z | x) || p(z)) = I_q(x; z) + KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d))
+
+    where q(z) is the mean of q(z | x_n) over the data. Sampled, from the same draws of z, so that the sum is exact.
+
+    Attributes:
+        mutual_information: I of the data that were drawn, log q(z) counting a draw's own datum: unbiased for those
+            data, and for all the data that there could be a lower bound, which cannot exceed `ceiling`.
+        upper: the same with the draw's own datum left out of q(z): an upper bound in expectation (Poole et al. 2019,
+            section 2), as the mean KL is; the lesser of the two.
+        ceiling: the logarithm of the number of data.
+        total_correlation: KL(q(z) || prod_d q(z_d)): the dependence between latent dimensions; None where q(z | x) has
+            no marginals in closed form. Near the ceiling it holds what the mutual information lacks.
+        dimension_wise_kl: sum_d KL(q(z_d) || p(z_d)); None as before, or where the prior does not factorise.
+        kl: what the parts add up to: the sampled E KL(q(z | x) || p(z)); None for a model without a prior.
+    """
+
+    mutual_information: float
+    upper: float | None
+    ceiling: float
+    total_correlation: float | None = None
+    dimension_wise_kl: float | None = None
+    kl: float | None = None
 
 
 @torch.no_grad()
@@ -50,16 +87,18 @@ def diagnose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit:
     """Diagnose the posterior on data.
 
     Args:
-        limit: mutual information is estimated on the first so many data (structured z: an eighth as many),
-            as its cost is quadratic.
+        limit: mutual information is estimated on so many data (an eighth as many where z is structured, or layers
+            depend on x and on each other), as its cost is quadratic.
     """
     data = data.frozen(seed)
     data = data.subset((data.batch().weights > 0).nonzero().squeeze(-1))
     (means, weight), terms = _rows(model, data), _kl_per_unit(model, data)
     share = (weight / weight.sum().clamp(min=1e-300)).unsqueeze(-1)
     average = (share * means).sum(0)
-    active = int(((share * (means - average) ** 2).sum(0) > ACTIVE).sum())
-    information, ceiling = mutual_information(model, data, seed=seed, limit=limit)
+    varies = (share * (means - average) ** 2).sum(0) > ACTIVE
+    active, layers = int(varies.sum()), _layers(model, data, varies, seed)
+    found = decompose(model, data, seed=seed, limit=limit)
+    information, ceiling = found.mutual_information, found.ceiling
     q, largest = model.posterior(_one(model, data)), float((share.squeeze(-1) * means.amax(-1)).sum())
     if isinstance(q, Structured):
         words = _discrete_verdict(average, largest, active)
@@ -67,11 +106,41 @@ def diagnose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit:
         words = _shares_verdict(average, largest, information)
     else:
         words = _continuous_verdict(active, means.shape[-1], information)
+    if layers is not None:
+        words += _layer_words(layers)
     if len(data) < FEW:
         words = f"{len(data)} data are too few to tell what the latents carry. {words}"
     if information > 0.9 * ceiling > 0:
         words += f" The mutual information is at its ceiling of {ceiling:.2f} nats: more data would show more."
-    return Diagnosis(terms, information, ceiling, active, means.shape[-1], words)
+        words += f" It is {found.upper:.2f} nats at most." if found.upper is not None else ""
+    parts = found.upper, found.total_correlation, found.dimension_wise_kl
+    return Diagnosis(terms, information, ceiling, active, means.shape[-1], words, *parts, layers)
+
+
+def _layers(model: LatentVariableModel, data: Dataset, varies: Tensor, seed: int) -> dict[str, dict[str, Any]] | None:
+    mean = model.posterior(_one(model, data)).mean
+    if not isinstance(mean, dict):
+        return None
+    kl = _kl_per_layer(model, data, seed) if isinstance(model, DirectedModel) else {}
+    apart = zip(mean, varies.split([part[0].numel() for part in mean.values()]), strict=True)
+    return {
+        name: {"kl": kl.get(name), "active_units": int(units.sum()), "latent_units": len(units)}
+        for name, units in apart
+    }
+
+
+def _kl_per_layer(model: DirectedModel, data: Dataset, seed: int) -> dict[str, float]:
+    """E_x E_q of each latent's part of the KL, by one draw of z for each datum."""
+    sums: dict[str, float] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for batch in data.batches(512, dtype=model.anchor.dtype):
+            batch = batch.to(model.anchor)
+            q = model.posterior(batch)
+            for name, terms in kl_given(q, model.prior(batch), q.sample((1,))).items():
+                sums[name] = sums.get(name, 0.0) + float((batch.weights * terms.sum(-1).squeeze(0)).double().sum())
+    total = float(data.batch().weights.double().sum())
+    return {name: value / total for name, value in sums.items()}
 
 
 def posterior_means(model: LatentVariableModel, data: Dataset) -> Tensor:
@@ -97,7 +166,6 @@ def _rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
     return torch.cat(rows), torch.cat(weights)
 
 
-@torch.no_grad()
 def mutual_information(
     model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int = 2000
 ) -> tuple[float, float]:
@@ -107,38 +175,140 @@ def mutual_information(
     minibatch. Exact for a z that can be enumerated; else one draw of z for each of `limit` data drawn at random, and
     then it cannot exceed log N. For chains the length is given, so q(z) is over the sequences of the same length.
     """
+    found = decompose(model, data, seed=seed, limit=limit)
+    return found.mutual_information, found.ceiling
+
+
+@torch.no_grad()
+def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int = 2000) -> Information:
+    """What z and x tell of each other, what the dimensions of z tell of each other, and how far each is from its prior.
+
+    Args:
+        limit: of the data drawn at random, one draw of z each; the cost is its square.
+    """
     if model.posterior(_one(model, data)).has_enumerate_support:
         means, weight = _rows(model, data)
         share = (weight / weight.sum()).unsqueeze(-1)
-        aggregate = _entropy((share * means).sum(0))
-        return max(float(aggregate - (share.squeeze(-1) * _entropy(means)).sum()), 0.0) + 0.0, math.log(len(data))
-    structured = isinstance(model.posterior(_one(model, data)), Structured)
-    count = min(limit // 8 if structured else limit, len(data))
-    # at random: the first so many of a sorted file would be all of one kind
-    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    batch = data.batch(chosen, model.anchor.dtype).to(model.anchor)
+        value = _entropy((share * means).sum(0)) - (share.squeeze(-1) * _entropy(means)).sum()
+        return Information(max(float(value), 0.0) + 0.0, None, math.log(len(data)))
+    batch = _some(model, data, seed, limit)
     q, weight = model.posterior(batch), batch.weights.double()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        z = q.sample()
-    lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(count)
+        z: Any = q.sample()
+    lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
     mass = (weight * (lengths.unsqueeze(-1) == lengths)).sum(-1)
-    gain = q.log_prob(z).double() - (_log_aggregate(q, z, weight) - mass.log())
+    own, aggregate = q.log_prob(z).double(), _log_aggregate(q, z, weight) - mass.log()
     share = weight / weight.sum()
-    ceiling = float((share * (mass.log() - weight.log())).sum())
-    return max(float((share * gain).sum()), 0.0) + 0.0, ceiling
+
+    def mean(values: Tensor) -> float:
+        return float((share * values).sum())
+
+    parts = _apart(model, batch, q, z, weight)
+    total, units, kl = (None if part is None else mean(part) for part in (parts.joint, parts.units, parts.kl))
+    bounds = [bound for bound in (mean(own - _left_out(aggregate, own, weight, mass)), kl) if bound is not None]
+    bounds = [bound for bound in bounds if math.isfinite(bound)]
+    return Information(
+        max(mean(own - aggregate), 0.0) + 0.0,
+        max(min(bounds), 0.0) if bounds else None,
+        mean(mass.log() - weight.log()),
+        None if total is None else mean(aggregate) - total,
+        None if total is None or units is None else total - units,
+        kl,
+    )
 
 
-def _log_aggregate(q: Distribution, z: Any, weight: Tensor) -> Tensor:
-    """log sum_n weight_n q(z_m | x_n) of every draw m, (M,)."""
+def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> Batch:
+    """At random: the first so many of a sorted file would be all of one kind."""
+    count = min(limit // 8 if _dear(model, data) else limit, len(data))
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    return data.batch(chosen, model.anchor.dtype).to(model.anchor)
+
+
+def _dear(model: LatentVariableModel, data: Dataset) -> bool:
+    """Whether the density of each pair of z_m and x_n takes a recursion, or a network's pass."""
+    two = data.batch(slice(0, 2), model.anchor.dtype).to(model.anchor)
+    q = model.posterior(two)
+    if not isinstance(q, Joint):
+        return isinstance(q, Structured)
+    z = {name: part.unsqueeze(1) for name, part in q.sample().items()}
+    shapes = [q.conditional(name, z).batch_shape for name, part in q.parts.items() if callable(part)]
+    return any(shape[1] > 1 for shape in shapes)
+
+
+def _left_out(aggregate: Tensor, own: Tensor, weight: Tensor, mass: Tensor) -> Tensor:
+    """log q(z) of each draw by the other data alone, (M,)."""
+    share = (weight.log() - mass.log() + own - aggregate).exp().clamp(max=1.0)
+    return aggregate + torch.log1p(-share) - torch.log1p(-weight / mass)
+
+
+class _Parts(NamedTuple):
+    """Of every draw z_m, (M,), in nats: sum_d log q(z_d), sum_d log p(z_d) and log q(z | x_m) - log p(z)."""
+
+    joint: Tensor | None
+    units: Tensor | None
+    kl: Tensor | None
+
+
+def _apart(model: LatentVariableModel, batch: Batch, q: Distribution, z: Any, weight: Tensor) -> _Parts:
+    prior = model.prior(batch) if isinstance(model, DirectedModel) else None
+    kl = None if prior is None else (q.log_prob(z) - prior.log_prob(z)).double()
+    units = _marginals(q)
+    if units is None:
+        return _Parts(None, None, kl)
+    joint = _log_aggregate(units, z, weight, apart=True) - weight.sum().log()
+    factors = None if prior is None else _marginals(prior)
+    return _Parts(joint.sum(-1), None if factors is None else factors.log_prob(z).double().flatten(1).sum(-1), kl)
+
+
+def _marginals(q: Distribution) -> Distribution | None:
+    """q(z_d | x), a distribution of batch shape (B, D); None where it is not known, or z is not one vector."""
+    if isinstance(q, Independent) and q.reinterpreted_batch_ndims == 1 and not q.base_dist.event_shape:
+        return q.base_dist if len(q.base_dist.batch_shape) == 2 else None
+    if isinstance(q, (MultivariateNormal, CanonicalGaussian)):
+        return Normal(q.mean, q.variance.sqrt(), validate_args=False)
+    return None
+
+
+def _gaussian_pairs(q: Distribution) -> Callable[[Tensor], Tensor] | None:
+    """log q(z_m | x_n) of draws (M, D) under every datum, (M, N), by matrix products; None where q is not Gaussian.
+
+    In float64, in which squares that are multiplied out lose nothing that shows.
+    """
+    if isinstance(q, CanonicalGaussian) and q.tril.ndim == 2:
+        turn = q.tril.double()
+        mean, precision = q.mean.double() @ turn, torch.ones((), dtype=torch.float64, device=turn.device)
+        log_det = turn.diagonal().log().sum()
+    elif isinstance(q, Independent) and isinstance(q.base_dist, Normal) and q.base_dist.loc.ndim == 2:
+        turn, mean, precision = None, q.base_dist.loc.double(), q.base_dist.scale.double() ** -2
+        log_det = 0.5 * precision.log().sum(-1)
+    else:
+        return None
+    constant = log_det - 0.5 * (mean**2 * precision).sum(-1) - 0.5 * mean.shape[1] * LOG_2PI
+
+    def pairs(z: Tensor) -> Tensor:
+        z = z if turn is None else z @ turn
+        square = (z**2 @ precision.mT) if precision.ndim else (z**2).sum(-1, keepdim=True)
+        return constant - 0.5 * square + z @ (mean * precision).mT
+
+    return pairs
+
+
+def _log_aggregate(q: Distribution, z: Any, weight: Tensor, apart: bool = False) -> Tensor:
+    """log sum_n weight_n q(z_m | x_n) of every draw m, (M,); of distributions that are `apart`, (M, D)."""
+    pairs = None if apart else _gaussian_pairs(q)
+    if pairs is not None:
+        rows = max(PAIRS // len(weight), 1)
+        return torch.cat([torch.logsumexp(pairs(part) + weight.log(), 1) for part in z.double().split(rows)])
     many, count = isinstance(z, dict), len(weight)
     width = sum(part[0].numel() for part in z.values()) if many else z[0].numel()
     rows = max(PAIRS // (count * width), 1)
+    shares = weight.log().unsqueeze(-1) if apart else weight.log()
     parts = []
     for start in range(0, count, rows):
         block = slice(start, start + rows)
         drawn = {name: part[block].unsqueeze(1) for name, part in z.items()} if many else z[block].unsqueeze(1)
-        parts.append(torch.logsumexp(q.log_prob(drawn) + weight.log(), -1))  # type: ignore[arg-type]
+        parts.append(torch.logsumexp(q.log_prob(drawn) + shares, 1))  # type: ignore[arg-type]
     return torch.cat(parts)
 
 
@@ -162,11 +332,19 @@ def _kl_per_unit(model: LatentVariableModel, data: Dataset) -> list[float] | Non
 
 def _units(model: LatentVariableModel, batch: Batch) -> int:
     mean = model.posterior(batch).mean
-    return sum(part.shape[-1] for part in mean.values()) if isinstance(mean, dict) else mean.shape[-1]
+    return sum(part[0].numel() for part in mean.values()) if isinstance(mean, dict) else mean.shape[-1]
 
 
 def _one(model: LatentVariableModel, data: Dataset) -> Batch:
     return data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
+
+
+def _layer_words(layers: dict[str, dict[str, Any]]) -> str:
+    said = []
+    for name, layer in layers.items():
+        cost = "" if layer["kl"] is None else f", KL {layer['kl']:.2f} nats"
+        said.append(f"{name} {layer['active_units']} of {layer['latent_units']} active{cost}")
+    return f" By layer: {'; '.join(said)}."
 
 
 def _continuous_verdict(active: int, units: int, information: float) -> str:

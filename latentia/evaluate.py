@@ -11,68 +11,20 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
+from latentia.annealed import Annealing, Sandwich, annealed_log_marginal, bidirectional
 from latentia.data import Dataset, Schema, Stream, as_dataset
 from latentia.diagnose import diagnose
 from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.importance import DOUBTFUL, MEMORY, LogMarginal, Weights, chunks
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 from latentia.objectives import kl_divergence
 from latentia.progress import Bar
 
-MEMORY = 256 * 2**20
-"""Bytes that the samples of one chunk may take."""
-
 SAMPLE = 2**20
 """Numbers in the part of a stream from which it is told what the latents carry."""
-
-
-class LogMarginal(NamedTuple):
-    """log p(x) of each datum, (N,), in nats, in the model's own coordinates.
-
-    Attributes:
-        value: the logarithm of the unbiased estimate of p(x); exact where the model is.
-        standard_error: of `value`, by the delta method; 0 where exact.
-        effective_sample_size: (sum w)^2 / sum w^2, of the K importance weights (Kong 1992); inf where exact.
-        elbo: the mean log-weight, a lower bound on log p(x).
-        reconstruction: the mean of log p(x | z) under the proposal; NaN for a model without a likelihood.
-    """
-
-    value: Tensor
-    standard_error: Tensor
-    effective_sample_size: Tensor
-    elbo: Tensor
-    reconstruction: Tensor
-
-
-class _Weights:
-    """Running sums of importance weights w_k = exp(log_weight), kept relative to the largest so far."""
-
-    def __init__(self, batch: int, like: Tensor):
-        self.peak = like.new_full((batch,), -math.inf, dtype=torch.float64)
-        self.first, self.second, self.log_sum, self.fit_sum = (torch.zeros_like(self.peak) for _ in range(4))
-        self.count = 0
-
-    def add(self, log_weight: Tensor, log_likelihood: Tensor) -> None:
-        log_weight = log_weight.double()
-        peak = torch.maximum(self.peak, log_weight.amax(0))
-        # all weights zero so far: any finite reference will do
-        reference = torch.where(peak.isfinite(), peak, 0.0)
-        shrink = (self.peak - reference).exp()
-        weight = (log_weight - reference).exp()
-        self.first = self.first * shrink + weight.sum(0)
-        self.second = self.second * shrink**2 + (weight**2).sum(0)
-        self.log_sum = self.log_sum + log_weight.sum(0)
-        self.fit_sum = self.fit_sum + log_likelihood.double().sum(0)
-        self.peak, self.count = peak, self.count + len(log_weight)
-
-    def result(self) -> LogMarginal:
-        reference = torch.where(self.peak.isfinite(), self.peak, 0.0)
-        value = self.first.log() + reference - math.log(self.count)
-        share = self.second / self.first**2
-        error = (share - 1 / self.count).clamp(min=0).sqrt()
-        return LogMarginal(value, error, 1 / share, self.log_sum / self.count, self.fit_sum / self.count)
 
 
 @torch.no_grad()
@@ -106,7 +58,7 @@ def log_marginal(
     results = []
     with torch.random.fork_rng(), Bar("importance sampling", len(data), shown=progress) as bar:
         torch.manual_seed(seed)
-        draws, rows = _chunks(model, data, importance_samples, memory)
+        draws, rows = chunks(model, data, importance_samples, memory)
         for i, batch in enumerate(data.batches(rows, dtype=model.anchor.dtype)):
             batch = batch.to(model.anchor)
             results.append(_sample(model, batch, importance_samples, draws, proposal))
@@ -118,7 +70,7 @@ def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, pr
     source: Distribution = model.posterior(batch)
     if proposal == "prior" and isinstance(model, DirectedModel):
         source = model.prior(batch)
-    weights = _Weights(batch.size, model.anchor)
+    weights = Weights(batch.size, total, model.anchor)
     for start in range(0, total, draws):
         z = source.sample((min(draws, total - start),))  # type: ignore[arg-type]
         log_proposal = source.log_prob(z)
@@ -130,24 +82,6 @@ def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, pr
             log_likelihood = torch.full_like(log_joint, math.nan)
         weights.add(log_joint - log_proposal, log_likelihood)
     return weights.result()
-
-
-def _chunks(model: LatentVariableModel, data: Dataset, samples: int, memory: int) -> tuple[int, int]:
-    """(samples, data) at a time, so that some eight arrays of samples x data x event fit into `memory`."""
-    batch = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
-    latent = model.posterior(batch).sample()
-    # what a network holds on the way may be wider than x and z
-    wide = max((layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)), default=1)
-    size = max(
-        wide, batch.x.numel() * (data.schema.levels or 1 if data.schema.values == "levels" else 1), _numel(latent), 1
-    )
-    most = max(memory // (8 * 8 * size), 1)
-    draws = min(samples, most)
-    return draws, max(min(most // draws, 1000), 1)
-
-
-def _numel(z: Tensor | dict[str, Tensor]) -> int:
-    return sum(part.numel() for part in z.values()) if isinstance(z, dict) else z.numel()
 
 
 class Criteria(NamedTuple):
@@ -216,10 +150,18 @@ class Evaluation:
         log_marginal: mean log p(x); log_marginal_se: its standard error over the data; log_marginal_mc_se: the part
             of it that more importance samples would take away.
         elbo, reconstruction, kl: of the model's posterior; for an exact one the bound is log p(x) itself.
-        mutual_information: I(x; z) under the aggregate posterior of the data.
-        active_units, latent_units, kl_per_unit, verdict: see `diagnose`.
+        rate, distortion: the KL, and minus the reconstruction: R + D = -ELBO (Alemi et al. 2018, section 2).
+        mutual_information: I(x; z) under the aggregate posterior of the data; mutual_information_upper, at most.
+        total_correlation, dimension_wise_kl: what else the KL is made of, see `diagnose.Information`.
+        active_units, latent_units, kl_per_unit, verdict, layers: see `diagnose`.
         method: "exact" or "importance sampling"; importance_samples: K; effective_sample_size: its mean.
+        pareto_above: the share of data whose importance weights have a Pareto k above 0.7: their log p(x), and its
+            error, cannot be trusted. None where exact, or with too few samples to tell.
         naive_log_marginal: by samples from the prior, where asked for, with the same errors and sample size.
+        annealed_log_marginal: by annealed importance sampling, where asked for, of `annealed_n` of the data, with the
+            same errors and the effective number of chains; annealed_gain: how much more it is than log_marginal for
+            the same data, with its standard error over them; annealed_gap: between its bounds from above and below on
+            data simulated from the model; annealed_how: in words.
         aic, bic: of the training data, see `Criteria`; criteria_on: which they are, and how many.
         free_parameters: how many numbers learning has set.
         bits_per_dimension, perplexity: derived where they make sense; `divided_by` says by what.
@@ -248,6 +190,22 @@ class Evaluation:
     naive_log_marginal_se: float | None = None
     naive_log_marginal_mc_se: float | None = None
     naive_effective_sample_size: float | None = None
+    rate: float = math.nan
+    distortion: float = math.nan
+    mutual_information_upper: float | None = None
+    total_correlation: float | None = None
+    dimension_wise_kl: float | None = None
+    pareto_above: float | None = None
+    annealed_log_marginal: float | None = None
+    annealed_log_marginal_se: float | None = None
+    annealed_log_marginal_mc_se: float | None = None
+    annealed_effective_sample_size: float | None = None
+    annealed_gain: float | None = None
+    annealed_gain_se: float | None = None
+    annealed_gap: float | None = None
+    annealed_gap_se: float | None = None
+    annealed_n: int | None = None
+    annealed_how: str | None = None
     free_parameters: int | None = None
     aic: float | None = None
     bic: float | None = None
@@ -256,6 +214,7 @@ class Evaluation:
     perplexity: float | None = None
     divided_by: str | None = None
     evaluated_on: str = "the data given"
+    layers: dict[str, dict[str, Any]] | None = None
     each: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -279,6 +238,7 @@ def evaluate(
     *,
     importance_samples: int = 1000,
     naive: bool = False,
+    annealing: Annealing | None = None,
     training: Dataset | Stream | None = None,
     seed: int = 0,
     memory: int = MEMORY,
@@ -291,6 +251,7 @@ def evaluate(
             what the latents carry is told from a random sample of them.
         importance_samples: K, where log p(x) is not exact.
         naive: estimate log p(x) by K samples from the prior too.
+        annealing: estimate log p(x) by annealed importance sampling too, of some of the data.
         training: what the model was fitted to: where log p(x) is exact, AIC and BIC are of these data.
         seed: of every random number used, a dynamic binarization among them.
 
@@ -300,14 +261,14 @@ def evaluate(
     options: dict[str, Any] = {"importance_samples": importance_samples, "seed": seed, "memory": memory}
     is_exact = isinstance(model, TractableModel)
     if isinstance(data, Stream):
-        result = _of_stream(model, data, naive, options)
+        result = _of_stream(model, data, {"naive": naive, "annealing": annealing}, options)
         return result if training is None or not is_exact else _with_criteria(result, criteria(model, training))
     data = _ready(model, data, seed)
     marginal = _exact(model, data) if is_exact else log_marginal(model, data, progress=progress, **options)
     weights, shift = data.batch().weights.double().cpu(), data.log_det().cpu()
     mean = _Mean(weights)
     found = diagnose(model, data, seed=seed)
-    value = marginal.value + shift
+    value, above = marginal.value + shift, _above(marginal.pareto_k, mean)
     kl = float(mean(_kl(model, data, seed)))
     # the KL in closed form where there is one: the bound is then the less noisy for it
     reconstruction = (
@@ -323,11 +284,18 @@ def evaluate(
         elbo=bound,
         reconstruction=reconstruction,
         kl=kl,
+        rate=kl,
+        distortion=-reconstruction,
         mutual_information=found.mutual_information,
+        mutual_information_upper=found.mutual_information_upper,
+        total_correlation=found.total_correlation,
+        dimension_wise_kl=found.dimension_wise_kl,
         active_units=found.active_units,
         latent_units=found.latent_units,
         kl_per_unit=found.kl_per_unit,
-        verdict=found.verdict,
+        verdict=found.verdict + _doubt(above),
+        pareto_above=above,
+        layers=found.layers,
         method="exact" if is_exact else "importance sampling",
         importance_samples=None if is_exact else importance_samples,
         effective_sample_size=None if is_exact else float(mean(marginal.effective_sample_size)),
@@ -341,7 +309,22 @@ def evaluate(
         result = _with_naive(
             result, log_marginal(model, data, proposal="prior", progress=progress, **options), mean, shift
         )
+    if annealing is not None:
+        result = _with_annealed(result, model, data, annealing, value, {"seed": seed, "memory": memory}, progress)
     return result if training is None or not is_exact else _with_criteria(result, criteria(model, training))
+
+
+def _above(pareto_k: Tensor, mean: _Mean) -> float | None:
+    return None if pareto_k.isnan().all() else float(mean((pareto_k > DOUBTFUL).double()))
+
+
+def _doubt(above: float | None) -> str:
+    if not above or above < 0.01:
+        return ""
+    return (
+        f" For {above:.0%} of the data the importance weights are too uneven (Pareto k above {DOUBTFUL}): their "
+        "log p(x) is probably too low, and its error understated; annealing (--ais) tells."
+    )
 
 
 def _ready(model: LatentVariableModel, data: Dataset, seed: int) -> Dataset:
@@ -393,7 +376,7 @@ def _exact(model: TractableModel, data: Dataset) -> LogMarginal:
     ]
     value = torch.cat(values)
     zero = torch.zeros_like(value)
-    return LogMarginal(value, zero, zero + math.inf, value, zero + math.nan)
+    return LogMarginal(value, zero, zero + math.inf, value, zero + math.nan, zero + math.nan)
 
 
 def _kl(model: LatentVariableModel, data: Dataset, seed: int) -> Tensor:
@@ -407,10 +390,10 @@ def _kl(model: LatentVariableModel, data: Dataset, seed: int) -> Tensor:
     return torch.cat(terms).double().cpu()
 
 
-def _of_stream(model: LatentVariableModel, data: Stream, naive: bool, options: dict[str, Any]) -> Evaluation:
+def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any], options: dict[str, Any]) -> Evaluation:
     """log p(x) of all data, a chunk at a time, by merging means and variances (Chan, Golub and LeVeque 1983)."""
     sample = data.sample(max(SAMPLE // data.entries, 1), options["seed"])
-    found = evaluate(model, sample, naive=naive, **options)
+    found = evaluate(model, sample, **others, **options)
     if len(sample) == len(data):
         return found
     total = average = square = noise = observed = 0.0
@@ -463,6 +446,48 @@ def _with_naive(result: Evaluation, naive: LogMarginal, mean: _Mean, shift: Tens
         naive_log_marginal_mc_se=mean.combined(naive.standard_error),
         naive_effective_sample_size=float(mean(naive.effective_sample_size)),
     )
+
+
+def _with_annealed(
+    result: Evaluation,
+    model: LatentVariableModel,
+    data: Dataset,
+    annealing: Annealing,
+    value: Tensor,
+    options: dict[str, Any],
+    progress: bool,
+) -> Evaluation:
+    """Anneal some of the data, and hold the result against what has been found for them, `value` (N,)."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(options["seed"]))
+    chosen = chosen[: annealing.data].sort().values
+    some = data.subset(chosen)
+    found = annealed_log_marginal(model, some, annealing, progress=progress, **options)
+    annealed, mean = found.value + some.log_det().cpu(), _Mean(some.batch().weights.double().cpu())
+    gain, bounds = annealed - value[chosen], _simulated(model, annealing, options["seed"], progress)
+    return replace(
+        result,
+        annealed_log_marginal=float(mean(annealed)),
+        annealed_log_marginal_se=mean.error(annealed),
+        annealed_log_marginal_mc_se=mean.combined(found.standard_error),
+        annealed_effective_sample_size=float(mean(found.effective_sample_size)),
+        annealed_gain=float(mean(gain)),
+        annealed_gain_se=mean.error(gain),
+        annealed_gap=None if bounds is None else bounds.gap,
+        annealed_gap_se=None if bounds is None else bounds.gap_se,
+        annealed_n=len(some),
+        annealed_how=f"{len(some):,} data, {annealing.steps:,} temperatures from the {annealing.start}, "
+        f"{annealing.chains:,} chains",
+    )
+
+
+def _simulated(model: LatentVariableModel, annealing: Annealing, seed: int, progress: bool) -> Sandwich | None:
+    """None where no data are asked for, or the model generates none."""
+    try:
+        if annealing.simulated:
+            return bidirectional(model, annealing.simulated, annealing, seed=seed, progress=progress)
+    except CapabilityError:
+        pass
+    return None
 
 
 def _with_criteria(result: Evaluation, found: Criteria) -> Evaluation:

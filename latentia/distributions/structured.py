@@ -11,14 +11,15 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import constraints, register_kl
 
 from latentia.distributions.semiring import IMPOSSIBLE, Semiring, draw_sum, k_best, log_sum, max_sum
+from latentia.distributions.unnormalised import Unnormalised
 
 Potentials = dict[str, Tensor]
 
 
-class Structured(Distribution):
+class Structured(Unnormalised):
     """An exponential family over one-hot structures z, (B, *event), known by its log-potentials.
 
     Args:

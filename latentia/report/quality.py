@@ -17,13 +17,27 @@ MEANINGS = {
         "the same by samples from the prior, log (1/K) ∑ p(x | z): for comparison",
     ),
     "naive_effective_sample_size": ("naive effective sample size", "samples from the prior that count, on average"),
+    "annealed_log_marginal": (
+        "annealed log p(x)",
+        "by annealed importance sampling: a walk from the prior to the posterior of z",
+    ),
+    "annealed_gain": ("annealed, more by", "how much more than log p(x) above, for the same data"),
+    "annealed_gap": ("annealing gap", "between bounds from above and from below, on data simulated from the model"),
+    "annealed_effective_sample_size": ("effective chains", "chains of the annealing that count, on average"),
     "total_log_marginal": ("log p of all", "the log-probability of all these data together, in nats"),
     "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
-    "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z"),
-    "kl": ("KL(q(z | x) ‖ p(z))", "how far what x says of z is from the prior: what z costs"),
-    "mutual_information": ("mutual information", "what z and x tell of each other under the posterior"),
+    "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z; −distortion"),
+    "kl": ("KL(q(z | x) ‖ p(z))", "how far what x says of z is from the prior: what z costs; the rate"),
+    "mutual_information": ("mutual information", "what z and x tell of each other under the posterior, at least"),
+    "mutual_information_upper": ("mutual information, at most", "the same without a datum's own share in q(z)"),
+    "total_correlation": ("total correlation", "KL(q(z) ‖ ∏ q(z_d)): what the latent dimensions tell of each other"),
+    "dimension_wise_kl": (
+        "KL of the dimensions",
+        "∑ KL(q(z_d) ‖ p(z_d)): how far each is from its prior over all data",
+    ),
     "active_units": ("active units", "latent dimensions whose posterior mean changes with x (variance above 0.01)"),
     "effective_sample_size": ("effective sample size", "importance samples that count, on average for a datum"),
+    "pareto_above": ("Pareto k above 0.7", "share of data whose importance weights are too uneven to be trusted"),
     "bits_per_dimension": ("bits per dimension", "−log₂ p(x) for each coordinate of x; smaller is better"),
     "perplexity": ("perplexity", "as uncertain at each symbol as a fair choice among so many; smaller is better"),
     "aic": ("AIC", "−2 log p(training data) + 2 for each parameter; smaller is better"),
@@ -36,7 +50,7 @@ ALWAYS = {"log_marginal", "elbo"}
 BESIDE = {
     "log_marginal_se", "log_marginal_mc_se", "naive_log_marginal_se", "naive_log_marginal_mc_se", "criteria_on", "n",
     "units", "method", "importance_samples", "latent_units",
-    "kl_per_unit", "verdict", "evaluated_on", "seed", "divided_by",
+    "kl_per_unit", "layers", "verdict", "evaluated_on", "seed", "divided_by",
 }  # fmt: skip
 
 
@@ -93,7 +107,7 @@ def _told(key: str, evaluation: Evaluation) -> bool:
 
 def _value(key: str, evaluation: Evaluation) -> str:
     value = evaluation[key]
-    if key in ("log_marginal", "naive_log_marginal"):
+    if f"{key}_se" in evaluation:
         return with_error(value, evaluation.get(f"{key}_se"))
     total = TOTALS.get(key)
     if total and value is not None and evaluation.get(total) is not None:
@@ -106,10 +120,16 @@ def _caption(evaluation: Evaluation) -> str:
     parts = [f"Log-probabilities, KL and information in {unit}."]
     if finite(evaluation.get("log_marginal_se")):
         parts.append("± is one standard error over the data.")
-    for key, what in (("log_marginal_mc_se", "Sampling itself"), ("naive_log_marginal_mc_se", "Naive sampling")):
+    for key, what in (
+        ("log_marginal_mc_se", "Sampling itself"),
+        ("naive_log_marginal_mc_se", "Naive sampling"),
+        ("annealed_log_marginal_mc_se", "Annealing"),
+    ):
         noise = evaluation.get(key)
         if isinstance(noise, float) and finite(noise) and noise > 0:
             parts.append(f"{what} adds an error of {number(noise, 2)}.")
+    if evaluation.get("annealed_how") is not None:
+        parts.append(f"Annealed: {evaluation['annealed_how']}.")
     if evaluation.get("criteria_on") is not None:
         parts.append(f"AIC and BIC: of {evaluation['criteria_on']}, which is n.")
     if evaluation.get("divided_by") is not None:
