@@ -228,6 +228,18 @@ def test_exact_objective_climbs_log_p_by_gradient(cloud):
     assert b == pytest.approx(a, abs=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"anneal": "linear"}, {"objective": partial(iwae, samples=4)}], ids=str)
+def test_a_compiled_objective_learns_what_the_plain_one_does(digits, options):
+    fits = []
+    for compiled in (False, True):
+        model = VAE(event_shape=(8, 8), latent=3, hidden=(16,))
+        learner = Gradient(epochs=2, batch_size=300, compile=compiled, progress=False, **options)
+        fits.append(learner.fit(model, digits).records[-1]["bound"])
+    # inductor draws other random numbers
+    assert fits[1] == pytest.approx(fits[0], abs=1.0)
+
+
 def test_clip_limits_the_step(digits):
     model = vae()
     before_seen = []

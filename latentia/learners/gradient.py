@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -14,16 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from latentia.data import Dataset, as_dataset
+from latentia.diagnose import mutual_information
 from latentia.errors import DataError, NonFiniteError, OptionError
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
 from latentia.learners.history import Callback, History, Record
+from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
 from latentia.learners.settings import PRECISIONS, fitting, seed_for
 from latentia.model import Batch, LatentVariableModel
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
 
-STATE = ("epoch", "records", "waited", "best_value", "stopped")
+EVERY = 16
+"""Steps between two looks at the gradient's norm, which takes a twentieth of a small model's step."""
+
+STATE = ("epoch", "records", "waited", "best_value", "stopped", "aggressive", "information")
 
 
 @dataclass
@@ -35,15 +40,23 @@ class Gradient:
         epochs: most passes over the data.
         batch_size: data a step.
         lr: the highest learning rate.
-        schedule: of the learning rate: constant, cosine, linear or exponential.
+        schedule: of the learning rate: constant, cosine, linear, exponential or stages (see `schedules`).
         warmup: steps over which the rate rises to `lr`.
         anneal: weight of the KL during the fit, against posterior collapse: none; linear, rising from 0 to 1 over the
             first `anneal_share` of the steps; cyclical, rising anew in each of `cycles`. It multiplies the
             `beta` of the objective; the validation bound is never annealed.
+        pretrain: of the epochs, so many at first as an autoencoder, with the KL at no weight; then the generative model
+            goes back to where it began, and the inference network keeps what it has learned (Li et al. 2019,
+            with `anneal` and free bits). The schedules of `lr` and `anneal` begin after it. The objective has to have
+            a `beta`.
+        aggressive: before each step of the generative model, steps of the inference network alone until they stop
+            helping (see `remedies.catch_up`); from the first epoch that does not raise the mutual information on the
+            validation data, both together as usual (He et al. 2019, algorithm 1 and section 4.2).
         clip: largest norm of the gradient of the mean objective; None leaves it.
         patience: stop after so many epochs without a better validation bound; None goes on. Where there are
             validation data, the best epoch's parameters are kept.
         eps: Adam's.
+        compile: the objective, by `torch.compile`; on a GPU it then runs as CUDA graphs. Takes a minute at first.
         precision: of float32 matrix products: highest, high or medium (bf16 units where there are some: faster, with
             relative errors of some 2e-3 in the products).
         device: where to fit; the data are moved there once.
@@ -55,21 +68,25 @@ class Gradient:
     epochs: int = 100
     batch_size: int = 128
     lr: float = 1e-3
-    schedule: Literal["constant", "cosine", "linear", "exponential"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "exponential", "stages"] = "constant"
     warmup: int = 0
     anneal: Literal["none", "linear", "cyclical"] = "none"
     anneal_share: float = 0.1
     cycles: int = 4
+    pretrain: int = 0
+    aggressive: bool = False
     clip: float | None = None
     patience: int | None = 20
     eps: float = 1e-8
+    compile: bool = False
     precision: Literal["highest", "high", "medium"] = "highest"
     device: str = "cpu"
     fresh: bool = True
     progress: bool = True
 
     def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("warmup", 0), ("cycles", 1)):
+        least_of = {"epochs": 1, "batch_size": 1, "patience": 1, "warmup": 0, "cycles": 1, "pretrain": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name}={value}: it must be at least {least}")
@@ -83,17 +100,25 @@ class Gradient:
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise OptionError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
-        if self.anneal != "none" and "beta" not in signature(self.objective).parameters:
-            raise OptionError(
-                f"anneal={self.anneal!r} weighs the KL by beta, which this objective does not take: use elbo"
-            )
+        self._check_remedies()
+
+    def _check_remedies(self) -> None:
+        if self.pretrain >= self.epochs:
+            raise OptionError(f"pretrain={self.pretrain}: it must be below epochs={self.epochs}")
+        for name, off in (("anneal", "none"), ("pretrain", 0)):
+            value = getattr(self, name)
+            if value != off and "beta" not in signature(self.objective).parameters:
+                raise OptionError(
+                    f"{name}={value!r} weighs the KL by beta, which this objective does not take: use elbo"
+                )
 
     def annealed(self, progress: float) -> Objective:
-        """The objective at this progress through the fit."""
-        if self.anneal == "none":
+        """The objective at this progress through what follows the pretraining; below 0 in the pretraining."""
+        if self.anneal == "none" and progress >= 0:
             return self.objective
         beta = signature(self.objective).parameters["beta"].default
-        options: dict[str, Any] = {"beta": beta * kl_weight(self.anneal, progress, self.anneal_share, self.cycles)}
+        weight = kl_weight(self.anneal, progress, self.anneal_share, self.cycles) if progress >= 0 else 0.0
+        options: dict[str, Any] = {"beta": beta * weight}
         return partial(self.objective, **options)
 
     def fit(
@@ -150,13 +175,17 @@ class _Fit:
             self.validation = replace(validation.frozen(seed), labels=None, rows=None).to(device)
         self.names, parameters = zip(*model.named_parameters(), strict=True)
         self.parameters: list[nn.Parameter] = list(parameters)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=learner.lr, eps=learner.eps, fused=True)
+        self.optimizer = self._adam()
         self.steps = math.ceil(len(data) / learner.batch_size)
         self.log_det = float(_weighted_mean(data.log_det(), data.batch().weights.double()))
         self.epoch = self.records = self.waited = 0
         self.best_value: float | None = None
         self.best: Tensors = {}
         self.stopped = ""
+        self.aggressive, self.information = learner.aggressive, 0.0
+        if self.aggressive and self.validation is None:
+            raise OptionError("aggressive=True ends by the mutual information on validation data: there are none")
+        self.origin: Tensors = {}
         self.history = History()
 
     def run(self) -> History:
@@ -166,7 +195,10 @@ class _Fit:
         with Bar("fit", total, self.epoch * self.steps, self.learner.progress) as bar:
             while not self.stopped:
                 record = self._one_epoch(bar)
-                self._judge(record)
+                if self.epoch > self.learner.pretrain:
+                    self._judge(record)
+                if self.epoch == self.learner.pretrain:
+                    self._reset()
                 self.records += 1
                 self.history.records.append(record)
                 for callback in self.callbacks:
@@ -185,6 +217,28 @@ class _Fit:
         self.model.check(whole)
         if self.learner.fresh:
             self.model.start(whole, torch.Generator().manual_seed(seed_for(self.seed, 0)))
+        if self.learner.pretrain:
+            self.origin = {name: p.detach().clone() for name, p in self._generative().items()}
+
+    def _adam(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self.parameters, lr=self.learner.lr, eps=self.learner.eps, fused=True)
+
+    @cached_property
+    def inference(self) -> dict[str, nn.Parameter]:
+        """The parameters of the inference network."""
+        with torch.random.fork_rng():  # a dynamic binarization draws, and a resumed fit comes by here later
+            return inference_parameters(self.model, self.data.batch(slice(0, 2), self.model.anchor.dtype))
+
+    def _generative(self) -> dict[str, nn.Parameter]:
+        named = zip(self.names, self.parameters, strict=True)
+        return {name: parameter for name, parameter in named if name not in self.inference}
+
+    @torch.no_grad()
+    def _reset(self) -> None:
+        """The end of the pretraining: the generative model is where it began, and Adam remembers nothing."""
+        for name, parameter in self._generative().items():
+            parameter.copy_(self.origin[name])
+        self.origin, self.optimizer = {}, self._adam()
 
     def _one_epoch(self, bar: Bar) -> Record:
         began, learner = time.perf_counter(), self.learner
@@ -192,18 +246,31 @@ class _Fit:
         torch.manual_seed(seed_for(self.seed, self.epoch + 1))
         self.model.train()
         order = torch.randperm(len(self.data)).to(self.model.anchor.device)
-        sums, weight, norms, rate = torch.zeros(3, dtype=torch.float64), 0.0, 0.0, learner.lr
+        sums, weight, norms, rate = self.data.x.new_zeros(3, dtype=torch.float64), 0.0, [], learner.lr
+        # the pretraining is before step 0
+        begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
+        chosen, chased = list(self._generative().values()) if chasing else None, 0
         for i, index in enumerate(order.split(learner.batch_size)):
-            step = self.epoch * self.steps + i
-            rate = learning_rate(learner.schedule, learner.lr, step, learner.epochs * self.steps, learner.warmup)
-            means, mass, norm = self._one_step(self.data.batch(index, self.model.anchor.dtype), rate, i)
-            sums, weight, norms = sums + mass * means, weight + mass, norms + norm
-            if i % 16 == 0:
+            step, total = self.epoch * self.steps + i - begun, learner.epochs * self.steps - begun
+            rate = learner.lr
+            if step >= 0:
+                rate = learning_rate(learner.schedule, learner.lr, step, total, learner.warmup)
+            objective = learner.annealed(step / total)
+            if chasing:
+                chased += catch_up(lambda f=objective, lr=rate, i=i: self._inference_step(f, lr, i))
+            batch = self.data.batch(index, self.model.anchor.dtype)
+            means, mass, norm = self._one_step(objective, batch, chosen, rate, i)
+            sums, weight = sums + mass * means, weight + mass
+            if norm is not None:
+                norms.append(norm)
+            if i % EVERY == 0:
                 value, reconstruction, kl = (sums / max(weight, 1e-300)).tolist()
-                bar.show(step + 1, bound=value + self.log_det, reconstruction=_known(reconstruction), kl=_known(kl))
+                bar.show(
+                    step + begun + 1, bound=value + self.log_det, reconstruction=_known(reconstruction), kl=_known(kl)
+                )
         self.epoch += 1
         value, reconstruction, kl = (sums / max(weight, 1e-300)).tolist()
-        return {
+        record: Record = {
             "epoch": self.epoch,
             "step": self.epoch * self.steps,
             "bound": value + self.log_det,
@@ -211,30 +278,64 @@ class _Fit:
             "kl": _known(kl),
             "validation_bound": self._validate(),
             "lr": rate,
-            "gradient_norm": norms / self.steps,
-            "seconds": time.perf_counter() - began,
+            "gradient_norm": sum(norms) / len(norms),
         }
+        if chasing:
+            record |= {"inference_steps": chased, "mutual_information": self._informed()}
+        return record | {"seconds": time.perf_counter() - began}
 
-    def _one_step(self, batch: Batch, rate: float, step: int) -> tuple[Tensor, float, float]:
-        """One ascent: the means of the bound and its parts, the batch's weight, the gradient's norm."""
-        weights = batch.weights
-        mass = float(weights.sum()) if batch.weight is not None else float(batch.size)
-        progress = (self.epoch * self.steps + step) / (self.learner.epochs * self.steps)
-        bound = self.learner.annealed(progress)(self.model, batch)
-        loss = -_weighted_mean(bound.value, weights)
-        if not math.isfinite(loss.item()):
+    def _inference_step(self, objective: Objective, rate: float, step: int) -> float:
+        """One ascent of the inference network alone, on data drawn at random: the bound."""
+        index = torch.randint(len(self.data), (min(self.learner.batch_size, len(self.data)),))
+        batch = self.data.batch(index.to(self.model.anchor.device), self.model.anchor.dtype)
+        return float(self._one_step(objective, batch, list(self.inference.values()), rate, step)[0][0])
+
+    def _informed(self) -> float:
+        """The mutual information on the validation data; the aggressive training is over once it does not rise."""
+        assert self.validation is not None
+        information, _ = mutual_information(self.model, self.validation, seed=self.seed)
+        self.aggressive, self.information = information > self.information, information
+        return information
+
+    def _one_step(
+        self, objective: Objective, batch: Batch, chosen: list[nn.Parameter] | None, rate: float, step: int
+    ) -> tuple[Tensor, float, float | None]:
+        """One ascent, of `chosen` or all parameters: the means of the bound and its parts, the batch's weight, and of
+        some steps the gradient's norm."""
+        mass = float(batch.weight.sum()) if batch.weight is not None else float(batch.size)
+        bound = self._bound(objective, batch)
+        value = _weighted_mean(bound.value, batch.weight)
+        # to look at a number makes the host wait for a GPU, so there it is done now and then
+        looking = step % EVERY == 0
+        if (looking or not value.is_cuda) and not math.isfinite(value.item()):
             raise NonFiniteError(
                 f"{_first_nonfinite(self.model, batch, bound)} at epoch {self.epoch + 1}, step {step + 1}"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = self._checked_norm(step)
+        (-value).backward(inputs=chosen)
+        norm = self._checked_norm(step) if looking or self.learner.clip is not None else None
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        parts = [part if part is not None else torch.full_like(weights, math.nan) for part in bound]
-        means = torch.stack([_weighted_mean(part.detach(), weights).double() for part in parts]).cpu()
-        return means, mass, norm
+        parts = [None if part is None else _weighted_mean(part.detach(), batch.weight) for part in bound[1:]]
+        means = torch.stack([value.detach(), *(value.new_tensor(math.nan) if part is None else part for part in parts)])
+        return means.double(), mass, norm
+
+    def _bound(self, objective: Objective, batch: Batch) -> Bound:
+        if not self.learner.compile:
+            return objective(self.model, batch)
+        options = objective.keywords if isinstance(objective, partial) else {}
+        # a number that changes from step to step would be compiled anew each time, a tensor is not
+        changing = {name: torch.as_tensor(options[name]).to(batch.x) for name in ("beta",) if name in options}
+        return self.compiled(self.model, batch, **(options | changing))
+
+    @cached_property
+    def compiled(self) -> Callable[..., Bound]:
+        function = self.learner.objective
+        function = function.func if isinstance(function, partial) else function
+        # on a GPU as CUDA graphs: small models spend their time in launching kernels
+        graphs = self.model.anchor.is_cuda
+        return torch.compile(function, mode="reduce-overhead" if graphs else "default")
 
     def _checked_norm(self, step: int) -> float:
         """The gradient's norm, clipped; raises where a gradient is not finite, and names it."""
@@ -287,6 +388,7 @@ class _Fit:
         state = self.optimizer.state_dict()["state"]
         moments = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
         tensors = prefixed("model", snapshot(self.model)) | prefixed("best", self.best) | prefixed("adam", moments)
+        tensors |= prefixed("origin", self.origin)
         self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
 
     def _resume(self) -> bool:
@@ -299,7 +401,7 @@ class _Fit:
 
     def _restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         self.model.load_state_dict(under("model", tensors))
-        self.best = under("best", tensors)
+        self.best, self.origin = under("best", tensors), under("origin", tensors)
         moments: dict[int, Tensors] = {}
         for name, value in under("adam", tensors).items():
             i, part = name.split(".", 1)
@@ -309,7 +411,9 @@ class _Fit:
             setattr(self, name, state[name])
 
 
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return values.mean()
     # a batch of absent data has no mean, and should not stop a fit
     return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
