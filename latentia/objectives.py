@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia import gradients
-from latentia.distributions.divergence import kl_terms, sampled_kl
+from latentia.distributions.divergence import kl_by_latent, kl_given, kl_terms, sampled_kl
+from latentia.distributions.finite import FiniteJoint
+from latentia.distributions.joint import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.gradients import Estimator
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
@@ -44,21 +46,23 @@ def elbo(
     samples: int = 1,
     beta: float = 1.0,
     free_bits: float = 0.0,
-    free: Literal["dimension", "total"] = "dimension",
+    free: Literal["dimension", "latent", "total"] = "dimension",
     stl: bool = False,
     estimator: Estimator = gradients.pathwise,
 ) -> Bound:
     """E_q log p(x | z) - beta * sum_d max(free_bits, KL_d), with KL_d the divergence of latent dimension d.
 
     With beta = 1 and free_bits = 0 it is the evidence lower bound. The KL is analytic where a closed form is
-    known. beta: Higgins et al. (2017). Free bits, in nats a dimension and a datum: Kingma et al. (2016),
+    known; of latents that depend on each other it is the mean over the draws of their conditionals' divergences.
+    beta: Higgins et al. (2017). Free bits, in nats a dimension and a datum: Kingma et al. (2016),
     appendix C.8, in the form of Li et al. (2019), section 3.2, which floors each datum's own KL. A model without
     prior and likelihood has one term, E_q[log p(x, z) - log q(z | x)], and takes neither option.
 
     Args:
         samples: draws of z a datum.
         beta: weight of the KL; below 1 the latents carry more, above 1 less.
-        free_bits: nats of KL that cost nothing, for each latent dimension, or in total by `free`.
+        free_bits: nats of KL that cost nothing, for each latent dimension, or by `free` for each latent (the layers
+            of a ladder), or in total.
         stl: sticking the landing (Roeder, Wu and Duvenaud 2017): the KL is sampled, and the part of its gradient whose
             mean is zero is left out, so that the gradient has no variance once q is the exact posterior.
         estimator: of E_q, see `latentia.gradients`.
@@ -70,13 +74,38 @@ def elbo(
         return Bound(estimator(q, lambda z: model.log_joint(batch, z) - density.log_prob(z), samples))
     if stl:
         return _stl(model, batch, q, samples, beta, free_bits)
-    reconstruction = estimator(q, lambda z: model.log_likelihood(batch, z), samples)
-    terms = kl_terms(q, model.prior(batch))
-    if terms is None:
-        terms = estimator(q, lambda z: q.log_prob(z) - model.prior(batch).log_prob(z), samples).unsqueeze(-1)
-    charged = terms if free == "dimension" else terms.sum(-1, keepdim=True)
-    charged = charged.clamp(min=free_bits) if free_bits > 0 else charged
-    return Bound(reconstruction - beta * charged.sum(-1), reconstruction, terms.sum(-1))
+    prior = model.prior(batch)
+    parts = kl_by_latent(q, prior)
+    if parts is not None:
+        reconstruction, terms = estimator(q, lambda z: model.log_likelihood(batch, z), samples), list(parts.values())
+    else:
+        reconstruction, terms = _drawn(model, batch, q, prior, samples, estimator)
+    kl = torch.cat(terms, -1).sum(-1)
+    return Bound(reconstruction - beta * _charged(terms, free_bits, free), reconstruction, kl)
+
+
+def _drawn(
+    model: DirectedModel, batch: Batch, q: Distribution, prior: Distribution, samples: int, estimator: Estimator
+) -> tuple[Tensor, list[Tensor]]:
+    """The reconstruction, (B,), and the terms of each latent's KL, (B, D), from the same draws."""
+    widths: list[int] = []
+
+    def columns(z: Any) -> Tensor:
+        terms = list(kl_given(q, prior, z).values())
+        widths[:] = [term.shape[-1] for term in terms]
+        return torch.cat([model.log_likelihood(batch, z).unsqueeze(-1), *terms], -1)
+
+    reconstruction, *terms = estimator(q, columns, samples).split([1, *widths], -1)
+    return reconstruction.squeeze(-1), terms
+
+
+def _charged(terms: list[Tensor], free_bits: float, free: str) -> Tensor:
+    """What the KL costs, (B,): each dimension, latent or the total at least its floor."""
+    if free == "latent":
+        terms = [term.sum(-1, keepdim=True) for term in terms]
+    columns = torch.cat(terms, -1)
+    columns = columns.sum(-1, keepdim=True) if free == "total" else columns
+    return (columns.clamp(min=free_bits) if free_bits > 0 else columns).sum(-1)
 
 
 def _stl(model: DirectedModel, batch: Batch, q: Distribution, samples: int, beta: float, free_bits: float) -> Bound:
@@ -143,6 +172,36 @@ def _importance(likelihood: Tensor | None, ratio: Tensor) -> Bound:
     return Bound(_log_mean_exp(likelihood + ratio), likelihood.detach().mean(0), -ratio.detach().mean(0))
 
 
+def supervised(
+    model: LatentVariableModel, batch: Batch, *, alpha: float = 1.0, samples: int = 1, beta: float = 1.0
+) -> Bound:
+    """The ELBO, of log p(x, y) where the class y is known by `batch.z`, with alpha log q(y | x) added there.
+
+    Kingma, Rezende, Mohamed and Welling (2014), "Semi-supervised learning with deep generative models", equation 9;
+    where a datum's row of `batch.z` marks several classes, q(y | x) is the probability of them all.
+
+    Args:
+        alpha: nats of the bound that one nat of the classifier is worth. The paper's choice is 0.1 times the number
+            of data over the number of labelled ones.
+        samples: draws of the continuous latents for each class.
+        beta: weight of the KL.
+
+    Raises:
+        CapabilityError: the posterior's first latent is not a class.
+    """
+    q = model.posterior(batch._replace(z=None))
+    if not isinstance(q, FiniteJoint):
+        name = type(model).__name__
+        raise CapabilityError(f"supervised needs a class: {name}.posterior would have to return a FiniteJoint")
+    bound = elbo(model, batch, samples=samples, beta=beta)
+    if batch.z is None:
+        return bound
+    log_q = q.first.log_prob(q.first.enumerate_support())
+    marked = (batch.z > 0) | ~(batch.z > 0).any(-1, keepdim=True)
+    known = torch.logsumexp(log_q.masked_fill(~marked.T, -torch.inf), 0)
+    return bound._replace(value=bound.value + alpha * known)
+
+
 def exact(model: LatentVariableModel, batch: Batch) -> Bound:
     """log p(x) itself, the log-partition of the posterior's potentials. Raises `CapabilityError` without one."""
     if not isinstance(model, TractableModel):
@@ -155,7 +214,13 @@ def exact(model: LatentVariableModel, batch: Batch) -> Bound:
 def kl_divergence(q: Distribution, p: Distribution, samples: int = 64) -> Tensor:
     """KL(q || p) in nats, (B, D) by latent dimension where they factorise, else (B, 1), sampled if need be."""
     terms = kl_terms(q, p)
-    return sampled_kl(q, p, q.sample((samples,))).unsqueeze(-1) if terms is None else terms
+    if terms is not None:
+        return terms
+    if not isinstance(q, Joint):
+        return sampled_kl(q, p, q.sample((samples,))).unsqueeze(-1)
+    # several latents may be wide: one draw at a time
+    drawn = [torch.cat(list(kl_given(q, p, q.sample((1,))).values()), -1).squeeze(0) for _ in range(samples)]
+    return torch.stack(drawn).mean(0)
 
 
 def _log_mean_exp(log_weight: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch.distributions import Categorical, Normal
+from torch.distributions import Categorical, Independent, Normal
 
 from latentia import gradients
-from latentia.distributions import Chain, OneHot
+from latentia.distributions import Chain, Joint, OneHot
 from latentia.errors import CapabilityError
 
 
@@ -51,3 +51,31 @@ def test_estimators_say_what_they_lack():
     chain = Chain({"initial": torch.zeros(2), "transition": torch.zeros(1, 2, 2), "node": torch.zeros(1, 3, 2)})
     with pytest.raises(CapabilityError):
         gradients.enumerate(chain, lambda z: z.sum((-1, -2)))
+
+
+def dependent(weight, shift):
+    """u ~ N(shift, 1), v | u ~ N(weight u, 1): the second by a function that captures its parameter."""
+    return Joint({"u": Independent(Normal(shift, 1.0), 1), "v": lambda z: Independent(Normal(weight * z["u"], 1.0), 1)})
+
+
+def test_fixed_parameters_of_functions_leave_every_way_through_z_open():
+    weight, shift = (torch.tensor([[value]], dtype=torch.float64, requires_grad=True) for value in (0.7, 0.2))
+    q = dependent(weight, shift)
+    z = {name: part.detach().requires_grad_() for name, part in q.sample((3,)).items()}
+    log_prob = gradients.fixed(q).log_prob(z)
+    torch.testing.assert_close(log_prob, q.log_prob(z))
+    scale = torch.tensor([[1.0], [2.0], [-3.0]], dtype=torch.float64)
+    found = torch.autograd.grad((scale * log_prob).sum(), [*z.values(), weight, shift], allow_unused=True)
+    residual = z["v"] - 0.7 * z["u"]
+    # d log q / du goes by way of v's mean too; the parameters get nothing
+    torch.testing.assert_close(found[0], scale.unsqueeze(-1) * (0.7 * residual - (z["u"] - 0.2)))
+    torch.testing.assert_close(found[1], -scale.unsqueeze(-1) * residual)
+    assert found[2:] == (None, None)
+    with torch.no_grad():
+        torch.testing.assert_close(gradients.fixed(q).log_prob(z), q.log_prob(z))
+
+
+def test_estimators_take_functions_of_several_columns():
+    q = OneHot({"node": torch.randn(4, 3, dtype=torch.float64)})
+    both = gradients.enumerate(q, lambda z: torch.stack([z[..., 0], 2 * z[..., 1]], -1))
+    torch.testing.assert_close(both, torch.stack([q.marginals[:, 0], 2 * q.marginals[:, 1]], -1))

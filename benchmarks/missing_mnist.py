@@ -1,0 +1,117 @@
+"""What half the pixels cost: a missing-data VAE on MNIST with holes, and the same model on complete data.
+
+    python benchmarks/missing_mnist.py --data ../shared/data/mnist
+
+Protocol: of each training image every pixel is hidden with probability 1/2, once and for all (missing completely at
+random). Both models have the same network, the same steps and seeds, dynamic binarization, and climb the
+importance-weighted bound; both are judged on COMPLETE test images, by importance-sampled log p(x). Result goes to
+benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentia.data import Dataset, load
+from latentia.evaluate import evaluate
+from latentia.learners import Gradient
+from latentia.models import MissingDataVAE
+from latentia.objectives import iwae
+from latentia.run import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def holed(data: Dataset, share: float, seed: int) -> Dataset:
+    """The data with each pixel hidden with probability `share`."""
+    if not share:
+        return data
+    mask = torch.rand(data.x.shape, generator=torch.Generator().manual_seed(seed)) >= share
+    return replace(data, x=torch.where(mask, data.x, 0.0), mask=mask)
+
+
+def measured(options: argparse.Namespace, train: Dataset, test: Dataset, share: float, seed: int) -> dict[str, Any]:
+    model = MissingDataVAE((28, 28), latent=options.latent, hidden=options.hidden)
+    learner = Gradient(
+        partial(iwae, samples=options.samples),
+        epochs=options.epochs,
+        batch_size=100,
+        lr=options.lr,
+        schedule="cosine",
+        precision="medium",
+    )
+    began = time.perf_counter()
+    history = learner.fit(model, holed(train, share, seed), seed=seed, callbacks=[_say])
+    seconds = time.perf_counter() - began
+    found = evaluate(model, test, importance_samples=options.importance_samples)
+    result = {
+        "missing": share,
+        "seed": seed,
+        "test_log_p": found.log_marginal,
+        "test_log_p_se": found.log_marginal_se,
+        "test_elbo": found.elbo,
+        "effective_sample_size": found.effective_sample_size,
+        "training_bound_of_what_is_observed": history.records[-1]["bound"],
+        "fit_seconds": round(seconds, 1),
+    }
+    return result | {"hole_error": _error(model, test, seed), "each": found.each}
+
+
+@torch.no_grad()
+def _error(model: MissingDataVAE, test: Dataset, seed: int) -> float:
+    """The share of hidden pixels of test images that the likelier value gets wrong, half of all being hidden."""
+    hidden = holed(test.frozen(0), 0.5, seed + 1).subset(slice(0, 200))
+    filled = torch.cat([model.impute(batch, 200) for batch in hidden.batches(20, dtype=torch.float32)])
+    asked = ~hidden.batch().observed
+    truth = test.frozen(0).x[:200]
+    return float(((filled > 0.5).to(truth) != truth)[asked].double().mean())
+
+
+def _say(record: Any) -> None:
+    print(f"  epoch {record['epoch']}: bound {record['bound']:.2f}, {record['seconds']:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/mnist"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--latent", type=int, default=50)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[200, 200])
+    parser.add_argument("--samples", type=int, default=5, help="K of the bound that is climbed")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--first", type=int, default=1000, help="test images")
+    parser.add_argument("--importance_samples", type=int, default=1000)
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        sys.exit(f"{options.data} is not here: name the folder of MNIST's idx files with --data")
+    train = load(options.data / "train-images-idx3-ubyte.gz", binarize="dynamic")
+    test = load(options.data / "t10k-images-idx3-ubyte.gz", schema=train.schema).subset(slice(0, options.first))
+    results = []
+    for seed in options.seeds:
+        complete, half = (measured(options, train, test, share, seed) for share in (0.0, 0.5))
+        gap = complete.pop("each")[:, 0] - half.pop("each")[:, 0]
+        loss = {"seed": seed, "loss": float(gap.mean()), "loss_se": float(gap.std() / len(gap) ** 0.5)}
+        print(complete, half, loss, sep="\n", flush=True)
+        results.append({"complete": complete, "half_missing": half, **loss})
+    content = {
+        "unit": "nats per complete test image",
+        "results": results,
+        "options": {name: str(value) for name, value in vars(options).items()},
+        "environment": environment(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "missing_mnist.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

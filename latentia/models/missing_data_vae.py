@@ -1,0 +1,116 @@
+"""Missing-data VAE: a variational autoencoder learned from data with holes (MIWAE).
+
+    z     ~ Normal(0, I)
+    x | z ~ Bernoulli(decoder(z)), or another likelihood of the `VAE`, independent coordinates
+
+    p(x_observed) = E_p(z) p(x_observed | z): a missing coordinate sums to one, so it is left out
+    q(z | x_observed) = Normal(mean(x_observed, mask), diag(variance(x_observed, mask)))
+    log p(x_observed) >= E log (1/K) sum_k p(x_observed | z_k) p(z_k) / q(z_k | x_observed),    z_k ~ q
+
+Mattei and Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets", section 3; learn
+it by the objective `iwae`. Values must be missing at random: whether one is missing may depend on what is observed, not
+on the value itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, Normal
+
+from latentia.model import Batch
+from latentia.models.vae import VAE
+from latentia.networks.mlp import MLP
+
+
+class MissingDataVAE(VAE):
+    """p(x_observed, z) = Normal(z; 0, I) p(x_observed | decoder(z)), with an encoder that sees which are observed.
+
+    What the encoder gets is x about its mean, zero where missing, and the mask; both are scaled by how many
+    coordinates are observed, so that the encoder carries over to data with fewer or no holes.
+
+    Args:
+        event_shape: the shape of one x (comes from the data).
+        symbols: number of levels of a categorical likelihood (comes from the data).
+        latent: dimensions of z.
+        hidden: widths of the hidden layers, from x to z; the decoder has them in reverse.
+        activation: tanh, relu, gelu, silu, softplus or leaky_relu.
+        likelihood: bernoulli, categorical or gaussian, as for the VAE.
+        encoder: your own module, (B, inputs + coordinates) to (B, 2 * latent): means, then log standard deviations.
+        decoder: your own module, (..., latent) to (..., outputs).
+    """
+
+    center: Tensor
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        symbols: int | None = None,
+        latent: int = 20,
+        hidden: Sequence[int] = (200, 200),
+        activation: Literal["tanh", "relu", "gelu", "silu", "softplus", "leaky_relu"] = "tanh",
+        likelihood: Literal["bernoulli", "categorical", "gaussian"] = "bernoulli",
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ):
+        size = math.prod(event_shape)
+        inputs = size * (symbols or 1) if likelihood == "categorical" else size
+        encoder = encoder or MLP([inputs + size, *hidden, 2 * latent], activation)
+        super().__init__(event_shape, symbols, latent, hidden, activation, likelihood, encoder, decoder)
+        self.register_buffer("center", torch.zeros(inputs))
+
+    def posterior(self, batch: Batch) -> Independent:
+        mean, log_scale = self.encoder(self._seen(batch)).chunk(2, -1)
+        return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        super().start(batch, generator)
+        inputs, there = self._inputs(batch), self._there(batch)
+        count = (there * batch.weights.unsqueeze(-1).to(there)).sum(0).clamp(min=1e-12)
+        self.center.copy_((inputs * there * batch.weights.unsqueeze(-1).to(there)).sum(0) / count)
+
+    def impute(self, batch: Batch, samples: int = 1000) -> Tensor:
+        """x with E[x_missing | x_observed] where it is missing, (B, *event): the decoder's mean at draws of
+        q(z | x_observed), weighted by p(x_observed, z) / q(z | x_observed). Mattei and Frellsen (2019), section 4;
+        of symbols it is the expected number.
+
+        `latentia.tasks.complete` gives draws too, by a Markov chain.
+        """
+        q = self.posterior(batch)
+        z = q.sample((samples,))
+        weight = (self.log_joint(batch, z) - q.log_prob(z)).softmax(0)
+        likelihood = self.likelihood(z, batch)
+        if isinstance(likelihood, Categorical):
+            mean = likelihood.probs @ torch.arange(self.symbols or 1).to(weight)
+        else:
+            mean = likelihood.mean
+        return torch.where(batch.observed, batch.x.to(mean), torch.einsum("sb,sb...->b...", weight, mean))
+
+    def _there(self, batch: Batch) -> Tensor:
+        """The mask of `_inputs`, as 0 and 1: that of a level is its coordinate's."""
+        mask = batch.observed.flatten(1).to(self.anchor.dtype)
+        return mask.repeat_interleave(self.symbols, 1) if self.symbols else mask
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """What the encoder gets, (B, inputs + coordinates)."""
+        mask = batch.observed.flatten(1).to(self.anchor.dtype)
+        values = (self._inputs(batch) - self.center) * self._there(batch)
+        # as many coordinates as there are, from those that are seen: else more of them would saturate the encoder
+        return torch.cat([values, mask], -1) * (mask.shape[1] / mask.sum(-1, keepdim=True).clamp(min=1)).sqrt()
+
+
+def tiny(seed: int) -> tuple[MissingDataVAE, Batch]:
+    """One latent dimension, three binary pixels, of which some are missing in three data of five."""
+    generator = torch.Generator().manual_seed(seed)
+    model = MissingDataVAE((3,), latent=1, hidden=(4,)).double()
+    for parameter in model.parameters():
+        parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    model.center.fill_(0.4)
+    x = torch.randint(2, (5, 3), generator=generator).double()
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[1, 2] = mask[2, 0] = mask[2, 1] = mask[4, 0] = False
+    return model, Batch.of(x, mask)
