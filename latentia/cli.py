@@ -6,6 +6,7 @@ Options of models, learners and objectives are built from their signatures and d
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -30,7 +31,11 @@ usage: latentia COMMAND [options]           latentia COMMAND --help explains a c
   sample       draw new data from a fitted model
   encode       what the model makes of each datum: latent coordinates, clusters, tags
   interpolate  the way from one datum to another, through the latent space
-  complete     fill in what is missing
+  complete     fill in what is missing, or what is hidden to see how well that goes
+  traverse     what each latent dimension does
+  cluster      the clusters of the data, and how well they agree with labels
+  detect       what does not belong: a score of oddness for each datum
+  gap          what the encoder gives away of the bound, and what its family of posteriors does
   report       write the HTML report of a run again
 
 examples
@@ -39,6 +44,8 @@ examples
   latentia fit --model HMM --data sentences --model.states 45
   latentia sweep --model GaussianMixture --data table.csv --model.components 1:10
   latentia evaluate runs/digits --importance_samples 1000
+  latentia complete runs/digits --hide bottom --first 12
+  latentia detect runs/digits --score regret --outliers odd.npy
 """
 
 FROM_DATA = {"event_shape", "features", "symbols"}
@@ -491,17 +498,27 @@ def evaluate(arguments: list[str]) -> None:
     _add_other(parser, "instead of the run's own held-out data")
     parser.add_argument("--importance_samples", type=Whole(1), default=1000, help="K, where log p(x) is not exact")
     parser.add_argument("--naive", action="store_true", help="estimate log p(x) by samples from the prior too")
+    parser.add_argument("--ais", action="store_true", help="estimate log p(x) by annealed importance sampling too")
+    parser.add_argument("--ais_steps", type=Whole(1), default=1000, help="temperatures from start to posterior")
+    parser.add_argument("--ais_chains", type=Whole(1), default=16, help="chains a datum")
+    parser.add_argument("--ais_leapfrogs", type=Whole(1), default=10, help="gradients a move of a chain")
+    parser.add_argument("--ais_start", choices=["prior", "posterior"], default="prior", help="where chains start")
+    parser.add_argument("--ais_schedule", choices=["sigmoidal", "linear"], default="sigmoidal", help="of temperatures")
+    parser.add_argument("--ais_data", type=Whole(1), default=100, help="anneal so many data at most, drawn at random")
+    parser.add_argument("--ais_simulated", type=Whole(0), default=32, help="simulated data for the gap; 0 for none")
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parsed = parser.parse(arguments)
+    annealing = _annealing(parser, parsed)
     run = _open(parsed)
     if parsed.data is None:
-        found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed)
+        found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed, annealing=annealing)
     else:
         from latentia.evaluate import evaluate as measure
         from latentia.run import is_large
 
         options = {"importance_samples": parsed.importance_samples, "naive": parsed.naive, "seed": parsed.seed}
+        options["annealing"] = annealing
         how = {name: getattr(parsed, name) for name in ("columns", "weight", "first")}
         data = run.other_stream(parsed.data, **how) if is_large(parsed.data) else _data(run, parsed)
         result = measure(run.model(), data, progress=True, **options)
@@ -510,11 +527,25 @@ def evaluate(arguments: list[str]) -> None:
     print(json.dumps(found)) if parsed.json else _table(found)
 
 
+def _annealing(parser: argparse.ArgumentParser, parsed: argparse.Namespace):
+    """How to anneal, None where nobody asked for it."""
+    given = {name[4:]: value for name, value in vars(parsed).items() if name.startswith("ais_")}
+    if parsed.ais:
+        from latentia.annealed import Annealing
+
+        return Annealing(**given)
+    for name, value in given.items():
+        if value != parser.get_default(f"ais_{name}"):
+            raise OptionError(f"--ais_{name} says how to anneal: add --ais")
+    return None
+
+
 def sample(arguments: list[str]) -> None:
     """Draw new data from a fitted model."""
     parser = _Parser("sample", str(sample.__doc__))
     _add_run(parser)
     parser.add_argument("--n", type=Whole(1), default=16, help="how many")
+    parser.add_argument("--grid", type=_rows_by_columns, metavar="ROWSxCOLUMNS", help="a picture of so many images")
     parser.add_argument("--mean", action="store_true", help="the likelihood's mean instead of a draw from it")
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     _add_out(parser)
@@ -524,8 +555,14 @@ def sample(arguments: list[str]) -> None:
     run = _open(parsed)
     if parsed.mean and run.schema.values == "symbols":
         raise OptionError("--mean: between two symbols there is none; leave it out to draw them")
-    x, _ = generate(run.model(), parsed.n, seed=parsed.seed, mean=parsed.mean)
-    _write(run, parsed, x, None, "sample")
+    count = parsed.grid[0] * parsed.grid[1] if parsed.grid else parsed.n
+    if parsed.grid:
+        _showable(run, "--grid")
+    x, _ = generate(run.model(), count, seed=parsed.seed, mean=parsed.mean)
+    if parsed.grid:
+        _sheet(run, x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
+    else:
+        _write(run, parsed, x, None, "sample")
 
 
 def encode(arguments: list[str]) -> None:
@@ -568,33 +605,243 @@ def interpolate(arguments: list[str]) -> None:
 
 
 def complete(arguments: list[str]) -> None:
-    """Fill in what is missing: empty cells and NaN, or the part of images named by --hide."""
+    """Fill in what is missing: empty cells and NaN, or what --hide takes away, whose log-probability is then known."""
     parser = _Parser("complete", str(complete.__doc__))
     _add_run(parser)
     _add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument("--hide", choices=["top", "bottom", "left", "right"], help="the half of each image to fill in")
+    parser.add_argument("--hide", type=Hide, help="top, bottom, left or right of each image, or random:SHARE of values")
     parser.add_argument("--draw", action="store_true", help="one draw from p(missing | observed) instead of its mean")
     parser.add_argument(
         "--sweeps", type=Whole(2), default=200, help="Markov chain steps, where the posterior is not exact"
     )
+    parser.add_argument(
+        "--importance_samples", type=Whole(0), default=200, help="for log p(hidden | shown); 0 leaves it out"
+    )
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     _add_out(parser)
     parsed = parser.parse(arguments)
-    run = _open(parsed)
+    run = _open(parsed, "first")
     import torch
 
     from latentia.tasks import complete as fill
+    from latentia.tasks import conditional_log_likelihood
 
     model = run.model()
-    data = (_data(run, parsed) if parsed.data else run.held_out).frozen(parsed.seed)
-    whole = data.batch()
-    batch = _hidden(whole, parsed.hide, data)
+    data = _chosen(run, parsed).frozen(parsed.seed)
+    whole, ends = data.batch(), _ends(data, data.batch())
+    seen = whole.observed if ends is None else whole.observed | ~ends
+    if parsed.hide is None and bool(seen.all()):
+        raise OptionError("nothing is missing in these data: leave cells empty, or hide a part of them by --hide")
+    hidden = torch.zeros_like(seen) if parsed.hide is None else parsed.hide.mask(data, whole, parsed.seed)
+    batch = type(whole).of(whole.x, whole.observed & ~hidden)._replace(context=whole.context)
     found = fill(model, batch, sweeps=parsed.sweeps, seed=parsed.seed)
     # between two symbols there is none, so for them a mean means nothing
     filled = found.draws[0] if parsed.draw or data.schema.values == "symbols" else found.mean
     dtype = torch.promote_types(filled.dtype, whole.x.dtype)
     x = torch.where(batch.observed, whole.x.to(dtype), filled.cpu().to(dtype))
-    _write(run, parsed, x, _ends(data, batch), "complete")
+    path = _write(run, parsed, x, ends, "complete")
+    if parsed.hide is None:
+        return
+    _completions(run, whole, batch, found, path)
+    if parsed.importance_samples:
+        options = {"importance_samples": parsed.importance_samples, "seed": parsed.seed, "progress": True}
+        _conditional(conditional_log_likelihood(model, data, _padded_to(hidden, data.x), **options), data)
+
+
+def _completions(run, whole: Any, batch: Any, found: Any, path: Path) -> None:
+    """A picture of the first few: the truth, what is shown, the mean, E[x | z] of four draws of z, and two of x."""
+    import torch
+
+    from latentia.report import pictures
+
+    if not pictures.showable(run.schema):
+        return
+    few, draws = slice(0, 16), [*found.expected[:4].cpu().float(), *found.draws[:2].cpu().float()]
+    x = whole.x.float()
+    top = pictures.white(run.schema, x.numpy())
+    given = torch.where(batch.observed, x, torch.full_like(x, 0.45 * top))
+    rows = torch.stack([x, given, found.mean.cpu().float(), *draws])[:, few]
+    rows = rows.reshape(*rows.shape[:2], *run.schema.event_shape)
+    _sheet(run, rows, path.with_name(f"{path.stem}-sheet.png"), top)
+
+
+def _conditional(found: Any, data: Any) -> None:
+    value, entries = found.value, found.entries.double()
+    error = float(value.std() / len(value) ** 0.5) if len(value) > 1 else float("nan")
+    noise = float(found.standard_error.square().sum().sqrt() / len(value))
+    print(
+        f"{len(value):,} data: log p(hidden | shown) = {float(value.mean()):.3f} ± {error:.3f} {data.schema.unit}\n"
+        f"  {float(value.sum() / entries.sum()):.3f} nats a hidden value, {float(entries.mean()):,.1f} a datum\n"
+        + (f"  of the ±, {noise:.3f} is that of importance sampling" if noise else "  exact")
+    )
+
+
+def traverse(arguments: list[str]) -> None:
+    """What each active latent dimension does: it goes through its quantiles, the others stay at a datum's mean."""
+    parser = _Parser("traverse", str(traverse.__doc__))
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    parser.add_argument("--start", type=Whole(1), default=1, help="number of the datum, from 1")
+    parser.add_argument("--steps", type=Whole(2), default=9, help="how many quantiles, from 2 %% to 98 %%")
+    parser.add_argument("--through", choices=["aggregate", "prior"], default="aggregate", help="the quantiles of which")
+    parser.add_argument("--most", type=Whole(1), default=16, help="dimensions to show, the most active first")
+    _add_out(parser)
+    parsed = parser.parse(arguments)
+    run = _open(parsed, "first")
+    from latentia.report import pictures
+    from latentia.tasks import traverse as along
+
+    data = _chosen(run, parsed)
+    if parsed.start > len(data):
+        raise OptionError(f"--start {parsed.start}: there are data 1 to {len(data)}")
+    options = {"steps": parsed.steps, "through": parsed.through, "seed": run.config.seed}
+    found = along(run.model(), data, start=parsed.start - 1, **options)
+    x = found.x[: parsed.most]
+    if pictures.showable(run.schema) and (parsed.out is None or parsed.out.endswith(".png")):
+        _sheet(run, x, Path(parsed.out) if parsed.out else run.path / "traverse.png")
+    else:
+        _write(run, parsed, x.reshape(-1, *x.shape[2:]), None, "traverse")
+    for dimension, values in zip(found.dimensions[: len(x)].tolist(), found.values.tolist(), strict=False):
+        print(f"dimension {dimension}: {values[0]:.2f} to {values[-1]:.2f}")
+
+
+def cluster(arguments: list[str]) -> None:
+    """The clusters of the data, p(k | x), and how well they agree with labels, which the model has never seen."""
+    parser = _Parser("cluster", str(cluster.__doc__))
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    parser.add_argument("--labels", help="column of a table, or a file with a number for each datum, to compare with")
+    _add_out(parser)
+    parsed = parser.parse(arguments)
+    run = _open(parsed, "first")
+    from latentia.tasks import agreement, codes, responsibilities
+    from latentia.tasks.cluster import classes
+
+    data = _chosen(run, parsed, labels=parsed.labels)
+    shares = responsibilities(run.model(), data)
+    path = Path(parsed.out) if parsed.out else run.path / "cluster.csv"
+    codes.write_clusters(shares, data, path)
+    _say(f"wrote {path}")
+    if data.labels is None:
+        return
+    found, named = shares.argmax(-1).cpu(), classes(data)
+    print(
+        f"{len(found):,} data in {len(found.unique())} clusters, {len(named.unique())} classes\n"
+        f"accuracy {agreement.one_to_one(found, named):.4f} (each class to one cluster at most)\n"
+        f"NMI {agreement.v_measure(found, named):.4f}, ARI {agreement.adjusted_rand_index(found, named):.4f}"
+    )
+
+
+def detect(arguments: list[str]) -> None:
+    """What does not belong: rank the data by a score of oddness, in nats, the oddest first."""
+    from latentia.tasks.detect import SCORES, WARNING
+
+    parser = _Parser("detect", f"{detect.__doc__} {WARNING}")
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    parser.add_argument(
+        "--score",
+        choices=SCORES,
+        default="likelihood",
+        help="-log p(x); what per-datum inference gains on the encoder; or -log p(x) less the length when compressed",
+    )
+    parser.add_argument("--outliers", help="other data known to be odd: how well the score tells them apart")
+    parser.add_argument("--labels", help="column of a table, or a file with a number for each datum: above 0 is odd")
+    parser.add_argument("--importance_samples", type=Whole(1), default=200, help="K, where log p(x) is not exact")
+    parser.add_argument("--steps", type=Whole(1), default=100, help="of per-datum inference, for the regret")
+    parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
+    _add_out(parser)
+    parsed = parser.parse(arguments)
+    run = _open(parsed, "first")
+    import torch
+
+    from latentia.tasks import anomaly_scores, codes
+
+    model, data = run.model(), _chosen(run, parsed, labels=parsed.labels).frozen(parsed.seed)
+    sets, odd = [(parsed.data or "held out", data)], _odd(parsed, data)
+    if parsed.outliers:
+        others = run.other(parsed.outliers, first=parsed.first).frozen(parsed.seed)
+        sets.append((parsed.outliers, others))
+        odd = torch.tensor([False] * len(data) + [True] * len(others))
+    options = {name: getattr(parsed, name) for name in ("score", "importance_samples", "steps", "seed")}
+    scores = torch.cat([anomaly_scores(model, part, **options, progress=True) for _, part in sets])
+    path = Path(parsed.out) if parsed.out else run.path / "detect.csv"
+    codes.write_scores(scores, sets, odd, path)
+    _say(f"wrote {path}")
+    order = scores.argsort(descending=True)
+    _oddest(run, sets, order, path)
+    _detected(parsed.score, scores, order, sets, odd)
+
+
+def _odd(parsed: argparse.Namespace, data: Any) -> Any:
+    """Which data are labelled as odd, where that is asked for."""
+    if parsed.labels is None:
+        return None
+    if parsed.outliers:
+        raise OptionError("--labels and --outliers both say what is odd: leave one out")
+    import torch
+
+    try:
+        return torch.tensor([float(label) > 0 for label in data.labels])
+    except ValueError as error:
+        raise OptionError(f"--labels {parsed.labels}: {error}; odd data have a number above 0, the others 0") from error
+
+
+def _oddest(run, sets: Sequence[tuple[str, Any]], order: Any, path: Path) -> None:
+    """A picture of the oddest images, in rows, the oddest first."""
+    import torch
+
+    from latentia.report import pictures
+
+    across = min(16, len(order))
+    if pictures.showable(run.schema):
+        shown = order[: len(order) // across * across][: 4 * across]
+        x = torch.cat([part.x.float() for _, part in sets])[shown]
+        _sheet(run, x.reshape(-1, across, *run.schema.event_shape), path.with_suffix(".png"))
+
+
+def _detected(score: str, scores: Any, order: Any, sets: Sequence[tuple[str, Any]], odd: Any) -> None:
+    from latentia.tasks import auroc
+    from latentia.tasks.codes import places
+    from latentia.tasks.detect import WARNING
+
+    where = places(sets)
+    print(f"{len(scores):,} data by {score}, nats, the larger the odder: median {float(scores.median()):.2f}")
+    for i in order[:10].tolist():
+        print(f"  {float(scores[i]):12.2f}  {where[i][0]}, row {where[i][1]}")
+    if odd is not None:
+        print(f"AUROC {auroc(scores[~odd], scores[odd]):.4f}: the chance that an odd datum is ranked above another")
+    if score == "likelihood":
+        print(WARNING)
+
+
+def gap(arguments: list[str]) -> None:
+    """What lies between log p(x) and the bound: what the encoder gives away, and what its family of posteriors does."""
+    parser = _Parser("gap", str(gap.__doc__))
+    _add_run(parser)
+    _add_other(parser, "instead of the run's own held-out data")
+    parser.add_argument("--steps", type=Whole(1), default=200, help="of per-datum inference, from the encoder's output")
+    parser.add_argument("--lr", type=float, default=0.05, help="of these steps")
+    parser.add_argument("--importance_samples", type=Whole(1), default=1000, help="for log p(x) and both bounds")
+    parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parsed = parser.parse(arguments)
+    run = _open(parsed, "first")
+    from latentia.tasks import gaps
+
+    data = _chosen(run, parsed)
+    options = {name: getattr(parsed, name) for name in ("steps", "lr", "importance_samples", "seed")}
+    found = gaps(run.model(), data, **options, progress=True)
+    parts = ("log_marginal", "refined", "amortized", "approximation", "amortization")
+    means = {name: float(getattr(found, name).mean()) for name in parts}
+    errors = {name: float(getattr(found, name).std()) / len(data) ** 0.5 for name in parts}
+    if parsed.json:
+        print(json.dumps({"n": len(data), "units": data.schema.unit, "means": means, "standard_errors": errors}))
+        return
+    labels = ("log p(x)", "ELBO, q refined", "ELBO, the encoder's q", "approximation gap", "amortization gap")
+    print(f"{len(data):,} data; {data.schema.unit}; mean ± standard error over the data")
+    for name, label in zip(parts, labels, strict=True):
+        print(f"  {label:22} {means[name]:10.3f} ± {errors[name]:.3f}")
 
 
 def report(arguments: list[str]) -> None:
@@ -608,23 +855,76 @@ def report(arguments: list[str]) -> None:
 RAGGED = ("sequence", "text")
 
 
-def _hidden(batch: Any, half: str | None, data: Any) -> Any:
-    """The batch without the half of each image that is to be filled in."""
+class Hide:
+    """What is taken away from data: a half of each image, or a share of all values at random."""
+
+    def __init__(self, text: str):
+        self.text, self.share = text, 0.0
+        if text.startswith("random:"):
+            with contextlib.suppress(ValueError):
+                self.share = float(text.removeprefix("random:"))
+        if text not in HALVES and not 0 < self.share < 1:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(HALVES)} or random:SHARE, such as 0.5")
+
+    def mask(self, data: Any, batch: Any, seed: int) -> Any:
+        """The shape of the batch's x, True = hidden."""
+        import torch
+
+        if self.share:
+            generator = torch.Generator().manual_seed(seed)
+            return (torch.rand(batch.x.shape, generator=generator) < self.share) & batch.observed
+        if data.schema.kind != "image":
+            raise OptionError(f"--hide {self.text} is for images, these data are {data.schema.kind}")
+        hidden = torch.zeros_like(batch.x, dtype=torch.bool)
+        height, width = batch.x.shape[1:3]
+        rows = {"top": slice(0, height // 2), "bottom": slice(height // 2, None)}.get(self.text, slice(None))
+        columns = {"left": slice(0, width // 2), "right": slice(width // 2, None)}.get(self.text, slice(None))
+        hidden[:, rows, columns] = True
+        return hidden
+
+
+HALVES = ("top", "bottom", "left", "right")
+
+
+def _padded_to(hidden: Any, x: Any) -> Any:
+    """A mask of a batch that was cut to its longest sequence, for the data that it came from."""
     import torch
 
-    if half is None:
-        ends = _ends(data, batch)
-        if batch.mask is None or bool(batch.mask.all() if ends is None else (batch.mask | ~ends).all()):
-            raise OptionError("nothing is missing in these data: leave cells empty, or name a half of images by --hide")
-        return batch
-    if data.schema.kind != "image":
-        raise OptionError(f"--hide {half} is for images, these data are {data.schema.kind}")
-    mask = torch.ones_like(batch.x, dtype=torch.bool)
-    height, width = batch.x.shape[1:3]
-    rows = {"top": slice(0, height // 2), "bottom": slice(height // 2, None)}.get(half, slice(None))
-    columns = {"left": slice(0, width // 2), "right": slice(width // 2, None)}.get(half, slice(None))
-    mask[:, rows, columns] = False
-    return type(batch).of(batch.x, mask & batch.observed)
+    if hidden.shape == x.shape:
+        return hidden
+    whole = torch.zeros_like(x, dtype=torch.bool)
+    whole[:, : hidden.shape[1]] = hidden
+    return whole
+
+
+def _rows_by_columns(text: str) -> tuple[int, int]:
+    try:
+        rows, columns = map(int, text.lower().split("x"))
+    except ValueError:
+        rows = columns = 0
+    if rows < 1 or columns < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows and of columns, such as 8x12")
+    return rows, columns
+
+
+def _showable(run, option: str) -> None:
+    from latentia.report import pictures
+
+    if not pictures.showable(run.schema):
+        raise OptionError(f"{option} makes a picture, and these data are {run.schema.describe()}")
+
+
+def _sheet(run, images: Any, path: Path, top: float | None = None) -> None:
+    """Write images (rows, columns, ...) as one PNG file."""
+    from latentia.data.files import atomic_write
+    from latentia.report import pictures
+
+    if path.suffix != ".png":
+        raise OptionError(f"{path}: pictures are written as .png")
+    images = images.reshape(*images.shape[:2], *run.schema.event_shape).detach().cpu().double().numpy()
+    top = pictures.white(run.schema, images) if top is None else top
+    atomic_write(path, pictures.sheet(images, top))
+    _say(f"wrote {path}")
 
 
 def _ends(data: Any, batch: Any) -> Any:
@@ -653,10 +953,11 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="file to write; its suffix says how (.csv .npy .png .txt .jsonl)")
 
 
-def _open(parsed: argparse.Namespace):
+def _open(parsed: argparse.Namespace, *of_any: str):
+    """The run; options `of_any` are of any data, not only of --data."""
     if getattr(parsed, "data", "") is None:
         for name in ("key", "columns", "weight", "first"):
-            if getattr(parsed, name) is not None:
+            if getattr(parsed, name) is not None and name not in of_any:
                 raise OptionError(f"--{name} says how to read --data, which is not given")
     from latentia.run import Run
 
@@ -668,13 +969,24 @@ def _data(run, parsed: argparse.Namespace):
     return run.other(parsed.data, **options)
 
 
-def _write(run, parsed: argparse.Namespace, x: Any, mask: Any, verb: str) -> None:
+def _chosen(run, parsed: argparse.Namespace, labels: str | None = None):
+    """The data of --data, with labels where there are some, or the run's held-out data; the first so many."""
+    if parsed.data is None:
+        if labels is not None:
+            raise OptionError("--labels belong to --data, which is not given")
+        return run.held_out.subset(slice(0, parsed.first))
+    options = {name: getattr(parsed, name) for name in ("key", "columns", "weight", "first")}
+    return run.other(parsed.data, **options, **({} if labels is None else {"labels": labels}))
+
+
+def _write(run, parsed: argparse.Namespace, x: Any, mask: Any, verb: str) -> Path:
     suffix = {"image": ".png", "table": ".csv", "text": ".txt"}.get(run.schema.kind, ".jsonl")
     path = Path(parsed.out) if parsed.out else run.path / f"{verb}{suffix}"
     if run.schema.kind not in RAGGED:
         x = x.reshape(-1, *run.schema.event_shape)  # a mixture sees an image as one row
     run.schema.write(x, path, mask)
     _say(f"wrote {path}")
+    return path
 
 
 def _say(text: str) -> None:
@@ -684,10 +996,16 @@ def _say(text: str) -> None:
 ROWS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
     ("log p(x)", "log_marginal", lambda e: e["log_marginal_se"]),
     ("  by naive Monte Carlo", "naive_log_marginal", lambda e: e["naive_log_marginal_se"]),
+    ("  by annealing", "annealed_log_marginal", lambda e: e["annealed_log_marginal_se"]),
+    ("    more than above, same data", "annealed_gain", lambda e: e["annealed_gain_se"]),
+    ("    gap on simulated data", "annealed_gap", lambda e: e["annealed_gap_se"]),
     ("ELBO", "elbo", lambda e: None),
-    ("  reconstruction", "reconstruction", lambda e: None),
-    ("  KL to the prior", "kl", lambda e: None),
+    ("  reconstruction, -distortion", "reconstruction", lambda e: None),
+    ("  KL to the prior, rate", "kl", lambda e: None),
     ("mutual information", "mutual_information", lambda e: None),
+    ("  at most", "mutual_information_upper", lambda e: None),
+    ("total correlation", "total_correlation", lambda e: None),
+    ("KL of each dimension, summed", "dimension_wise_kl", lambda e: None),
     ("bits per dimension", "bits_per_dimension", lambda e: None),
     ("perplexity", "perplexity", lambda e: None),
     ("total log p(x)", "total_log_marginal", lambda e: None),
@@ -712,6 +1030,11 @@ def _table(found: dict[str, Any]) -> None:
     if found["importance_samples"]:
         how += f", K = {found['importance_samples']:,}, effective {found['effective_sample_size']:.1f}"
     table.add_row("method", how)
+    if found["pareto_above"] is not None:
+        table.add_row("Pareto k above 0.7", f"{found['pareto_above']:.1%} of the data")
+    if found["annealed_how"]:
+        effective = f", effective {found['annealed_effective_sample_size']:.1f}"
+        table.add_row("annealing", found["annealed_how"] + effective)
     if found["naive_effective_sample_size"]:
         table.add_row("naive Monte Carlo", f"effective {found['naive_effective_sample_size']:.1f}")
     if found["criteria_on"]:
@@ -732,5 +1055,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "encode": encode,
     "interpolate": interpolate,
     "complete": complete,
+    "traverse": traverse,
+    "cluster": cluster,
+    "detect": detect,
+    "gap": gap,
     "report": report,
 }

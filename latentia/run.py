@@ -35,6 +35,7 @@ import yaml
 
 import latentia
 from latentia import models, objectives
+from latentia.annealed import Annealing
 from latentia.data import BUILTIN, Dataset, Raw, Schema, Stream, load, read
 from latentia.data.bags import BAGS
 from latentia.data.blocks import SUFFIXES, Rows
@@ -45,12 +46,21 @@ from latentia.evaluate import PLAIN, evaluate
 from latentia.learners import EM, Checkpoint, Gibbs, Gradient, History, Learner, distributed
 from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
 from latentia.learners.settings import seed_for
+from latentia.missing import mean_field_elbo
 from latentia.model import EMModel, LatentVariableModel
+from latentia.refinement import semi_amortized
 from latentia.report import build
 
 MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
 LEARNERS: dict[str, type] = {"EM": EM, "Gradient": Gradient, "Gibbs": Gibbs}
-OBJECTIVES = {"elbo": objectives.elbo, "iwae": objectives.iwae, "exact": objectives.exact}
+OBJECTIVES = {
+    "elbo": objectives.elbo,
+    "iwae": objectives.iwae,
+    "supervised": objectives.supervised,
+    "exact": objectives.exact,
+    "semi_amortized": semi_amortized,
+    "mean_field_elbo": mean_field_elbo,
+}
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""
 IN_MEMORY = 2**22
@@ -415,10 +425,16 @@ class Run:
         return "held-out data" if len(self.parts.test) else "the training data (nothing was held out)"
 
     def evaluate(
-        self, importance_samples: int = 1000, naive: bool = False, seed: int = 0, progress: bool = True
+        self,
+        importance_samples: int = 1000,
+        naive: bool = False,
+        seed: int = 0,
+        progress: bool = True,
+        annealing: Annealing | None = None,
     ) -> dict:
         """Measure on the held-out data, and write evaluation.json."""
         options: dict[str, Any] = {"importance_samples": importance_samples, "naive": naive, "seed": seed}
+        options["annealing"] = annealing
         found = evaluate(self.model(), self.tested, training=self.parts.train, progress=progress, **options)
         found.evaluated_on = self.evaluated_on
         content = found.to_json()

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from latentia import cli
 from latentia.data import load
@@ -190,7 +192,7 @@ def test_an_unknown_option_is_told_the_nearest(refused, words, meant):
 def test_learner_and_objective_must_exist_and_fit(refused, table):
     start = ("fit", *MIXTURE, "--data", table)
     assert "did you mean 'Gradient'?" in refused(*start, "--learner", "Gradien")
-    assert "elbo, iwae, exact" in refused(*start, "--learner", "Gradient", "--objective", "elbow")
+    assert "elbo, iwae" in refused(*start, "--learner", "Gradient", "--objective", "elbow")
     assert "use --learner Gradient" in refused(*start, "--objective", "elbo")
 
 
@@ -601,6 +603,137 @@ def test_interpolate_and_complete_images(command, runs, tmp_path):
         assert np.isfinite(np.load(out)).all()
     assert command("complete", run, "--hide", "bottom", "--draw", "--sweeps", 3)[0] == 0
     assert (run / "complete.png").exists()
+
+
+def test_what_is_hidden_has_a_probability(command, runs, tmp_path):
+    run, out = runs["VAE"], tmp_path / "x.npy"
+    status, said, _ = command(
+        "complete", run, "--hide", "bottom", "--first", 5, "--sweeps", 3, "--importance_samples", 20, "--out", out
+    )
+    assert status == 0
+    found = re.match(r"5 data: log p\(hidden \| shown\) = (-[\d.]+) ± [\d.]+ nats per image", said)
+    assert found is not None
+    assert -60 < float(found[1]) < -5
+    assert "32.0 a datum" in said
+    assert "importance sampling" in said
+    with Image.open(tmp_path / "x-sheet.png") as sheet:
+        assert sheet.width / sheet.height == pytest.approx(5 / 9, abs=0.05)
+
+
+def test_a_share_is_hidden_of_tables_too(command, runs):
+    words = ("complete", runs["GaussianMixture"], "--hide", "random:0.3", "--out", runs["GaussianMixture"] / "x.csv")
+    status, said, _ = command(*words)
+    assert status == 0
+    assert "exact" in said
+    hidden = float(re.search(r"([\d.]+) a datum", said)[1])
+    assert 0.4 < hidden < 1.5
+
+
+@pytest.mark.parametrize("how", ["random:0", "random:1", "random:x", "random", "up"])
+def test_a_share_must_be_a_share(refused, runs, how):
+    assert "--hide" in refused("complete", runs["VAE"], "--hide", how)
+
+
+def test_sampling_grid(command, refused, runs, tmp_path):
+    run = runs["VAE"]
+    assert command("sample", run, "--grid", "2x5", "--out", tmp_path / "g.png")[0] == 0
+    with Image.open(tmp_path / "g.png") as image:
+        assert image.size == (8 * (5 * 9 - 1), 8 * (2 * 9 - 1))
+    assert "8x12" in refused("sample", run, "--grid", "5")
+    assert "makes a picture" in refused("sample", runs["GaussianMixture"], "--grid", "2x2")
+    assert ".png" in refused("sample", run, "--grid", "2x2", "--out", tmp_path / "g.csv")
+
+
+def test_traverse(command, refused, runs, tmp_path):
+    run = runs["VAE"]
+    status, said, _ = command("traverse", run, "--steps", 4)
+    assert status == 0
+    dimensions = [line for line in said.splitlines() if line.startswith("dimension ")]
+    assert len(dimensions) in (1, 2)
+    with Image.open(run / "traverse.png") as image:
+        assert image.size == (8 * (4 * 9 - 1), 8 * (len(dimensions) * 9 - 1))
+    assert command("traverse", run, "--through", "prior", "--out", tmp_path / "t.npy")[0] == 0
+    assert np.load(tmp_path / "t.npy").shape[1:] == (8, 8)
+    assert "--start 99" in refused("traverse", run, "--start", 99)
+    assert "discrete" in refused("traverse", runs["GaussianMixture"])
+
+
+def test_cluster_and_its_accuracy(command, refused, runs, tmp_path):
+    data = tmp_path / "t.csv"
+    table = pd.read_csv(write_table(data))
+    table["kind"] = (table["a"] > 0).astype(int)
+    table.to_csv(data, index=False)
+    run, out = runs["GaussianMixture"], tmp_path / "c.csv"
+    status, said, _ = command("cluster", run, "--data", data, "--labels", "kind", "--out", out)
+    assert status == 0
+    found = pd.read_csv(out)
+    assert list(found.columns) == ["row", "p0", "p1", "cluster"]
+    right = (found["cluster"] == table["kind"]).mean()
+    assert f"accuracy {max(right, 1 - right):.4f}" in said
+    assert "NMI" in said
+    assert "has no clusters" in refused("cluster", runs["VAE"])
+    assert "--labels belong to --data" in refused("cluster", run, "--labels", "kind")
+
+
+def test_detect_ranks_and_tells_apart(command, refused, runs, tmp_path):
+    run = runs["GaussianMixture"]
+    odd = pd.DataFrame({"a": [90.0, -80.0], "b": [0.0, 50.0], "c": [0.0, 0.0]})
+    odd.to_csv(tmp_path / "odd.csv", index=False)
+    out = tmp_path / "d.csv"
+    status, said, _ = command("detect", run, "--outliers", tmp_path / "odd.csv", "--out", out)
+    assert status == 0
+    assert "AUROC 1.0000" in said
+    assert "can rank outliers above the data" in said
+    found = pd.read_csv(out)
+    assert found["odd"].tolist()[:2] == [1, 1]
+    assert sorted(found["row"][:2]) == [1, 2]
+    assert found["score"].is_monotonic_decreasing
+    assert "no whole numbers" in refused("detect", run, "--score", "complexity")
+
+
+def test_detect_by_labels(command, refused, runs, tmp_path):
+    data = tmp_path / "t.csv"
+    table = pd.read_csv(write_table(data))
+    table.loc[7, ["a", "b", "c"]] = [70.0, 70.0, 70.0]
+    table["odd"] = 0
+    table.loc[7, "odd"] = 1
+    table.to_csv(data, index=False)
+    status, said, _ = command(
+        "detect", runs["GaussianMixture"], "--data", data, "--labels", "odd", "--out", tmp_path / "d.csv"
+    )
+    assert status == 0
+    assert "AUROC 1.0000" in said
+    assert pd.read_csv(tmp_path / "d.csv")["row"][0] == 8
+    both = ("--labels", "odd", "--outliers", data)
+    assert "leave one out" in refused("detect", runs["GaussianMixture"], "--data", data, *both)
+
+
+@pytest.mark.parametrize("score", ["likelihood", "regret", "complexity"])
+def test_detect_shows_the_oddest_images(command, runs, score):
+    words = ("detect", runs["VAE"], "--score", score, "--importance_samples", 10, "--steps", 5, "--first", 12)
+    status, said, _ = command(*words)
+    assert status == 0
+    assert f"12 data by {score}" in said
+    assert ("Nalisnick" in said) == (score == "likelihood")
+    assert (runs["VAE"] / "detect.png").exists()
+
+
+def test_gap(command, runs):
+    status, said, _ = command("gap", runs["VAE"], "--first", 6, "--steps", 60, "--importance_samples", 300, "--json")
+    assert status == 0
+    means = json.loads(said)["means"]
+    assert means["log_marginal"] >= means["refined"] - 0.05
+    assert means["approximation"] == pytest.approx(means["log_marginal"] - means["refined"])
+    assert means["amortization"] == pytest.approx(means["refined"] - means["amortized"])
+    status, said, _ = command("gap", runs["GaussianMixture"], "--importance_samples", 2)
+    assert status == 0
+    assert re.search(r"amortization gap +-?0\.000", said)
+
+
+def test_semi_amortized_is_an_objective(command, tmp_path):
+    words = (*VAE, "--data", "digits", "--first", 80, "--objective", "semi_amortized", "--objective.steps", 2)
+    status, _, said = command("fit", *words, "--out", tmp_path / "run", "--evaluation", "false")
+    assert status == 0, said
 
 
 def test_a_mixture_of_images_writes_images(command, tmp_path):

@@ -16,7 +16,8 @@ from latentia.model import Batch, EMModel, LatentVariableModel
 from latentia.report import figures, pictures
 from latentia.report.panel import Panel, table
 from latentia.report.words import finite, number, percent
-from latentia.tasks import encode
+from latentia.tasks import encode, responsibilities
+from latentia.tasks.cluster import Clusters
 from latentia.tasks.common import using
 
 ACTIVE = 0.01  # variance of the posterior mean: Burda et al. (2016)
@@ -35,7 +36,8 @@ def latents(model: LatentVariableModel, data: Dataset, evaluation: dict[str, Any
         return _states(model, _part(data, MOST_SEQUENCES), seed)
     if isinstance(q, Dirichlet) and isinstance(model, EMModel) and data.schema.values == "symbols":
         return [_topics(model, _part(data, MOST_SEQUENCES), seed)]
-    return _units(model, _part(data, MOST_DATA), evaluation, seed)
+    units = _units(model, _part(data, MOST_DATA), evaluation, seed)
+    return [*_clusters(model, _part(data, MOST_DATA), seed), *units] if isinstance(model, Clusters) else units
 
 
 def _part(data: Dataset, most: int) -> Dataset:
@@ -110,9 +112,7 @@ def _groups(labels: np.ndarray | None) -> tuple[list[str], np.ndarray | None]:
 
 
 def _clusters(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
-    responsibility = encode(model, data, seed=seed)
-    assert isinstance(responsibility, Tensor)  # the marginals of a OneHot
-    r = _numpy(responsibility) * _numpy(data.batch().weights)[:, None]
+    r = _numpy(responsibilities(model, data, seed=seed)) * _numpy(data.batch().weights)[:, None]
     size = r.sum(0)
     order = np.argsort(-size, kind="stable")
     panels = [_sizes(size, order)]

@@ -1,4 +1,4 @@
-"""What the model makes: samples, reconstructions, interpolations, completions."""
+"""What the model makes: samples, reconstructions, interpolations, traversals, completions, and what it finds odd."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from latentia.report import figures, pictures
 from latentia.report.latents import column_names
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.words import number
-from latentia.tasks import complete, generate, interpolate
+from latentia.tasks import anomaly_scores, complete, generate, interpolate, traverse
 from latentia.tasks.common import directed, each, expected, using
+from latentia.tasks.detect import WARNING
 
 ACROSS, SHOWN, DRAWS, SWEEPS = 12, 8, 3, 100
 SENTENCES, ROWS, MOST_HISTOGRAMS, MANY = 10, 8, 12, 2000
+TOLD, IMPORTANCE = 500, 64  # data whose oddness is told, and draws for it
 
 
 def uses(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
     """The panels that suit the kind of the data."""
     if pictures.showable(data.schema):
-        makers = (_samples, _reconstructions, _interpolations, _completions)
+        makers = (_samples, _reconstructions, _interpolations, _traversals, _completions, _oddest)
         return gathered(*(lambda make=make: [make(model, data, seed)] for make in makers))
     if data.schema.kind == "table":
-        return gathered(lambda: _table_samples(model, data, seed))
+        return gathered(lambda: _table_samples(model, data, seed), lambda: [_oddest_rows(model, data, seed)])
     return gathered(lambda: [_sequence_samples(model, data, seed)])
 
 
@@ -86,6 +88,20 @@ def _interpolations(model: LatentVariableModel, data: Dataset, seed: int) -> Pan
     return Panel("pictures", [{"name": "", "picture": picture}], caption, "Interpolations")
 
 
+def _traversals(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    found = traverse(model, data, steps=ACROSS, most=TOLD, seed=seed)
+    rows = found.x[:SHOWN].reshape(-1, ACROSS, *data.schema.event_shape)
+    names = "\n".join(f"unit {d}" for d in found.dimensions[:SHOWN].tolist())
+    caption = (
+        "What each unit does, the most active first: from its 2 % quantile over the data (left) to its 98 % (right), "
+        "the other units at the posterior mean of the first datum. A row that does not change says that the unit does "
+        "little to this datum."
+    )
+    return Panel(
+        "pictures", [{"name": names, "picture": pictures.grid(_numpy(rows), _top(data))}], caption, "Traversals"
+    )
+
+
 def _completions(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     truth = _shown(model, data, ACROSS, seed)
     mask = truth.observed.clone()
@@ -102,6 +118,45 @@ def _completions(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     names = "\n".join(["given", "mean", *["a draw"] * DRAWS, "truth"])
     picture = pictures.grid(rows, _top(data))
     return Panel("pictures", [{"name": names, "picture": picture}], caption, "Completions")
+
+
+def _odd(model: LatentVariableModel, data: Dataset, seed: int) -> tuple[Dataset, Tensor, str]:
+    """Some of the data, the oddest first, their scores, and what one should know of them."""
+    some = data.subset(torch.from_numpy(figures.thinned(len(data), TOLD))).frozen(seed)
+    scores = anomaly_scores(model, some, importance_samples=IMPORTANCE, seed=seed)
+    order = scores.argsort(descending=True)
+    among = "" if len(some) == len(data) else f" (of {len(some):,} that were looked at)"
+    return some.subset(order), scores[order], f"The data with the least log p(x){among}. {WARNING}"
+
+
+def _oddest(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    some, scores, caption = _odd(model, data, seed)
+    across = min(ACROSS, len(some))
+    images = _numpy(some.x)
+    rows = [
+        {"name": name, "picture": pictures.grid(part.reshape(1, across, *data.schema.event_shape), _top(data))}
+        for name, part in (("oddest", images[:across]), ("likeliest", images[len(images) - across :][::-1]))
+    ]
+    span = (
+        f"From the left: −log p(x) = {number(float(scores[0]), 4)} nats for the oddest, {number(float(scores[-1]), 4)} "
+    )
+    return Panel("pictures", rows, f"{span}for the likeliest. {caption}", "Oddest and likeliest")
+
+
+def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+    some, scores, caption = _odd(model, data, seed)
+    values = np.asarray(some.schema.decode(some.x[:ROWS], None if some.mask is None else some.mask[:ROWS]), np.float64)
+    names = column_names(data)[:MOST_HISTOGRAMS]
+    where = some.rows.tolist() if some.rows is not None else range(1, len(some) + 1)
+    rows = [
+        [
+            str(row),
+            number(float(score)),
+            *(number(float(v)) if np.isfinite(v) else number(None) for v in line[: len(names)]),
+        ]
+        for row, score, line in zip(where, scores, values, strict=False)
+    ]
+    return table(["row", "−log p(x)", *names], rows, caption, "Oddest rows")
 
 
 def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:

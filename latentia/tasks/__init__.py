@@ -1,24 +1,37 @@
 """The verbs: each works on every model that has the capability it needs."""
 
-from latentia.tasks.complete import Completion, complete
-from latentia.tasks.encode import cluster, decode_path, encode
+from latentia.tasks.cluster import cluster, responsibilities
+from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
+from latentia.tasks.detect import anomaly_scores, auroc
+from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
+from latentia.tasks.gap import Gaps, gaps
 from latentia.tasks.generate import generate
 from latentia.tasks.interpolate import interpolate
 from latentia.tasks.topics import coherence, document_completion, top_words
+from latentia.tasks.traverse import Traversal, traverse
 
 __all__ = [
     "Completion",
+    "Conditional",
     "Filter",
     "Forecast",
+    "Gaps",
+    "Traversal",
+    "anomaly_scores",
+    "auroc",
     "cluster",
     "coherence",
     "complete",
+    "conditional_log_likelihood",
     "decode_path",
     "document_completion",
     "encode",
     "forecast",
+    "gaps",
     "generate",
     "interpolate",
+    "responsibilities",
     "top_words",
+    "traverse",
 ]

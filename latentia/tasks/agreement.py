@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from latentia.errors import DataError
@@ -28,6 +29,8 @@ def v_measure(found: Tensor, named: Tensor) -> float:
     """The harmonic mean of homogeneity 1 - H(class | cluster) / H(class) and completeness
     1 - H(cluster | class) / H(cluster), in [0, 1] (Rosenberg and Hirschberg 2007, section 2).
 
+    It is the same number as the normalised mutual information, I(cluster; class) over the mean of the two entropies.
+
     Args and raises: those of `many_to_one`.
     """
     joint = contingency(found, named) / found.numel()
@@ -38,6 +41,36 @@ def v_measure(found: Tensor, named: Tensor) -> float:
     completeness = shared / clusters if clusters > 0 else 1.0
     both = homogeneity + completeness
     return float(2 * homogeneity * completeness / both) if both > 0 else 0.0
+
+
+def one_to_one(found: Tensor, named: Tensor) -> float:
+    """Clustering accuracy: the share of data whose class is the one given to their cluster, in [0, 1], where each
+    class is given to one cluster at most, as well as can be (the Hungarian method, Kuhn 1955).
+
+    Of more clusters than classes some are given none, and their data count as wrong. Args and raises: those of
+    `many_to_one`.
+    """
+    table = contingency(found, named)
+    rows, columns = linear_sum_assignment(table.numpy(), maximize=True)
+    return float(table[rows, columns].sum() / table.sum())
+
+
+def adjusted_rand_index(found: Tensor, named: Tensor) -> float:
+    """The share of pairs of data that clusters and classes treat alike, less what chance gives, over the most that
+    could be gained on chance (Hubert and Arabie 1985): 1 where they agree, 0 on average at random, at least -1.
+
+    Args and raises: those of `many_to_one`.
+    """
+    table = contingency(found, named)
+
+    def pairs(count: Tensor) -> Tensor:
+        return (count * (count - 1) / 2).sum()
+
+    both, clusters, classes = pairs(table), pairs(table.sum(1)), pairs(table.sum(0))
+    chance = clusters * classes / pairs(table.sum()).clamp(min=1)
+    most = (clusters + classes) / 2
+    # all in one, or each alone, on both sides: nothing to get wrong
+    return float((both - chance) / (most - chance)) if most > chance else 1.0
 
 
 def contingency(found: Tensor, named: Tensor) -> Tensor:

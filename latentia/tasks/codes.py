@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,53 @@ def write(model: LatentVariableModel, data: Dataset, path: Path, *, seed: int = 
     atomic_write(path, _table(means.cpu().flatten(1), data, isinstance(posterior, OneHot)))
 
 
+def write_clusters(shares: Tensor, data: Dataset, path: Path) -> None:
+    """Write p(k | x) of all data (N, K) and the most probable cluster, as .csv, or p(k | x) alone as .npy.
+
+    Raises:
+        OptionError: another suffix.
+    """
+    if path.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, shares.cpu().numpy(), allow_pickle=False)
+        atomic_write(path, buffer.getvalue())
+        return
+    _check_csv(path)
+    atomic_write(path, _table(shares.cpu(), data, True))
+
+
+def write_scores(scores: Tensor, sets: Sequence[tuple[str, Dataset]], odd: Tensor | None, path: Path) -> None:
+    """Write a score for each datum of all sets, the largest first, as .csv: rank, set, row, score, and whether it
+    is known to be odd.
+
+    Raises:
+        OptionError: another suffix.
+    """
+    _check_csv(path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rank", "set", "row", "score", *([] if odd is None else ["odd"])])
+    where, order = places(sets), scores.argsort(descending=True)
+    for rank, i in enumerate(order.tolist(), 1):
+        known = [] if odd is None else [int(odd[i])]
+        writer.writerow([rank, *where[i], f"{float(scores[i]):.6g}", *known])
+    atomic_write(path, text.getvalue().encode())
+
+
+def places(sets: Sequence[tuple[str, Dataset]]) -> list[tuple[str, int]]:
+    """Where each datum of all sets comes from: the name of the set, and its row there, from 1."""
+    return [(name, row) for name, data in sets for row in _rows(data)]
+
+
+def _rows(data: Dataset) -> list[int]:
+    return data.rows.tolist() if data.rows is not None else list(range(1, len(data) + 1))
+
+
+def _check_csv(path: Path) -> None:
+    if path.suffix != ".csv":
+        raise OptionError(f"{path}: this is written as .csv")
+
+
 def _lines(model: LatentVariableModel, data: Dataset, seed: int) -> bytes:
     states, lengths = decode_path(model, data, seed=seed)
     given = data.schema.decode(data.x, data.mask)
@@ -60,7 +108,7 @@ def _lines(model: LatentVariableModel, data: Dataset, seed: int) -> bytes:
 
 
 def _table(means: Tensor, data: Dataset, clusters: bool) -> bytes:
-    rows = data.rows.tolist() if data.rows is not None else range(1, len(data) + 1)
+    rows = _rows(data)
     names = [f"{'p' if clusters else 'z'}{d}" for d in range(means.shape[1])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

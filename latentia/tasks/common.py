@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent
 
+from latentia.data import Dataset
 from latentia.errors import CapabilityError
-from latentia.model import Batch, DirectedModel, LatentVariableModel
+from latentia.evaluate import log_marginal
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
+from latentia.refinement import refinable, refined
 
 Latent = Tensor | dict[str, Tensor]
+MEMORY = 2**30
+"""Bytes for importance samples: steps of refinement are cheaper for many data at once."""
 
 
 @contextmanager
@@ -58,3 +63,25 @@ def each(function: Callable[..., Tensor], *z: Latent) -> Latent:
 def repeated(batch: Batch, times: int) -> Batch:
     """The data of the batch `times` over, (times * B), the whole batch first, then the whole batch again."""
     return batch.select(torch.arange(batch.size, device=batch.x.device).repeat(times))
+
+
+def log_marginals(
+    model: LatentVariableModel, data: Dataset, importance_samples: int, steps: int, seed: int, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """log p(x) of each datum and its standard error, (N,) float64, in nats and in the units of the data as given.
+
+    Exact where the model is; else by importance sampling from q(z | x), refined by `steps` first where it can be.
+    """
+    data = data.frozen(seed)
+    shift = data.log_det().cpu()
+    if isinstance(model, TractableModel):
+        with using(model, seed):
+            batches = (batch.to(model.anchor) for batch in data.batches(1024, dtype=model.anchor.dtype))
+            value = torch.cat([model.posterior(batch).log_partition.double().cpu() for batch in batches])
+        return value + shift, torch.zeros_like(value)
+    one = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
+    source = refined(model, steps=steps) if steps and refinable(model, one) else model
+    options = {"importance_samples": importance_samples, "seed": seed, "memory": MEMORY, "progress": progress}
+    with using(model, seed):
+        found = log_marginal(source, data, **options)
+    return found.value + shift, found.standard_error

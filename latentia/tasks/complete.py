@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from latentia.data import Dataset, as_dataset
 from latentia.distributions import OneHot
+from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.structured import Structured
-from latentia.errors import OptionError
+from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
-from latentia.tasks.common import Latent, directed, each, expected, repeated, using
+from latentia.tasks.common import Latent, directed, each, expected, log_marginals, repeated, using
 
 # the independence proposal is poor while x_mis is far from anything likely, so at first every one is taken
 PSEUDO_GIBBS_SHARE = 0.1
@@ -24,10 +27,13 @@ class Completion(NamedTuple):
         mean: E[x_missing | x_observed], (B, *event), floating; of symbols the expected number, which means
             something for levels only.
         draws: from p(x_missing | x_observed), (draws, B, *event), in x's dtype.
+        expected: E[x_missing | z, x_observed] for the z of each draw, (draws, B, *event): a draw without the noise of
+            the likelihood.
     """
 
     mean: Tensor
     draws: Tensor
+    expected: Tensor
 
 
 def complete(
@@ -66,22 +72,81 @@ def complete(
         return _by_chains(model, batch, draws, sweeps)
 
 
+class Conditional(NamedTuple):
+    """log p(x_hidden | x_shown) of each datum, (N,) float64, in nats, in the units of the data as given.
+
+    Attributes:
+        value: log p(x) - log p(x_shown).
+        standard_error: of `value`, of the two estimates together; 0 where both are exact.
+        entries: how many values were hidden.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    entries: Tensor
+
+
+def conditional_log_likelihood(
+    model: LatentVariableModel,
+    data: Dataset | Batch,
+    hidden: Tensor,
+    *,
+    importance_samples: int = 1000,
+    steps: int = 100,
+    seed: int = 0,
+    progress: bool = False,
+) -> Conditional:
+    """How probable the truth is that was hidden: log p(x_hidden | x_shown) = log p(x) - log p(x_shown).
+
+    Both are exact where the model is, else importance sampling estimates: each alone is on average too low, and the
+    second, whose encoder sees less than it has learned to see, would be so by more, which would flatter the
+    difference. So q(z | x) and q(z | x_shown) are both refined datum by datum before it is drawn from.
+
+    Args:
+        data: with the truth; anything that `as_dataset` takes. What is missing there stays missing.
+        hidden: the shape of x, or one that broadcasts to it; True = hidden.
+        steps: of refinement, see `latentia.refinement.refine`; 0 draws from the encoder's q.
+
+    Raises:
+        DataError: a mask of another shape, or one that hides nothing.
+    """
+    data = as_dataset(data).frozen(seed)
+    try:
+        hidden = hidden.to(data.x.device).expand(data.x.shape)
+    except RuntimeError:
+        raise DataError(f"hidden has shape {tuple(hidden.shape)}, and x {tuple(data.x.shape)}") from None
+    seen = torch.ones_like(hidden) if data.mask is None else data.mask
+    entries = (hidden & seen).flatten(1).sum(1).cpu()
+    if not bool(entries.any()):
+        raise DataError("hidden hides nothing that was observed")
+    left = seen & ~hidden
+    shown = replace(data, mask=left, x=torch.where(left, data.x, torch.zeros_like(data.x)))
+    whole, whole_error = log_marginals(model, data, importance_samples, steps, seed, progress)
+    part, part_error = log_marginals(model, shown, importance_samples, steps, seed, progress)
+    return Conditional(whole - part, (whole_error**2 + part_error**2).sqrt(), entries)
+
+
 def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
-    posterior: Structured = model.posterior(batch)
+    posterior: Any = model.posterior(batch)
     z = posterior.sample((draws,))
     inside = _inside(z, batch)
-    given = model.conditional(_grounded(z), batch)
-    drawn, mean = given.sample().reshape(draws, *batch.x.shape), expected(given).mean(0)
+    given = model.conditional(_grounded(z) if isinstance(posterior, Structured) else z, batch)
+    drawn, each_mean = given.sample().reshape(draws, *batch.x.shape), expected(given)
+    mean = each_mean.mean(0)
     if isinstance(posterior, OneHot):
         every = expected(model.conditional(posterior.enumerate_support(), batch)).flatten(2)
         mean = torch.einsum("kb,kbd->bd", posterior.marginals.T.to(every), every)
+    elif isinstance(posterior, CanonicalGaussian):
+        # of a Gaussian z the mirror images are draws too, and in pairs what is linear in z has no noise
+        mirrored = expected(model.conditional(2 * posterior.mean - z, batch)).mean(0)
+        mean = 0.5 * (mean + mirrored)
     missing = ~batch.observed & inside
-    return _completion(batch, mean.reshape(batch.x.shape), drawn, missing)
+    return _completion(batch, mean.reshape(batch.x.shape), drawn, each_mean.reshape(drawn.shape), missing)
 
 
-def _completion(batch: Batch, mean: Tensor, drawn: Tensor, missing: Tensor) -> Completion:
-    mean = torch.where(missing, mean, batch.x.to(mean))
-    return Completion(mean, torch.where(missing, drawn.to(batch.x), batch.x))
+def _completion(batch: Batch, mean: Tensor, drawn: Tensor, each_mean: Tensor, missing: Tensor) -> Completion:
+    mean, each_mean = (torch.where(missing, part, batch.x.to(part)) for part in (mean, each_mean))
+    return Completion(mean, torch.where(missing, drawn.to(batch.x), batch.x), each_mean)
 
 
 def _inside(z: Tensor, batch: Batch) -> Tensor:
@@ -101,16 +166,17 @@ def _by_chains(model: DirectedModel, batch: Batch, draws: int, sweeps: int) -> C
     known = repeated(batch, draws)
     missing = ~known.observed
     z: Latent = model.posterior(known).sample((1,))
-    x, mean = _refill(model, known, z)
-    total = torch.zeros_like(mean)
+    x, last = _refill(model, known, z)
+    total = torch.zeros_like(last)
     for sweep in range(sweeps):
         full = known._replace(x=x, mask=None)
         z = _step(model, full, z, always=sweep < PSEUDO_GIBBS_SHARE * sweeps)
-        x, mean = _refill(model, known, z)
+        x, last = _refill(model, known, z)
         if sweep >= sweeps // 2:
-            total += mean
+            total += last
     mean = (total / (sweeps - sweeps // 2)).unflatten(0, (draws, -1)).mean(0)
-    return _completion(batch, mean, x.unflatten(0, (draws, -1)), missing[: batch.size])
+    drawn, each_mean = (part.unflatten(0, (draws, -1)) for part in (x, last))
+    return _completion(batch, mean, drawn, each_mean, missing[: batch.size])
 
 
 def _refill(model: DirectedModel, known: Batch, z: Any) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.data import Dataset
-from latentia.distributions import OneHot
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError
-from latentia.model import LatentVariableModel
+from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.common import Latent, each, using
 
 
@@ -24,27 +23,7 @@ def encode(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, 
     Raises:
         CapabilityError: the posterior has no mean.
     """
-    return _gather(model, data, _mean, batch_size, seed)
-
-
-def cluster(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Tensor:
-    """The most probable cluster of each datum, argmax_k p(z = k | x), (N,) whole numbers from 0.
-
-    Raises:
-        CapabilityError: z is not one of K values.
-    """
-
-    def best(q: Distribution) -> Tensor:
-        if not isinstance(q, OneHot):
-            raise CapabilityError(
-                f"{type(model).__name__} has no clusters: {type(model).__name__}.posterior would have to return a "
-                f"OneHot, one of K values, and returns {_article(q)}"
-            )
-        return q.marginals.argmax(-1)
-
-    clusters = _gather(model, data, best, batch_size, seed)
-    assert isinstance(clusters, Tensor)  # `best` returns one
-    return clusters
+    return gather(model, data, lambda batch: _mean(model.posterior(batch)), batch_size, seed)
 
 
 def decode_path(
@@ -60,17 +39,18 @@ def decode_path(
         CapabilityError: the posterior is not `Structured`: it has no mode that a recursion finds.
     """
 
-    def path(q: Distribution) -> Tensor:
+    def path(batch: Batch) -> Tensor:
+        q = model.posterior(batch)
         if not isinstance(q, Structured):
             raise CapabilityError(
                 f"{type(model).__name__} has no path to decode: {type(model).__name__}.posterior would have to "
-                f"return a Structured distribution, and returns {_article(q)}"
+                f"return a Structured distribution, and returns {article(q)}"
             )
         mode = q.mode
         # one more than the state, so that what is padded later is told from state 0
         return torch.where(mode.sum(-1) > 0, mode.argmax(-1) + 1, 0)
 
-    states = _gather(model, data, path, batch_size, seed)
+    states = gather(model, data, path, batch_size, seed)
     assert isinstance(states, Tensor)  # `path` returns one
     states = states - 1
     # of several states at a step any will do
@@ -85,18 +65,19 @@ def _mean(q: Distribution) -> Latent:
         raise CapabilityError(f"{type(q).__name__} has no mean to encode x by: write {type(q).__name__}.mean") from None
 
 
-def _article(q: Distribution) -> str:
+def article(q: Distribution) -> str:
+    """What q is, as in "returns a Normal"."""
     name = type(q).__name__
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-def _gather(
-    model: LatentVariableModel, data: Dataset, function: Callable[[Distribution], Latent], batch_size: int, seed: int
+def gather(
+    model: LatentVariableModel, data: Dataset, function: Callable[[Batch], Latent], batch_size: int, seed: int
 ) -> Latent:
-    """function(q(z | x)) of all data, batch by batch, in order."""
+    """`function` of all data, batch by batch, in order."""
     with using(model, seed):
         batches = data.frozen(seed).batches(batch_size)
-        parts = [function(model.posterior(batch.to(model.anchor))) for batch in batches]
+        parts = [function(batch.to(model.anchor)) for batch in batches]
     return each(lambda *tensors: _side_by_side(list(tensors)), *parts)
 
 

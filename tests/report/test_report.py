@@ -71,9 +71,28 @@ def html(request):
 
 
 WANTED = {
-    "mixture": ["Clusters", "ellipses", "Samples against data", "label in each cluster", "EM step", "p(x) = log sum_k"],
+    "mixture": [
+        "Clusters",
+        "ellipses",
+        "Samples against data",
+        "Oddest rows",
+        "label in each cluster",
+        "EM step",
+        "p(x) = log sum_k",
+    ],
     "hmm": ["The words of each state", "most favoured", "Transitions", "Sentences drawn", "EM step"],
-    "vae": ["Units", "Map", "Samples", "Reconstructions", "Interpolations", "Completions", "epoch", "a draw"],
+    "vae": [
+        "Units",
+        "Map",
+        "Samples",
+        "Reconstructions",
+        "Interpolations",
+        "Traversals",
+        "Completions",
+        "Oddest and",
+        "epoch",
+        "a draw",
+    ],
 }
 UNWANTED = {
     "mixture": ["Completions", "Transitions", "Interpolations"],

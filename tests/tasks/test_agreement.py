@@ -1,13 +1,16 @@
 """Agreement of clusters with classes, against scikit-learn and by hand."""
 
+import itertools
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 from sklearn.metrics import v_measure_score
 
 from latentia.errors import DataError
-from latentia.tasks.agreement import contingency, many_to_one, v_measure
+from latentia.tasks.agreement import adjusted_rand_index, contingency, many_to_one, one_to_one, v_measure
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40)
 
@@ -45,3 +48,29 @@ def test_what_cannot_be_compared_is_refused():
         v_measure(torch.tensor([]), torch.tensor([]))
     with pytest.raises(DataError, match="from 0"):
         many_to_one(torch.tensor([0, -1]), torch.tensor([0, 1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40))
+def test_clustering_measures_are_scikit_learns(pairs):
+    found, named = torch.tensor(pairs).unbind(1)
+    assert adjusted_rand_index(found, named) == pytest.approx(
+        metrics.adjusted_rand_score(named.numpy(), found.numpy()), abs=1e-12
+    )
+    information = metrics.normalized_mutual_info_score(named.numpy(), found.numpy())
+    assert v_measure(found, named) == pytest.approx(information, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_accuracy_is_the_best_of_all_matchings(pairs):
+    found, named = torch.tensor(pairs).unbind(1)
+    best = max(
+        sum(order[f] == n for f, n in zip(found.tolist(), named.tolist(), strict=True))
+        for order in itertools.permutations(range(4))
+    )
+    assert one_to_one(found, named) == pytest.approx(best / len(pairs))
+
+
+def test_more_clusters_than_classes_leave_some_wrong():
+    assert one_to_one(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 0, 1, 1])) == 0.5

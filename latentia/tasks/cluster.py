@@ -1,0 +1,64 @@
+"""From data to clusters."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentia.data import Dataset
+from latentia.distributions import OneHot
+from latentia.errors import CapabilityError, DataError
+from latentia.model import Batch, LatentVariableModel
+from latentia.tasks.encode import article, gather
+
+
+@runtime_checkable
+class Clusters(Protocol):
+    """What makes a model one that clusters, where its posterior is not over K values alone."""
+
+    def clusters(self, batch: Batch) -> Tensor:
+        """p(k | x), (B, K)."""
+        ...
+
+
+def responsibilities(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Tensor:
+    """p(k | x) of every datum and cluster, (N, K): the posterior's own over K values, or what `model.clusters` says.
+
+    Raises:
+        CapabilityError: z is not one of K values, and there is no `clusters(batch)`.
+    """
+
+    def shares(batch: Batch) -> Tensor:
+        if isinstance(model, Clusters):
+            return model.clusters(batch)
+        q = model.posterior(batch)
+        if isinstance(q, OneHot):
+            return q.marginals
+        name = type(model).__name__
+        raise CapabilityError(
+            f"{name} has no clusters: {name}.posterior would have to return a OneHot, one of K values, and returns "
+            f"{article(q)}; or write {name}.clusters(batch), p(k | x) of shape (B, K)"
+        )
+
+    found = gather(model, data, shares, batch_size, seed)
+    assert isinstance(found, Tensor)  # `shares` returns one
+    return found
+
+
+def cluster(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Tensor:
+    """The most probable cluster of each datum, argmax_k p(k | x), (N,) whole numbers from 0.
+
+    Raises:
+        CapabilityError: see `responsibilities`.
+    """
+    return responsibilities(model, data, batch_size=batch_size, seed=seed).argmax(-1)
+
+
+def classes(data: Dataset) -> Tensor:
+    """The labels of the data, numbered from 0 in their own order, (N,). Raises `DataError` where there are none."""
+    if data.labels is None:
+        raise DataError(f"{data.schema.source} has no labels: name them with labels=")
+    return torch.from_numpy(np.unique(np.asarray(data.labels).astype(str), return_inverse=True)[1]).reshape(-1)
