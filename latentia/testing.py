@@ -26,12 +26,18 @@ import safetensors.torch
 import torch
 from scipy.stats import chi2
 from torch import Tensor
-from torch.distributions import Dirichlet, Distribution, Independent, Normal
+from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
 
 from latentia import gradients
 from latentia.distributions import Chain, Structured
-from latentia.distributions.divergence import kl_terms
+from latentia.distributions.canonical import CanonicalGaussian
+from latentia.distributions.divergence import kl_given, kl_terms
 from latentia.distributions.factorial import Chains
+from latentia.distributions.finite import FiniteJoint
+from latentia.distributions.flow import Flow
+from latentia.distributions.joint import Joint
+from latentia.distributions.mixture import Mixture
+from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
 from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel, TractableModel
 from latentia.objectives import elbo, iwae
@@ -90,16 +96,73 @@ def _(distribution: Chains) -> tuple[Tensor, Tensor]:
 @nodes.register
 def _(distribution: Independent) -> tuple[Tensor, Tensor]:
     """Gauss-Hermite nodes, (NODES^D, B, D), exact for polynomials of degree 2 NODES - 1 in each dimension."""
-    normal = distribution.base_dist
-    if not isinstance(normal, Normal) or normal.loc.ndim != 2:
-        raise NotApplicable("of independent latents only normal ones in one row can be integrated")
-    latent = normal.loc.shape[-1]
+    normal, latent = distribution.base_dist, distribution.event_shape.numel()
+    if not isinstance(normal, Normal):
+        raise NotApplicable("of independent latents only normal ones can be integrated")
     _small(NODES**latent)
     roots, weights = (torch.from_numpy(part).to(normal.loc) for part in np.polynomial.hermite.hermgauss(NODES))
-    grid = torch.cartesian_prod(*[roots] * latent).reshape(-1, 1, latent)
+    batch, event = distribution.batch_shape, distribution.event_shape
+    grid = torch.cartesian_prod(*[roots] * latent).reshape(-1, *(1,) * len(batch), *event)
     log_weight = torch.cartesian_prod(*[weights.log() - 0.5 * math.log(math.pi)] * latent).reshape(-1, latent).sum(-1)
     z = normal.loc + math.sqrt(2) * normal.scale * grid
-    return z, log_weight.unsqueeze(-1).expand(z.shape[:2])
+    return z, log_weight.reshape(-1, *(1,) * len(batch)).expand(-1, *batch)
+
+
+@nodes.register
+def _(distribution: Joint) -> tuple[Any, Tensor]:
+    """The nodes of the first latent, with each of them the nodes of the second one given it, and so on."""
+    z: dict[str, Tensor] = {}
+    log_weight = torch.zeros(())
+    for name in distribution.parts:
+        found, added = nodes(distribution.conditional(name, z))
+        if not z:
+            z, log_weight = {name: found}, added
+            continue
+        if added.ndim == 2:  # it has no ancestors
+            found, added = found.unsqueeze(1), added.unsqueeze(1)
+        count, before = len(found), len(log_weight)
+        _small(count * before)
+        z = {other: value.repeat(count, *(1,) * (value.ndim - 1)) for other, value in z.items()}
+        z[name] = found.expand(count, before, *found.shape[2:]).flatten(0, 1)
+        log_weight = (log_weight + added).flatten(0, 1)
+    return z, log_weight
+
+
+@nodes.register
+def _(distribution: CanonicalGaussian) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes of independent normals, moved to where the Gaussian has its mean and covariance."""
+    zeros = torch.zeros_like(distribution.mean)
+    z, log_weight = nodes(Independent(Normal(zeros, torch.ones_like(zeros)), 1))
+    factor = torch.linalg.cholesky(distribution.covariance)
+    return distribution.mean + (factor @ z.unsqueeze(-1)).squeeze(-1), log_weight
+
+
+@nodes.register
+def _(distribution: MultivariateNormal) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes of a standard normal, moved to where this one is."""
+    z, log_weight = nodes(_standard(distribution.loc))
+    return distribution.loc + (distribution.scale_tril @ z.unsqueeze(-1)).squeeze(-1), log_weight
+
+
+@nodes.register
+def _(distribution: Flow) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes of the standard normal that the flow bends, bent."""
+    shape = distribution.batch_shape + distribution.event_shape
+    noise, log_weight = nodes(_standard(distribution.features.new_empty(shape)))
+    return distribution.bend(distribution.features)(noise), log_weight
+
+
+@nodes.register
+def _(distribution: Mixture) -> tuple[Tensor, Tensor]:
+    """The nodes of every part, weighted as the parts are, the same for every datum."""
+    z, log_weight = nodes(distribution.parts)
+    z, log_weight = z.flatten(0, 1), (log_weight + distribution.log_weights).flatten()
+    (size,) = distribution.batch_shape
+    return z.unsqueeze(1).expand(-1, size, *z.shape[1:]), log_weight.unsqueeze(-1).expand(-1, size)
+
+
+def _standard(like: Tensor) -> Independent:
+    return Independent(Normal(torch.zeros_like(like), torch.ones_like(like), validate_args=False), 1)
 
 
 @nodes.register
@@ -159,7 +222,7 @@ def _axes(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[float]
     one = Batch(batch.x[:1], context=_context(batch, 1))
     z, log_weight = enumerate_latents(model, one)
     # nodes of no weight lie so far out that a grid would be laid for their sake only
-    likelihood = model.likelihood(z[log_weight[:, 0] > math.log(1e-12)], one)
+    likelihood = model.likelihood(_each(z, lambda part: part[log_weight[:, 0] > math.log(1e-12)]), one)
     size = batch.x[0].numel()
     support: Any = likelihood.support
     if support.is_discrete:
@@ -222,15 +285,21 @@ def check_normalised(tiny: Tiny, seed: int) -> None:
 
 
 def check_kl(tiny: Tiny, seed: int) -> None:
-    """KL(q || p) >= 0, and equal to E_q[log q - log p] by enumeration or quadrature."""
+    """KL(q || p) >= 0, and equal to E_q[log q - log p] by enumeration or quadrature; of latents that depend on each
+    other, the expectation of the terms of their conditionals."""
     model, batch = tiny(seed)
-    q, p = model.posterior(batch), _directed(model).prior(batch)
+    q: Any = model.posterior(batch)
+    p: Any = _directed(model).prior(batch)
     terms = kl_terms(q, p)
-    if terms is None:
+    if terms is None and not isinstance(q, Joint):
         raise NotApplicable("no closed form of this KL is known")
+    z: Any
+    z, log_weight = nodes(q)
+    if terms is None:
+        given = torch.cat(list(kl_given(q, p, z).values()), -1)
+        terms = (log_weight.exp().unsqueeze(-1) * given).sum(0)
     least = float(terms.sum(-1).detach().min())
     _assert(least >= -1e-12, f"KL >= 0: the least is {least:.6g} nats")
-    z, log_weight = nodes(q)
     ratio = (q.log_prob(z) - p.log_prob(z)).where(log_weight > -torch.inf, 0.0)
     _equal("KL = E_q[log q - log p]", terms.sum(-1), (log_weight.exp() * ratio).sum(0), 1e-8)
 
@@ -568,8 +637,9 @@ def check_posterior(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
         values, log_weight = nodes(q)
         total = torch.logsumexp(log_weight, 0)
         _equal("posterior probabilities sum to one", total, torch.zeros_like(total), 1e-9)
-        average = (log_weight.exp().reshape(*log_weight.shape, *(1,) * (values.ndim - 2)) * values).sum(0)
-        _equal("the posterior mean is E[z]", q.mean, average, 1e-9)
+        average = torch.einsum("sb,sbd->bd", log_weight.exp(), _rows(values))
+        promised = torch.einsum("sb,sbd->bd", log_weight.exp(), _rows(_with_mean(q, values)))
+        _equal("the posterior mean is E[z]", _flat(_with_mean(q, q.mean)), promised, 1e-9)
         if isinstance(model, TractableModel):
             truth = model.log_joint(batch, values) - brute_force_log_marginal(model, batch)
             there = log_weight > -torch.inf
@@ -587,7 +657,14 @@ def check_posterior(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
                     number[same.get(tuple(value), -1)] += count
                 _frequencies("draws have the frequencies of log_prob", number, log_weight[:, b].exp())
             else:
-                _mean("draws have the mean of q", z[:, b].flatten(1), q.mean[b].flatten())
+                _mean("draws have the mean of q", _rows(z)[:, b], average[b])
+
+
+def _with_mean(q: Distribution, z: Any) -> Any:
+    """Of several latents those whose `mean` is E[z]: that of a latent with ancestors is given their means."""
+    if not isinstance(q, Joint) or isinstance(q, FiniteJoint):
+        return z
+    return {name: z[name] for name in q.parts if not q.ancestors(name)}
 
 
 CHECKS: tuple[Check, ...] = (
@@ -686,7 +763,7 @@ def likelihood_is_discrete(model: LatentVariableModel, batch: Batch) -> bool:
     """Whether x is made of symbols, so that p(x) is a probability and not a density."""
     one = batch.select(slice(1))
     z, _ = enumerate_latents(model, one)
-    support: Any = _directed(model).likelihood(z[:1], one).support
+    support: Any = _directed(model).likelihood(_each(z, lambda part: part[:1]), one).support
     return support.is_discrete
 
 
@@ -715,7 +792,7 @@ def _sampled(q: Distribution, f: Callable[[Tensor], Tensor], samples: int) -> Te
 
 
 def _estimator(q: Distribution) -> gradients.Estimator:
-    if q.has_rsample:
+    if q.has_rsample or isinstance(q, FiniteJoint):
         return gradients.pathwise
     return gradients.enumerate if q.has_enumerate_support else _sampled
 
@@ -731,12 +808,17 @@ def _flat(z: Any) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts], 1)
 
 
+def _rows(z: Any) -> Tensor:
+    """Draws of a latent, or of several side by side, (S, B, everything)."""
+    return torch.cat([part.flatten(2) for part in (z.values() if isinstance(z, dict) else [z])], -1)
+
+
 def _answers(model: LatentVariableModel, batch: Batch, z: Any) -> dict[str, Tensor]:
     """What a model says of each datum, (B, ...): log p(x, z), the posterior's mean, log p(x) where it is exact."""
     posterior = model.posterior(batch)
     mean = posterior.mean if isinstance(posterior.mean, Tensor) else _flat(posterior.mean)
     answers = {"log-joint": model.log_joint(batch, z).T, "posterior mean": mean}
-    return answers | ({"log-partition": posterior.log_partition} if isinstance(posterior, Structured) else {})
+    return answers | ({"log-partition": posterior.log_partition} if isinstance(posterior, Unnormalised) else {})
 
 
 def _masked(batch: Batch) -> Batch:

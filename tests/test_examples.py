@@ -122,6 +122,17 @@ def test_sentence_topics_predict_better_than_one_topic():
     assert sum(float(weight) for weight, _ in topics) == pytest.approx(100, abs=0.5)
 
 
+def test_digit_ladder_has_a_say_in_both_layers(tmp_path):
+    text = run("digit_ladder.py", tmp_path / "layers.png")
+    one, two = (float(value) for value in re.findall(r"held-out log p\(x\) (-[\d.]+)", text))
+    # independent Bernoullis with each pixel's own frequency have -27.1 nats
+    assert min(one, two) > -24.5
+    assert [float(kl) > 0.3 for kl in re.findall(r"KL ([\d.]+)", text)] == [True, True]
+    kept, spread = map(float, re.search(r"by ([\d.]+) on average; z2 and z1 together by ([\d.]+)", text).groups())
+    assert 0.02 < kept < 0.95 * spread
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_digit_rows_are_better_described_by_chains_that_share_the_work():
     text = run("digit_rows.py")
     ordinary, mean_field, exact = (float(value) for value in re.findall(r"held-out image ([\d.]+) nats", text))
@@ -147,3 +158,80 @@ def test_article_topics_predict_better_than_one_topic():
     found = [set(words.split()) for words in re.findall(r"NPMI \S+  (.+)$", text, re.MULTILINE)]
     assert len(found) == 10
     assert any({"sequence", "tuple"} <= words for words in found)
+
+
+def test_odd_digits_are_found_by_one_score_or_another():
+    text = run("odd_digits.py")
+    rates = {}
+    for line in re.findall(r"^  (?:likelihood|regret|complexity) .+$", text, re.MULTILINE):
+        rates[line.split()[0]] = [float(rate) for rate in re.findall(r"\d\.\d{3}", line)]
+    assert set(rates) == {"likelihood", "regret", "complexity"}
+    assert min(rates["complexity"]) > 0.95
+    assert min(rates["likelihood"]) < 0.9
+    family, encoder = map(float, re.search(r"by ([\d.]+) for the family of q, and by ([\d.]+) more", text).groups())
+    assert 0 < family < 1
+    assert 0 < encoder < 1
+    given, blind = map(float, re.search(r"half\) = (-[\d.]+) nats; .+ (-[\d.]+)$", text, re.MULTILINE).groups())
+    assert given > blind + 5
+
+
+def test_digit_classes_need_few_labels_or_none():
+    text = run("digit_classes.py", limit=300)
+    clusters, classes = (float(value) for value in re.findall(r": ([\d.]+)% of test digits", text))
+    # ten classes of equal size: chance is 10%
+    assert clusters > 45
+    assert classes > 60
+    rest, average = (float(value) for value in re.findall(r"([\d.]+)% wrong", text))
+    assert rest < average - 2
+
+
+def test_digits_collapse_and_what_helps():
+    text = run("digits_collapse.py")
+    rows = re.findall(r"^  (.+?)  +NLL ([\d.]+) .+ information ([\d.]+) ", text, re.MULTILINE)
+    nll, information = ({name: float(row[i]) for name, *row in rows} for i in range(2))
+    assert len(rows) == 4
+    assert information["plain ELBO"] < 0.2
+    for name in ("free bits", "annealing", "pretraining, annealing, free bits"):
+        assert information[name] > 1
+        assert nll[name] < nll["plain ELBO"]
+
+
+def test_missing_pixels_are_guessed_better_by_mean_field():
+    text = run("missing_pixels.py")
+    nats = {name: float(value) for name, value in re.findall(r"^  (\w.+?)  +(-[\d.]+) nats", text, re.MULTILINE)}
+    assert nats["mean field"] > max(nats["the pixel's frequency"], nats["encoder and decoder once"]) + 0.5
+    truth, *bounds = map(float, re.findall(r"(?:observed\)|mean field|left out) +(-[\d.]+)", text)[-3:])
+    assert max(bounds) < truth
+
+
+def test_digits_priors_are_compared_by_log_p():
+    text = run("digits_priors.py")
+    found = re.findall(r" (-[\d.]+) +(-[\d.]+) +([\d.]+) +([\d.]+)$", text, re.MULTILINE)
+    rows = [[float(value) for value in line] for line in found]
+    assert len(rows) == 4
+    for log_p, elbo, gap, kl in rows:
+        # independent pixels with each one's own frequencies have -107.4 nats
+        assert -97 < elbo < log_p
+        assert gap == pytest.approx(log_p - elbo, abs=0.011)
+        assert kl > 2
+    # the VampPrior gains; with the same prior a posterior that bends has the tighter bound
+    assert rows[2][0] > rows[0][0] + 0.5
+    assert rows[3][2] < rows[0][2]
+
+
+def test_digits_factors_have_a_truth_to_measure_against():
+    text = run("digits_factors.py")
+    held_out = [float(value) for value in re.findall(r"held-out log p\(x\) (-[\d.]+)", text)]
+    assert held_out == sorted(held_out)  # more factors describe new digits better, up to 50
+    truth, bound, importance, annealed = (
+        float(value)
+        for pattern in (
+            r"log p\(x\) is (-[\d.]+)",
+            r"bound says +(-[\d.]+)",
+            r"importance samples +(-[\d.]+)",
+            r"walk +(-[\d.]+)",
+        )
+        for value in re.findall(pattern, text)
+    )
+    assert bound < importance < truth
+    assert annealed == pytest.approx(truth, abs=0.3)

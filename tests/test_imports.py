@@ -21,7 +21,7 @@ ALLOWED = {
     "model": GROUND,
     "gradients": GROUND,
     "objectives": GROUND | {"model", "gradients"},
-    "learners": GROUND | {"model", "gradients", "objectives", "learners", "progress", "data"},
+    "learners": GROUND | {"model", "gradients", "objectives", "diagnose", "learners", "progress", "data"},
     "models": GROUND | {"model", "models"},
     "data": {"data", "model", "errors"},
 }
