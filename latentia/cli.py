@@ -694,14 +694,14 @@ def traverse(arguments: list[str]) -> None:
     data = _chosen(run, parsed)
     if parsed.start > len(data):
         raise OptionError(f"--start {parsed.start}: there are data 1 to {len(data)}")
-    options = {"steps": parsed.steps, "through": parsed.through, "seed": run.config.seed}
+    options = {"steps": parsed.steps, "through": parsed.through, "dimensions": parsed.most, "seed": run.config.seed}
     found = along(run.model(), data, start=parsed.start - 1, **options)
-    x = found.x[: parsed.most]
+    x = found.x
     if pictures.showable(run.schema) and (parsed.out is None or parsed.out.endswith(".png")):
         _sheet(run, x, Path(parsed.out) if parsed.out else run.path / "traverse.png")
     else:
         _write(run, parsed, x.reshape(-1, *x.shape[2:]), None, "traverse")
-    for dimension, values in zip(found.dimensions[: len(x)].tolist(), found.values.tolist(), strict=False):
+    for dimension, values in zip(found.dimensions.tolist(), found.values.tolist(), strict=True):
         print(f"dimension {dimension}: {values[0]:.2f} to {values[-1]:.2f}")
 
 
@@ -758,7 +758,8 @@ def detect(arguments: list[str]) -> None:
     from latentia.tasks import anomaly_scores, codes
 
     model, data = run.model(), _chosen(run, parsed, labels=parsed.labels).frozen(parsed.seed)
-    sets, odd = [(parsed.data or "held out", data)], _odd(parsed, data)
+    name = parsed.data or ("held out" if len(run.parts.test) else "training")
+    sets, odd = [(name, data)], _odd(parsed, data)
     if parsed.outliers:
         others = run.other(parsed.outliers, first=parsed.first).frozen(parsed.seed)
         sets.append((parsed.outliers, others))
@@ -974,6 +975,8 @@ def _chosen(run, parsed: argparse.Namespace, labels: str | None = None):
     if parsed.data is None:
         if labels is not None:
             raise OptionError("--labels belong to --data, which is not given")
+        if not len(run.parts.test):
+            _say(f"these are {run.evaluated_on}")
         return run.held_out.subset(slice(0, parsed.first))
     options = {name: getattr(parsed, name) for name in ("key", "columns", "weight", "first")}
     return run.other(parsed.data, **options, **({} if labels is None else {"labels": labels}))

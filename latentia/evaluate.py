@@ -431,8 +431,8 @@ def _derived(result: Evaluation, schema: Schema, observed: float, weight: float)
     if schema.values == "symbols":
         marks = f"{observed:,.0f} observed symbols; the end of a sequence is not counted"
         return replace(result, perplexity=_exp(-result.total_log_marginal / max(observed, 1.0)), divided_by=marks)
-    if schema.values in ("binary", "levels"):
-        bits = -result.total_log_marginal / (max(observed, 1e-300) * math.log(2))
+    if schema.values in ("binary", "levels") and observed > 0:
+        bits = -result.total_log_marginal / (observed * math.log(2))
         marks = f"{observed / max(weight, 1e-300):,.6g} observed dimensions a datum"
         return replace(result, bits_per_dimension=bits, divided_by=marks)
     return result

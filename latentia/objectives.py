@@ -62,11 +62,14 @@ def elbo(
         samples: draws of z a datum.
         beta: weight of the KL; below 1 the latents carry more, above 1 less.
         free_bits: nats of KL that cost nothing, for each latent dimension, or by `free` for each latent (the layers
-            of a ladder), or in total.
+            of a ladder), or in total. A latent whose KL does not factorise (a full covariance, a flow, a mixture as
+            the prior) counts as one dimension.
         stl: sticking the landing (Roeder, Wu and Duvenaud 2017): the KL is sampled, and the part of its gradient whose
             mean is zero is left out, so that the gradient has no variance once q is the exact posterior.
         estimator: of E_q, see `latentia.gradients`.
     """
+    if free not in ("dimension", "latent", "total"):
+        raise OptionError(f"free={free!r}: choose one of dimension, latent, total")
     q = model.posterior(batch)
     if not isinstance(model, DirectedModel):
         _no_options(model, beta, free_bits)
@@ -126,7 +129,8 @@ def iwae(
 ) -> Bound:
     """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q: Burda, Grosse and Salakhutdinov (2016), equation 8.
 
-    Reparameterised where q can be. Its two terms are reported as the ELBO's, from the same draws.
+    Its two terms are reported as the ELBO's, from the same draws. Where q cannot be reparameterised it is a bound to
+    measure by: only of a model whose posterior is exact does it have a gradient to learn by.
 
     Args:
         samples: K, importance samples a datum; more make the bound tighter.
@@ -134,13 +138,20 @@ def iwae(
             drowns in noise as K grows (Rainforth et al. 2018). "dreg" is doubly reparameterised: unbiased too, and
             better with K (Tucker et al. 2019, equation 8). "stl" leaves out the score of q: little variance, biased
             for K > 1 (Roeder, Wu and Duvenaud 2017).
+
+    Raises:
+        CapabilityError: a gradient is to be taken, and q, which is not exact, cannot be reparameterised.
     """
     if gradient not in ("pathwise", "stl", "dreg"):
         raise OptionError(f"gradient={gradient!r}: choose one of pathwise, stl, dreg")
     q = model.posterior(batch)
     if gradient == "pathwise":
         z = q.rsample((samples,)) if q.has_rsample else q.sample((samples,))
-        return _importance(*_terms(model, batch, q, z))
+        likelihood, ratio = _terms(model, batch, q, z)
+        if not q.has_rsample and not isinstance(model, TractableModel) and q.log_prob(z).requires_grad:
+            # what is left of the gradient would drive q away from the posterior
+            raise CapabilityError(f"{type(q).__name__} cannot be reparameterised: learn by elbo, which sums it out")
+        return _importance(likelihood, ratio)
     z = _reparameterised(q, samples)
     still = gradients.fixed(q)
     if gradient == "stl":

@@ -94,8 +94,8 @@ class Dataset:
         the device of `like` and in its dtype. Without copies, but for sequences that must be sorted or cut.
 
         Args:
-            size: data a batch; None: such that x has a million numbers, and at most 65,536 data; four times as many
-                where data need no sorting.
+            size: data a batch; None: such that x has a million numbers, and at most 65,536 data; where data need no
+                sorting, eight million, and four times as many data.
         """
         batches = (self.batch(part).to(like).map(Tensor.contiguous) for part in self._parts(size, sort=True))
         # weights that are made anew in every step cost a step's worth of waking and waiting threads
@@ -109,7 +109,7 @@ class Dataset:
     def _parts(self, size: int | None, sort: bool) -> list[Any]:
         """What each batch takes: a slice where no order but the data's own is asked for."""
         if not (sort and self._ragged):
-            most = min(max(4 * VALUES // max(self.entries, 1), 1), 4 * MOST)
+            most = min(max(8 * VALUES // max(self.entries, 1), 1), 4 * MOST)
             # of equal size, so that none is left over
             size = size or math.ceil(len(self) / max(math.ceil(len(self) / most), 1)) or 1
             return [slice(start, start + size) for start in range(0, len(self), size)]

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 
 class Mixture(Distribution):
@@ -25,6 +25,10 @@ class Mixture(Distribution):
     def __init__(self, parts: Distribution, log_weights: Tensor, size: int):
         self.parts, self.log_weights = parts, log_weights
         super().__init__(torch.Size([size]), parts.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.parts.support  # type: ignore[return-value]
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         shape = self._extended_shape(torch.Size(sample_shape))

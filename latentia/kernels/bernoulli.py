@@ -1,7 +1,7 @@
 """sum_d log Bernoulli(x_d; logit l_d), and its gradient, in one pass over the logits.
 
 log Bernoulli(x; l) = x l - max(l, 0) - log(1 + exp(-|l|)). Of 64 factors 1 + exp(-|l|), which lie between 1 and 2, the
-product is taken first, so that there is one logarithm where a sum of softplus takes 64. The exponential is a polynomial,
+product is taken first, so that there is one logarithm where a sum of softplus takes 64. The exponential is a polynomial
 of which the compiler makes vectors. `specification` is the same sum, step by step.
 """
 

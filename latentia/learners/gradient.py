@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from latentia.data import Dataset, as_dataset
 from latentia.diagnose import mutual_information
 from latentia.errors import DataError, NonFiniteError, OptionError
+from latentia.learners.adam import Adam
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
@@ -175,7 +176,7 @@ class _Fit:
             self.validation = replace(validation.frozen(seed), labels=None, rows=None).to(device)
         self.names, parameters = zip(*model.named_parameters(), strict=True)
         self.parameters: list[nn.Parameter] = list(parameters)
-        self.optimizer = self._adam()
+        self.optimizer, self.dtype = Adam(self.parameters, learner.eps), model.anchor.dtype
         self.steps = math.ceil(len(data) / learner.batch_size)
         self.log_det = float(_weighted_mean(data.log_det(), data.batch().weights.double()))
         self.epoch = self.records = self.waited = 0
@@ -220,9 +221,6 @@ class _Fit:
         if self.learner.pretrain:
             self.origin = {name: p.detach().clone() for name, p in self._generative().items()}
 
-    def _adam(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self.parameters, lr=self.learner.lr, eps=self.learner.eps, fused=True)
-
     @cached_property
     def inference(self) -> dict[str, nn.Parameter]:
         """The parameters of the inference network."""
@@ -238,14 +236,14 @@ class _Fit:
         """The end of the pretraining: the generative model is where it began, and Adam remembers nothing."""
         for name, parameter in self._generative().items():
             parameter.copy_(self.origin[name])
-        self.origin, self.optimizer = {}, self._adam()
+        self.origin, self.optimizer = {}, Adam(self.parameters, self.learner.eps)
 
     def _one_epoch(self, bar: Bar) -> Record:
         began, learner = time.perf_counter(), self.learner
         # every epoch has random numbers of its own, so a resumed fit needs no generator's state
         torch.manual_seed(seed_for(self.seed, self.epoch + 1))
         self.model.train()
-        order = torch.randperm(len(self.data)).to(self.model.anchor.device)
+        order = torch.randperm(len(self.data)).to(self.data.x.device)
         sums, weight, norms, rate = self.data.x.new_zeros(3, dtype=torch.float64), 0.0, [], learner.lr
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
@@ -258,7 +256,7 @@ class _Fit:
             objective = learner.annealed(step / total)
             if chasing:
                 chased += catch_up(lambda f=objective, lr=rate, i=i: self._inference_step(f, lr, i))
-            batch = self.data.batch(index, self.model.anchor.dtype)
+            batch = self.data.batch(index, self.dtype)
             means, mass, norm = self._one_step(objective, batch, chosen, rate, i)
             sums, weight = sums + mass * means, weight + mass
             if norm is not None:
@@ -311,12 +309,10 @@ class _Fit:
             raise NonFiniteError(
                 f"{_first_nonfinite(self.model, batch, bound)} at epoch {self.epoch + 1}, step {step + 1}"
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.forget_gradients()
         (-value).backward(inputs=chosen)
         norm = self._checked_norm(step) if looking or self.learner.clip is not None else None
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        self.optimizer.step(rate)
         parts = [None if part is None else _weighted_mean(part.detach(), batch.weight) for part in bound[1:]]
         means = torch.stack([value.detach(), *(value.new_tensor(math.nan) if part is None else part for part in parts)])
         return means.double(), mass, norm
@@ -385,10 +381,8 @@ class _Fit:
 
     def _save(self) -> None:
         assert self.checkpoint is not None
-        state = self.optimizer.state_dict()["state"]
-        moments = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
-        tensors = prefixed("model", snapshot(self.model)) | prefixed("best", self.best) | prefixed("adam", moments)
-        tensors |= prefixed("origin", self.origin)
+        tensors = prefixed("model", snapshot(self.model)) | prefixed("best", self.best)
+        tensors |= prefixed("adam", self.optimizer.tensors()) | prefixed("origin", self.origin)
         self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
 
     def _resume(self) -> bool:
@@ -402,11 +396,7 @@ class _Fit:
     def _restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         self.model.load_state_dict(under("model", tensors))
         self.best, self.origin = under("best", tensors), under("origin", tensors)
-        moments: dict[int, Tensors] = {}
-        for name, value in under("adam", tensors).items():
-            i, part = name.split(".", 1)
-            moments.setdefault(int(i), {})[part] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.optimizer.load(under("adam", tensors))
         for name in STATE:
             setattr(self, name, state[name])
 

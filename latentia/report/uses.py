@@ -89,9 +89,9 @@ def _interpolations(model: LatentVariableModel, data: Dataset, seed: int) -> Pan
 
 
 def _traversals(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
-    found = traverse(model, data, steps=ACROSS, most=TOLD, seed=seed)
-    rows = found.x[:SHOWN].reshape(-1, ACROSS, *data.schema.event_shape)
-    names = "\n".join(f"unit {d}" for d in found.dimensions[:SHOWN].tolist())
+    found = traverse(model, data, steps=ACROSS, most=TOLD, dimensions=SHOWN, seed=seed)
+    rows = found.x.reshape(-1, ACROSS, *data.schema.event_shape)
+    names = "\n".join(f"unit {d}" for d in found.dimensions.tolist())
     caption = (
         "What each unit does, the most active first: from its 2 % quantile over the data (left) to its 98 % (right), "
         "the other units at the posterior mean of the first datum. A row that does not change says that the unit does "

@@ -44,6 +44,7 @@ def traverse(
     steps: int = 9,
     through: Literal["aggregate", "prior"] = "aggregate",
     most: int = 4000,
+    dimensions: int | None = None,
     seed: int = 0,
 ) -> Traversal:
     """Each active dimension of z through its quantiles, the others at the posterior mean of one datum.
@@ -58,10 +59,11 @@ def traverse(
         through: the quantiles of the aggregate posterior (1/N) sum_n q(z_d | x_n), by a draw from each, or of the
             prior, by as many.
         most: data of which these are told.
+        dimensions: the most active so many; all where it is left out, and a ladder of feature maps has thousands.
 
     Raises:
         CapabilityError: z is discrete, no dimension is active, or the model has no likelihood.
-        OptionError: fewer than 2 steps, a datum that is not there, or another `through`.
+        OptionError: fewer than 2 steps, no dimensions, a datum that is not there, or another `through`.
     """
     data = as_dataset(data).frozen(seed)
     if steps < 2 or not 0 <= start < len(data) or through not in ("aggregate", "prior"):
@@ -69,6 +71,8 @@ def traverse(
             f"steps={steps}, start={start}, through={through!r}: at least 2 steps, a datum of 0..{len(data) - 1}, and "
             "aggregate or prior"
         )
+    if dimensions is not None and dimensions < 1:
+        raise OptionError(f"dimensions={dimensions}: at least 1 is needed")
     directed_model = directed(model, "traverse")
     part = data.subset(slice(0, most))
     means = _flat(gather(model, part, lambda batch: _posterior(directed_model, batch).mean, 256, seed))
@@ -80,6 +84,7 @@ def traverse(
         raise CapabilityError(
             f"{type(model).__name__} has no active dimension to traverse: its posterior has collapsed, see `evaluate`"
         )
+    active = active[:dimensions]
     values = drawn[:, active].quantile(torch.linspace(ENDS, 1 - ENDS, steps, dtype=drawn.dtype), 0).T
     with using(model, seed):
         one = data.batch([start], model.anchor.dtype).to(model.anchor)
