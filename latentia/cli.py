@@ -665,9 +665,14 @@ def _completions(run, whole: Any, batch: Any, found: Any, path: Path) -> None:
     _sheet(run, rows, path.with_name(f"{path.stem}-sheet.png"), top)
 
 
+def _error(values: Any) -> float:
+    """The standard error of their mean, NaN of a single one."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else math.nan
+
+
 def _conditional(found: Any, data: Any) -> None:
     value, entries = found.value, found.entries.double()
-    error = float(value.std() / len(value) ** 0.5) if len(value) > 1 else float("nan")
+    error = _error(value)
     noise = float(found.standard_error.square().sum().sqrt() / len(value))
     print(
         f"{len(value):,} data: log p(hidden | shown) = {float(value.mean()):.3f} ± {error:.3f} {data.schema.unit}\n"
@@ -835,9 +840,10 @@ def gap(arguments: list[str]) -> None:
     found = gaps(run.model(), data, **options, progress=True)
     parts = ("log_marginal", "refined", "amortized", "approximation", "amortization")
     means = {name: float(getattr(found, name).mean()) for name in parts}
-    errors = {name: float(getattr(found, name).std()) / len(data) ** 0.5 for name in parts}
+    errors = {name: _error(getattr(found, name)) for name in parts}
     if parsed.json:
-        print(json.dumps({"n": len(data), "units": data.schema.unit, "means": means, "standard_errors": errors}))
+        known = {name: error if math.isfinite(error) else None for name, error in errors.items()}
+        print(json.dumps({"n": len(data), "units": data.schema.unit, "means": means, "standard_errors": known}))
         return
     labels = ("log p(x)", "ELBO, q refined", "ELBO, the encoder's q", "approximation gap", "amortization gap")
     print(f"{len(data):,} data; {data.schema.unit}; mean ± standard error over the data")

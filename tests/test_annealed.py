@@ -12,12 +12,12 @@ from torch.distributions import Independent, Normal
 
 from latentia import cli
 from latentia.annealed import Annealing, _Path, _still, annealed_log_marginal, bidirectional, rate_distortion
-from latentia.data import load
+from latentia.data import as_dataset, load
 from latentia.distributions import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.evaluate import evaluate, log_marginal
 from latentia.model import Batch, DirectedModel
-from latentia.models import VAE, GaussianMixture, ProbabilisticPCA
+from latentia.models import VAE, GaussianMixture, ProbabilisticPCA, clustering_vae, vamp_vae
 from latentia.run import Config, Run, Source
 from latentia.testing import brute_force_log_marginal, one_thread
 
@@ -110,6 +110,14 @@ def test_a_decoder_against_quadrature():
     found = annealed_log_marginal(model, data, Annealing(steps=150, chains=32, leapfrogs=5))
     assert torch.allclose(found.value, truth, atol=0.12)
     assert [parameter.requires_grad for parameter in model.parameters()] == before
+
+
+@pytest.mark.parametrize("tiny", [vamp_vae.tiny, clustering_vae.tiny])
+def test_from_a_prior_that_is_a_mixture(tiny):
+    model, batch = tiny(3)
+    truth = brute_force_log_marginal(model, batch)
+    found = annealed_log_marginal(model, as_dataset(batch), Annealing(steps=60, chains=64, leapfrogs=4))
+    assert torch.allclose(found.value, truth, atol=0.15)
 
 
 class Tower(DirectedModel):

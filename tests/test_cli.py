@@ -725,6 +725,9 @@ def test_gap(command, runs):
     assert means["log_marginal"] >= means["refined"] - 0.05
     assert means["approximation"] == pytest.approx(means["log_marginal"] - means["refined"])
     assert means["amortization"] == pytest.approx(means["refined"] - means["amortized"])
+    status, said, noted = command("gap", runs["VAE"], "--first", 1, "--steps", 2, "--importance_samples", 2, "--json")
+    assert json.loads(said, parse_constant=pytest.fail)["standard_errors"]["refined"] is None
+    assert "warning" not in noted
     status, said, _ = command("gap", runs["GaussianMixture"], "--importance_samples", 2)
     assert status == 0
     assert re.search(r"amortization gap +-?0\.000", said)
@@ -807,6 +810,9 @@ def test_first_and_holdout_zero(command, table, tmp_path):
     found = measured(command, tmp_path / "run", table, "--first", 50, "--holdout", 0)
     assert found["n"] == 50
     assert found["evaluated_on"] == "the training data (nothing was held out)"
+    _, said, noted = command("detect", tmp_path / "run")
+    assert "the training data (nothing was held out)" in noted
+    assert "held out, row" not in said
 
 
 def test_a_reader_that_leaves_is_no_error(runs):

@@ -166,6 +166,8 @@ def test_bits_are_of_what_is_observed():
         parameter.data.zero_()
     for rows in (x, holes):
         assert evaluate(model, load(rows), importance_samples=5).bits_per_dimension == pytest.approx(1, abs=1e-9)
+    nothing = replace(load(x), mask=torch.zeros_like(x, dtype=torch.bool))
+    assert evaluate(model, nothing, importance_samples=5).bits_per_dimension is None
 
 
 def test_active_units_are_counted_by_posterior_means():

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence as torch_kl
 from latentia import gradients, testing
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.models import gaussian_mixture, hmm, vae
+from latentia.models import gaussian_mixture, hmm, semi_supervised_vae, vae
 from latentia.objectives import Bound, elbo, exact, iwae, kl_divergence
 
 
@@ -196,6 +196,9 @@ def test_gradients_that_do_not_apply_are_refused():
         iwae(model, batch, gradient="dreg")
     with pytest.raises(OptionError, match="pathwise, stl, dreg"):
         iwae(model, batch, gradient="best")
+    model, batch = semi_supervised_vae.tiny(0)
+    with pytest.raises(CapabilityError, match="learn by elbo"):
+        iwae(model, batch)
     model, batch = vae.tiny(0)
     with pytest.raises(OptionError, match="free_bits"):
         elbo(model, batch, stl=True, free_bits=0.1)

@@ -4,7 +4,7 @@
     x | z ~ Bernoulli(decoder(z)), or another likelihood of the `VAE`, independent coordinates
 
     p(x_observed) = E_p(z) p(x_observed | z): a missing coordinate sums to one, so it is left out
-    q(z | x_observed) = Normal(mean(x_observed, mask), diag(variance(x_observed, mask)))
+    q(z | x_observed) = Normal(mean(x_observed), diag(variance(x_observed)))
     log p(x_observed) >= E log (1/K) sum_k p(x_observed | z_k) p(z_k) / q(z_k | x_observed),    z_k ~ q
 
 Mattei and Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets", section 3; learn
@@ -24,14 +24,13 @@ from torch.distributions import Categorical, Independent, Normal
 
 from latentia.model import Batch
 from latentia.models.vae import VAE
-from latentia.networks.mlp import MLP
 
 
 class MissingDataVAE(VAE):
-    """p(x_observed, z) = Normal(z; 0, I) p(x_observed | decoder(z)), with an encoder that sees which are observed.
+    """p(x_observed, z) = Normal(z; 0, I) p(x_observed | decoder(z)), with an encoder for data with holes.
 
-    What the encoder gets is x about its mean, zero where missing, and the mask; both are scaled by how many
-    coordinates are observed, so that the encoder carries over to data with fewer or no holes.
+    What the encoder gets is x about its mean, and so zero where missing (the paper's imputation by a constant), scaled
+    by how many coordinates are observed: it carries over to data with fewer or no holes.
 
     Args:
         event_shape: the shape of one x (comes from the data).
@@ -40,7 +39,7 @@ class MissingDataVAE(VAE):
         hidden: widths of the hidden layers, from x to z; the decoder has them in reverse.
         activation: tanh, relu, gelu, silu, softplus or leaky_relu.
         likelihood: bernoulli, categorical or gaussian, as for the VAE.
-        encoder: your own module, (B, inputs + coordinates) to (B, 2 * latent): means, then log standard deviations.
+        encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations.
         decoder: your own module, (..., latent) to (..., outputs).
     """
 
@@ -57,11 +56,8 @@ class MissingDataVAE(VAE):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ):
-        size = math.prod(event_shape)
-        inputs = size * (symbols or 1) if likelihood == "categorical" else size
-        encoder = encoder or MLP([inputs + size, *hidden, 2 * latent], activation)
         super().__init__(event_shape, symbols, latent, hidden, activation, likelihood, encoder, decoder)
-        self.register_buffer("center", torch.zeros(inputs))
+        self.register_buffer("center", torch.zeros(math.prod(event_shape) * (self.symbols or 1)))
 
     def posterior(self, batch: Batch) -> Independent:
         mean, log_scale = self.encoder(self._seen(batch)).chunk(2, -1)
@@ -96,11 +92,10 @@ class MissingDataVAE(VAE):
         return mask.repeat_interleave(self.symbols, 1) if self.symbols else mask
 
     def _seen(self, batch: Batch) -> Tensor:
-        """What the encoder gets, (B, inputs + coordinates)."""
-        mask = batch.observed.flatten(1).to(self.anchor.dtype)
-        values = (self._inputs(batch) - self.center) * self._there(batch)
-        # as many coordinates as there are, from those that are seen: else more of them would saturate the encoder
-        return torch.cat([values, mask], -1) * (mask.shape[1] / mask.sum(-1, keepdim=True).clamp(min=1)).sqrt()
+        """What the encoder gets, (B, inputs)."""
+        values, there = (self._inputs(batch) - self.center) * self._there(batch), batch.observed.flatten(1)
+        # as much as there would be of a whole datum: else more coordinates would saturate the encoder
+        return values * (there.shape[1] / there.sum(-1, keepdim=True).clamp(min=1)).sqrt().to(values)
 
 
 def tiny(seed: int) -> tuple[MissingDataVAE, Batch]:
@@ -108,7 +103,7 @@ def tiny(seed: int) -> tuple[MissingDataVAE, Batch]:
     generator = torch.Generator().manual_seed(seed)
     model = MissingDataVAE((3,), latent=1, hidden=(4,)).double()
     for parameter in model.parameters():
-        parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     model.center.fill_(0.4)
     x = torch.randint(2, (5, 3), generator=generator).double()
     mask = torch.ones_like(x, dtype=torch.bool)

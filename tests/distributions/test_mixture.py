@@ -42,3 +42,4 @@ def test_parts_may_be_of_another_family_and_unlikely():
     assert z.shape == (6, 4, 3)
     torch.testing.assert_close(mixture.log_prob(z), parts.log_prob(z.unsqueeze(-2))[..., 0])
     assert mixture.sample().shape == (4, 3)
+    assert mixture.support.check(z).all()

@@ -61,6 +61,7 @@ def test_active_dimensions_in_their_order_and_the_others_stay(data):
         assert torch.allclose(found.x[row, :, moved], found.values[row])
         rest = [d for d in range(3) if d != moved]
         assert torch.allclose(found.x[row][:, rest], mean[rest].expand(5, 2))
+    assert torch.equal(traverse(Three(), data, start=4, steps=5, dimensions=1).x, found.x[:1])
 
 
 def test_quantiles_are_the_aggregate_posteriors_or_the_priors(data):
@@ -100,6 +101,6 @@ def test_what_cannot_be_traversed_is_said(data):
     nn.init.zeros_(list(collapsed.encoder.parameters())[-2])
     with pytest.raises(CapabilityError, match="no active dimension"):
         traverse(collapsed, data)
-    for options in ({"steps": 1}, {"start": 2000}, {"through": "middle"}):
+    for options in ({"steps": 1}, {"start": 2000}, {"through": "middle"}, {"dimensions": 0}):
         with pytest.raises(OptionError, match=next(iter(options))):
             traverse(Three(), data, **options)
