@@ -1,4 +1,5 @@
-# pyright: reportMissingImports=false, reportMissingModuleSource=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 """Training steps a second of a VAE and of an IWAE, against JAX, NumPyro, Pyro, pythae and a loop written by hand.
 
     python benchmarks/vae_speed.py            both works on one core and on two, some twenty minutes

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import json
+import math
 import os
 import shlex
 import sys

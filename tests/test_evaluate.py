@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np

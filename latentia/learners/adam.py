@@ -36,12 +36,14 @@ class Adam:
     def step(self, rate: float) -> None:
         """Go down the gradients, at this learning rate."""
         moving = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        lists = (self.parameters, [p.grad for p in self.parameters], self.first, self.second, self.counts)
-        chosen: list[list[Tensor]] = [[values[i] for i in moving] for values in lists]  # type: ignore[misc]
-        *means, counts = chosen
+
+        def chosen(values: Sequence[Tensor | None]) -> list[Tensor]:
+            return [value for i in moving if (value := values[i]) is not None]
+
         adam(
-            *means, [], counts, fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=rate, weight_decay=0.0,
-            eps=self.eps, maximize=False,
+            chosen(self.parameters), chosen([p.grad for p in self.parameters]), chosen(self.first), chosen(self.second),
+            [], chosen(self.counts), fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=rate,
+            weight_decay=0.0, eps=self.eps, maximize=False,
         )  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:

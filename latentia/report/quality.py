@@ -50,7 +50,9 @@ ALWAYS = {"log_marginal", "elbo"}
 BESIDE = {
     "log_marginal_se", "log_marginal_mc_se", "naive_log_marginal_se", "naive_log_marginal_mc_se", "criteria_on", "n",
     "units", "method", "importance_samples", "latent_units",
-    "kl_per_unit", "layers", "verdict", "evaluated_on", "seed", "divided_by",
+    "kl_per_unit", "layers", "verdict", "evaluated_on", "seed", "divided_by", "rate", "distortion",
+    "annealed_log_marginal_se", "annealed_log_marginal_mc_se", "annealed_gain_se", "annealed_gap_se", "annealed_n",
+    "annealed_how",
 }  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def _on(evaluation: Evaluation, on_training_data: bool) -> list[str]:
 def evaluated(evaluation: Evaluation) -> list[Panel]:
     """The table, known quantities first and in words, whatever else there is below."""
     known = [[name, _value(key, evaluation), says] for key, (name, says) in MEANINGS.items() if _told(key, evaluation)]
-    others = [key for key in evaluation if key not in MEANINGS and key not in BESIDE]
+    others = [key for key in evaluation if key not in MEANINGS and key not in BESIDE and _told(key, evaluation)]
     known += [[key.replace("_", " "), number(evaluation[key]), ""] for key in others]
     if not known:
         return []
