@@ -186,6 +186,8 @@ def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
     source = Source(**{name.name: parsed[name.name] for name in fields(Source)})
     if chosen.learner in ("EM", "Gibbs"):
         source.validation = 0.0
+    if parsed.get("device"):
+        parsed["learner"]["device"] = parsed["device"]
     return Config(
         model=chosen.model,
         data=source,
@@ -387,6 +389,8 @@ def _fit_parser(chosen: argparse.Namespace):
         "--seed", type=Whole(0), default=0, help="Of every random number: the same seed, the same parameters."
     )
     run.add_argument("--importance_samples", type=Whole(1), default=1000, help="For the evaluation after the fit.")
+    if chosen.learner == "Gradient":
+        run.add_argument("--device", type=str, default=None, help="cpu or cuda, as --learner.device.")
     if sweeps:
         run.add_argument("--jobs", type=Whole(1), default=None, help="Fits at a time; one for each core if left out.")
     else:
@@ -508,12 +512,14 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--ais_data", type=Whole(1), default=100, help="anneal so many data at most, drawn at random")
     parser.add_argument("--ais_simulated", type=Whole(0), default=32, help="simulated data for the gap; 0 for none")
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
+    parser.add_argument("--device", help="cpu or cuda; that of the fit if left out and there")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parsed = parser.parse(arguments)
     annealing = _annealing(parser, parsed)
     run = _open(parsed)
     if parsed.data is None:
-        found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed, annealing=annealing)
+        options = {"annealing": annealing, "device": parsed.device}
+        found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed, **options)
     else:
         from latentia.evaluate import evaluate as measure
         from latentia.run import is_large
@@ -522,7 +528,7 @@ def evaluate(arguments: list[str]) -> None:
         options["annealing"] = annealing
         how = {name: getattr(parsed, name) for name in ("columns", "weight", "first")}
         data = run.other_stream(parsed.data, **how) if is_large(parsed.data) else _data(run, parsed)
-        result = measure(run.model(), data, progress=True, **options)
+        result = measure(run.model(parsed.device or run.device), data, progress=True, **options)
         result.evaluated_on = parsed.data
         found = result.to_json()
     print(json.dumps(found)) if parsed.json else _table(found)

@@ -45,7 +45,7 @@ from latentia.errors import DataError, LatentiaError, OptionError, ProcessLost, 
 from latentia.evaluate import PLAIN, evaluate
 from latentia.learners import EM, Checkpoint, Gibbs, Gradient, History, Learner, distributed
 from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
-from latentia.learners.settings import seed_for
+from latentia.learners.settings import seed_for, usable_device
 from latentia.missing import mean_field_elbo
 from latentia.model import EMModel, LatentVariableModel
 from latentia.refinement import semi_amortized
@@ -320,8 +320,16 @@ class Run:
             raise RunError(f"{self.path} was fitted with {name!r}, which is not one of {', '.join(MODELS)}")
         return build_model(name, self.config.model_options, self.schema)
 
-    def model(self) -> LatentVariableModel:
-        """The fitted model. Raises `RunError` when the fit is not finished, or the file damaged or of another model."""
+    @property
+    def device(self) -> str:
+        """Where it was fitted, if there is a GPU here too."""
+        return self.config.learner_options.get("device", "cpu") if torch.cuda.is_available() else "cpu"
+
+    def model(self, device: str = "cpu") -> LatentVariableModel:
+        """The fitted model, on this device.
+
+        Raises `RunError` when the fit is not finished, or the file damaged or of another model.
+        """
         path = self.path / "model.safetensors"
         if not self.finished:
             raise RunError(f"{self.path} is not finished: go on with `latentia fit --resume {self.path}`")
@@ -331,7 +339,7 @@ class Run:
             model.load_state_dict(tensors)
         except RuntimeError as error:
             raise RunError(f"{path} does not fit {self.config.model} as config.yaml describes it: {error}") from error
-        return model.eval()
+        return model.to(usable_device(device)).eval()
 
     def fit(self, progress: bool = True) -> History:
         """Fit from the start or from where it stopped, and write model.safetensors.
@@ -431,11 +439,13 @@ class Run:
         seed: int = 0,
         progress: bool = True,
         annealing: Annealing | None = None,
+        device: str | None = None,
     ) -> dict:
-        """Measure on the held-out data, and write evaluation.json."""
+        """Measure on the held-out data, and write evaluation.json. Where no device is named, on that of the fit."""
         options: dict[str, Any] = {"importance_samples": importance_samples, "naive": naive, "seed": seed}
         options["annealing"] = annealing
-        found = evaluate(self.model(), self.tested, training=self.parts.train, progress=progress, **options)
+        model = self.model(device or self.device)
+        found = evaluate(model, self.tested, training=self.parts.train, progress=progress, **options)
         found.evaluated_on = self.evaluated_on
         content = found.to_json()
         assert found.each is not None
@@ -645,7 +655,9 @@ def _schema(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     likelihood, source = config.model_options.get("likelihood"), config.data
     binarize = source.binarize
     if binarize == "auto":
-        binarize = "dynamic" if train.kind == "image" and likelihood == "bernoulli" else "none"
+        # a model that has no other likelihood says so itself
+        binary = likelihood == "bernoulli" or getattr(MODELS[config.model], "binary", False)
+        binarize = "dynamic" if train.kind == "image" and binary else "none"
     values = "levels" if source.values == "auto" and likelihood == "categorical" else source.values
     options: dict[str, Any] = {
         "scale": source.scale,

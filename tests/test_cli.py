@@ -824,3 +824,16 @@ def test_a_reader_that_leaves_is_no_error(runs):
     os.close(writer)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_the_device_of_a_fit_is_an_option_of_its_own(refused, tmp_path):
+    said = refused("fit", "--model", "VAE", "--data", "digits", "--device", "nowhere", "--out", tmp_path / "run")
+    assert "device='nowhere' cannot be used here" in said
+
+
+def test_images_for_a_model_of_bits_are_binarized_unless_said_otherwise(command, tmp_path):
+    options = ("--model.components", 2, "--learner.steps", 3, "--first", 100, "--evaluation", "false")
+    out = tmp_path / "run"
+    status, _, err = command("fit", "--model", "MixtureOfBernoullis", "--data", "digits", *options, "--out", out)
+    assert status == 0, err
+    assert json.loads((out / "schema.json").read_text())["binarize"] == "dynamic"

@@ -21,7 +21,7 @@ from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
-from latentia.learners.settings import PRECISIONS, fitting, seed_for
+from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device
 from latentia.model import Batch, LatentVariableModel
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
@@ -140,17 +140,10 @@ class Gradient:
         data = as_dataset(data)
         if len(data) == 0:
             raise DataError("there are no data to fit")
-        device = _device(self.device)
+        device = usable_device(self.device)
         with fitting(self.precision, seed):
             model.to(device)
             return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"device={name!r} cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 class _Fit:

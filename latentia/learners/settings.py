@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from latentia.errors import OptionError
+
 PRECISIONS = ("highest", "high", "medium")
 
 
@@ -31,6 +33,14 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
         finally:
             torch.set_float32_matmul_precision(before)
             torch.set_flush_denormal(flushing)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of this name. Raises `OptionError` where there is none."""
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device={name!r} cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 def seed_for(*parts: int) -> int:

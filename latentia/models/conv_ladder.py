@@ -48,7 +48,8 @@ class ConvLadder(VAE):
             of a 28 x 28 image have 14 x 14, 7 x 7 and 4 x 4.
         channels: feature maps of the deterministic layers.
         blocks: residual blocks a layer, on the way up and on the way down.
-        dropout: share of the numbers inside each block that is dropped while learning.
+        dropout: share of the numbers inside each block of the pass up that is dropped while learning; on the way down
+            each latent's distribution is asked for more than once, and has to be the same one.
         likelihood: bernoulli (x in {0, 1}), categorical (x in 0..symbols-1), or gaussian with learned mean
             and diagonal variance.
 
@@ -77,8 +78,7 @@ class ConvLadder(VAE):
         decoder = _Output(layout, sizes[0], channels, 2 if likelihood == "gaussian" else 1)
         super().__init__(event_shape, symbols, likelihood=likelihood, encoder=encoder, decoder=decoder)
         self.layers = nn.ModuleList(
-            _Layer(maps, channels, blocks, dropout, below)
-            for maps, below in zip(latents, [sizes[1], *sizes[1:-1]], strict=True)
+            _Layer(maps, channels, blocks, below) for maps, below in zip(latents, [sizes[1], *sizes[1:-1]], strict=True)
         )
         self.top = nn.Parameter(torch.zeros(channels, *sizes[-1]))
 
@@ -149,15 +149,13 @@ def _bounded(log_scale: Tensor) -> Tensor:
 class _Layer(nn.Module):
     """One stochastic layer: p(z_l | state), q(z_l | state, features of x), and the state that goes down from it."""
 
-    def __init__(self, maps: int, channels: int, blocks: int, dropout: float, below: tuple[int, int]):
+    def __init__(self, maps: int, channels: int, blocks: int, below: tuple[int, int]):
         super().__init__()
         self.prior_head = nn.Sequential(nn.ELU(), nn.Conv2d(channels, 2 * maps, 3, padding=1))
         self.look = nn.Conv2d(channels, channels, 1)
-        self.posterior_head = nn.Sequential(
-            _Block(channels, dropout), nn.ELU(), nn.Conv2d(channels, 2 * maps, 3, padding=1)
-        )
+        self.posterior_head = nn.Sequential(_Block(channels), nn.ELU(), nn.Conv2d(channels, 2 * maps, 3, padding=1))
         self.take = nn.Conv2d(maps, channels, 3, padding=1)
-        self.down = nn.Sequential(*(_Block(channels, dropout) for _ in range(blocks)), nn.Upsample(below))
+        self.down = nn.Sequential(*(_Block(channels) for _ in range(blocks)), nn.Upsample(below))
 
     def prior(self, state: Tensor) -> Independent:
         mean, log_scale = _over(self.prior_head, state).chunk(2, -3)
@@ -204,7 +202,7 @@ class _Output(nn.Module):
             nn.ELU(),
             nn.Conv2d(channels, half, 3, padding=1),
             nn.Upsample(size),
-            _Block(half, 0.0),
+            _Block(half),
             nn.ELU(),
             nn.Conv2d(half, numbers * layout.channels * layout.shape[-1], 3, padding=1, bias=False),
         )
@@ -219,7 +217,7 @@ class _Block(nn.Module):
     """x + a * sigmoid(b), with a and b by two convolutions: a gated residual block, without a norm, so that what a
     datum gets depends on that datum alone."""
 
-    def __init__(self, channels: int, dropout: float):
+    def __init__(self, channels: int, dropout: float = 0.0):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, 2 * channels, 3, padding=1)

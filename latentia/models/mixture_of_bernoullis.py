@@ -14,6 +14,7 @@ prior. Missing values are marginalised exactly: their factors are left out.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class MixtureOfBernoullis(ExactModel, DirectedModel):
 
     Parameters: weights (K,), probs (K, *event).
     """
+
+    binary: ClassVar = True
 
     def __init__(self, event_shape: tuple[int, ...], components: int = 8, smoothing: float = 0.1):
         super().__init__()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class PixelVAE(DirectedModel):
         decoder: your own module, called with x (..., D) and z (..., latent), whose leading dimensions broadcast, to D
             logits of which the d-th must not depend on x_d or what comes after it.
     """
+
+    binary: ClassVar = True
 
     def __init__(
         self,
