@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.distributions import Dirichlet
 
 from latentia.data import Dataset, as_dataset
 from latentia.distributions import Joint
@@ -62,7 +63,7 @@ def traverse(
         dimensions: the most active so many; all where it is left out, and a ladder of feature maps has thousands.
 
     Raises:
-        CapabilityError: z is discrete, no dimension is active, or the model has no likelihood.
+        CapabilityError: z is discrete or shares of a whole, no dimension is active, or the model has no likelihood.
         OptionError: fewer than 2 steps, no dimensions, a datum that is not there, or another `through`.
     """
     data = as_dataset(data).frozen(seed)
@@ -96,6 +97,8 @@ def _posterior(model: DirectedModel, batch: Batch) -> Any:
     q = model.posterior(batch)
     if isinstance(q, Structured) and not q.has_rsample:
         raise CapabilityError(f"{type(model).__name__} cannot be traversed: its z is discrete, and has no quantiles")
+    if isinstance(q, Dirichlet):
+        raise CapabilityError(f"{type(model).__name__} cannot be traversed: no share of a whole moves alone")
     return q
 
 

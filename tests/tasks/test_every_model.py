@@ -1,6 +1,6 @@
 """The uses, on every model's tiny instance: an answer that holds, or a `CapabilityError` that says what is missing."""
 
-import contextlib
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -59,13 +59,24 @@ def test_refinement_and_gaps(tiny):
         return
     q = refine(model, batch, steps=3)
     assert q.batch_shape[-1:] == (batch.size,)
-    found = gaps(model, batch, steps=3, importance_samples=30)
-    assert torch.allclose(found.approximation + found.amortization, found.log_marginal - found.amortized)
+    found = gaps(model, batch, steps=60, importance_samples=2000)
+    assert (found.amortization > -0.1).all()  # per-datum inference finds nothing worse
+    assert (found.approximation > -0.1).all()  # and stays below log p(x)
 
 
-def test_clusters_and_traversals(tiny):
-    model, batch = tiny
-    data = as_dataset(batch._replace(z=None))
-    for use in (lambda: responsibilities(model, data).sum(-1), lambda: traverse(model, data, steps=3).x):
-        with contextlib.suppress(CapabilityError):
-            assert torch.isfinite(use()).all()
+CLUSTERS = {
+    "clustering_vae", "gaussian_mixture", "kmeans", "mixture_of_bernoullis", "mixture_of_categoricals",
+    "semi_supervised_vae",
+}  # fmt: skip
+# the posteriors of the tiny ConvLadder and MissingDataVAE hardly move, and that is said
+ACTIVE = {"clustering_vae", "ladder_vae", "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "vae", "vamp_vae"}
+
+
+@pytest.mark.parametrize("name", all_models())
+def test_clusters_and_traversals(name):
+    model, batch = all_models()[name](0)
+    data = as_dataset(batch._replace(weight=None, z=None))
+    with nullcontext() if name in CLUSTERS else pytest.raises(CapabilityError):
+        assert torch.allclose(responsibilities(model, data).sum(-1), torch.ones(len(data), dtype=torch.float64))
+    with nullcontext() if name in ACTIVE else pytest.raises(CapabilityError):
+        assert torch.isfinite(traverse(model, data, steps=3).x).all()
