@@ -159,7 +159,7 @@ def plot(rows: dict[str, Any], path: Path, title: str) -> None:
         color="C1",
     )
     axes[1].set(xlabel="nats")
-    axes[1].legend(fontsize=8, loc="lower right")
+    axes[1].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     axes[2].barh(place, column("active_units"), color="C2")
     axes[2].set(xlabel=f"active units of {LATENT}", xlim=(0, LATENT))
     axes[3].barh(place, column("seconds"), color="0.5")
