@@ -300,3 +300,11 @@ def test_penguins_with_their_missing_values():
                 for w, m, c in zip(model.weights, model.means, model.covariances, strict=True)
             ]
             assert scores[row].item() == pytest.approx(torch.logsumexp(torch.stack(terms), 0).item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diagonal", "spherical"])
+def test_a_tiny_value_beside_data_of_no_weight_is_as_good_as_zero(covariance):
+    x = torch.tensor([[0.0, 6e-183], [0.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    model = GaussianMixture(2, 1, covariance=covariance).double()
+    EM(steps=1, progress=False).fit(model, load(x, weight=torch.tensor([1.0, 1.0, 0.0])))
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
-from latentia.distributions.emissions.base import Emissions, Statistics, check_scale, responsibilities
+from latentia.distributions.emissions.base import LARGEST, Emissions, Statistics, check_scale, responsibilities
 from latentia.errors import DataError, OptionError
 from latentia.kernels.blocks import block_rows, map_blocks, sum_blocks
 from latentia.kernels.quadratic import expectations, flattened, plain, products, reach, squares, symmetric
@@ -339,7 +339,8 @@ class GaussianEmissions(Emissions):
         count = mass.sum(0).clamp(min=torch.finfo(x.dtype).tiny)
         seen = torch.where(mass > 0, x, 0.0)
         size = seen.abs().amax(0) if len(x) else torch.zeros_like(self.center)
-        size = torch.where(size > 0, size, 1.0)
+        # smaller ones, which only data of no weight can hide from `check`, are as good as 0
+        size = torch.where(size > 1 / LARGEST, size, 1.0)
         mean = (mass * (seen / size)).sum(0) / count
         deviation = ((mass * (seen / size - mean) ** 2).sum(0) / count).sqrt()
         unit = size * torch.where(deviation > NOISE * torch.finfo(x.dtype).eps, deviation, 1.0)
