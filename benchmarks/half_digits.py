@@ -105,8 +105,9 @@ def main() -> None:
                 )
                 for score in ("likelihood", "regret", "complexity")
             }
-        # where the files lay for a while says nothing
-        result["commands"] = [command.replace(f"{folder}/", "") for command in COMMANDS]
+        # where files lay for a while, and where the project lies, says nothing
+        own = f"{RESULTS.parents[1]}/"
+        result["commands"] = [command.replace(f"{folder}/", "").replace(own, "") for command in COMMANDS]
     (RESULTS / "half_digits.json").write_text(json.dumps(result, indent=1) + "\n")
     for kind, rates in result["auroc"].items():
         print(f"{kind:18}" + "".join(f"  {score} {rate:.3f}" for score, rate in rates.items()))
