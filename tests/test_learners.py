@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import platform
+import resource
 from functools import partial
 from itertools import pairwise
 
@@ -60,6 +62,25 @@ def stop_after(count: int):
 
 
 # ---------------------------------------------------------------------------------------------------------------- EM
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has habits of its own")
+def test_a_fit_keeps_the_memory_that_a_step_frees():
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            [torch.ones(5_000_000) for _ in range(4)]  # 80 MB at once, which is given back to the system elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with fitting("highest", 0):
+        faults()
+        assert faults() < 1000
+    assert faults() > 1000
+
+
+def test_a_fit_does_without_the_c_library(monkeypatch, digits):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert Gradient(epochs=1, progress=False).fit(vae(), digits).records
 
 
 def test_em_climbs_converges_and_ends_where_it_says(cloud):

@@ -170,6 +170,7 @@ class _Fit:
         self.names, parameters = zip(*model.named_parameters(), strict=True)
         self.parameters: list[nn.Parameter] = list(parameters)
         self.optimizer, self.dtype = Adam(self.parameters, learner.eps), model.anchor.dtype
+        self.descent = -torch.ones_like(model.anchor[(0,) * model.anchor.ndim].detach())
         self.steps = math.ceil(len(data) / learner.batch_size)
         self.log_det = float(_weighted_mean(data.log_det(), data.batch().weights.double()))
         self.epoch = self.records = self.waited = 0
@@ -237,7 +238,7 @@ class _Fit:
         torch.manual_seed(seed_for(self.seed, self.epoch + 1))
         self.model.train()
         order = torch.randperm(len(self.data)).to(self.data.x.device)
-        sums, weight, norms, rate = self.data.x.new_zeros(3, dtype=torch.float64), 0.0, [], learner.lr
+        tally, norms, rate = _Tally(), [], learner.lr
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
         chosen, chased = list(self._generative().values()) if chasing else None, 0
@@ -250,17 +251,17 @@ class _Fit:
             if chasing:
                 chased += catch_up(lambda f=objective, lr=rate, i=i: self._inference_step(f, lr, i))
             batch = self.data.batch(index, self.dtype)
-            means, mass, norm = self._one_step(objective, batch, chosen, rate, i)
-            sums, weight = sums + mass * means, weight + mass
+            bound, norm = self._one_step(objective, batch, chosen, rate, i)
+            tally.add(bound, batch)
             if norm is not None:
                 norms.append(norm)
             if i % EVERY == 0:
-                value, reconstruction, kl = (sums / max(weight, 1e-300)).tolist()
+                value, reconstruction, kl = tally.means()
                 bar.show(
                     step + begun + 1, bound=value + self.log_det, reconstruction=_known(reconstruction), kl=_known(kl)
                 )
         self.epoch += 1
-        value, reconstruction, kl = (sums / max(weight, 1e-300)).tolist()
+        value, reconstruction, kl = tally.means()
         record: Record = {
             "epoch": self.epoch,
             "step": self.epoch * self.steps,
@@ -279,7 +280,8 @@ class _Fit:
         """One ascent of the inference network alone, on data drawn at random: the bound."""
         index = torch.randint(len(self.data), (min(self.learner.batch_size, len(self.data)),))
         batch = self.data.batch(index.to(self.model.anchor.device), self.model.anchor.dtype)
-        return float(self._one_step(objective, batch, list(self.inference.values()), rate, step)[0][0])
+        bound, _ = self._one_step(objective, batch, list(self.inference.values()), rate, step)
+        return float(_weighted_mean(bound.value.detach(), batch.weight))
 
     def _informed(self) -> float:
         """The mutual information on the validation data; the aggressive training is over once it does not rise."""
@@ -290,10 +292,8 @@ class _Fit:
 
     def _one_step(
         self, objective: Objective, batch: Batch, chosen: list[nn.Parameter] | None, rate: float, step: int
-    ) -> tuple[Tensor, float, float | None]:
-        """One ascent, of `chosen` or all parameters: the means of the bound and its parts, the batch's weight, and of
-        some steps the gradient's norm."""
-        mass = float(batch.weight.sum()) if batch.weight is not None else float(batch.size)
+    ) -> tuple[Bound, float | None]:
+        """One ascent, of `chosen` or all parameters: the bound, and of some steps the gradient's norm."""
         bound = self._bound(objective, batch)
         value = _weighted_mean(bound.value, batch.weight)
         # to look at a number makes the host wait for a GPU, so there it is done now and then
@@ -303,12 +303,10 @@ class _Fit:
                 f"{_first_nonfinite(self.model, batch, bound)} at epoch {self.epoch + 1}, step {step + 1}"
             )
         self.optimizer.forget_gradients()
-        (-value).backward(inputs=chosen)
+        value.backward(self.descent, inputs=chosen)
         norm = self._checked_norm(step) if looking or self.learner.clip is not None else None
         self.optimizer.step(rate)
-        parts = [None if part is None else _weighted_mean(part.detach(), batch.weight) for part in bound[1:]]
-        means = torch.stack([value.detach(), *(value.new_tensor(math.nan) if part is None else part for part in parts)])
-        return means.double(), mass, norm
+        return bound, norm
 
     def _bound(self, objective: Objective, batch: Batch) -> Bound:
         if not self.learner.compile:
@@ -392,6 +390,31 @@ class _Fit:
         self.optimizer.load(under("adam", tensors))
         for name in STATE:
             setattr(self, name, state[name])
+
+
+class _Tally:
+    """Weighted means of a bound and its parts over the steps so far. They are added up several steps at a time: for a
+    small model the sums of every step would take a fiftieth of it."""
+
+    def __init__(self):
+        self.sums: Tensor | float = 0.0
+        self.waiting: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, bound: Bound, batch: Batch) -> None:
+        value = bound.value.detach()
+        absent = torch.full_like(value, math.nan) if bound.kl is None or bound.reconstruction is None else None
+        # a copy: a graph on a GPU writes its next bound over this one
+        columns = torch.stack([value, *(absent if part is None else part.detach() for part in bound[1:])])  # type: ignore[misc]
+        self.waiting.append((columns, batch.weights))
+
+    def means(self) -> list[float]:
+        """Of the value, the reconstruction and the KL; NaN for one that is not there."""
+        if self.waiting:
+            columns, weights = (torch.cat(parts, -1).double() for parts in zip(*self.waiting, strict=True))
+            self.sums = self.sums + torch.cat([columns * weights, weights.unsqueeze(0)]).sum(-1)
+            self.waiting = []
+        *sums, mass = self.sums.tolist()  # type: ignore[union-attr]
+        return [sum / max(mass, 1e-300) for sum in sums]
 
 
 def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from latentia.errors import OptionError
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST = 2**25
+"""Bytes: the largest threshold that glibc takes for memory of its own."""
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -21,7 +26,8 @@ def flushes_denormals() -> bool:
 def fitting(precision: str, seed: int) -> Iterator[None]:
     """Flush denormals (they slow a CPU 2-4x), multiply matrices in `precision`, and own the random numbers.
 
-    Everything is as before afterwards: the precision, the flushing, torch's random generators.
+    Everything is as before afterwards: the precision, the flushing, torch's random generators, and what memory was kept
+    is given back.
     """
     before, flushing = torch.get_float32_matmul_precision(), flushes_denormals()
     with torch.random.fork_rng():
@@ -29,10 +35,24 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
             torch.set_flush_denormal(True)
             torch.set_float32_matmul_precision(precision)
             torch.manual_seed(seed)
+            _keep_memory(2**31 - 1)
             yield
         finally:
+            _keep_memory(LARGEST)
             torch.set_float32_matmul_precision(before)
             torch.set_flush_denormal(flushing)
+
+
+def _keep_memory(most: int) -> None:
+    """Let the C library hold so many bytes of freed memory. By itself it gives a step's memory back to the system, and
+    the next step takes it anew, page by page, which can take as long as the work on it."""
+    try:
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_THRESHOLD, LARGEST)
+        library.mallopt(TRIM_THRESHOLD, most)
+        library.malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return  # another C library, with habits of its own
 
 
 def usable_device(name: str) -> torch.device:
