@@ -83,8 +83,9 @@ def elbo(
         reconstruction, terms = estimator(q, lambda z: model.log_likelihood(batch, z), samples), list(parts.values())
     else:
         reconstruction, terms = _drawn(model, batch, q, prior, samples, estimator)
-    kl = torch.cat(terms, -1).sum(-1)
-    return Bound(reconstruction - beta * _charged(terms, free_bits, free), reconstruction, kl)
+    kl = _columns(terms).sum(-1)
+    charged = kl if free_bits <= 0 else _charged(terms, free_bits, free)
+    return Bound(reconstruction - beta * charged, reconstruction, kl)
 
 
 def _drawn(
@@ -106,9 +107,13 @@ def _charged(terms: list[Tensor], free_bits: float, free: str) -> Tensor:
     """What the KL costs, (B,): each dimension, latent or the total at least its floor."""
     if free == "latent":
         terms = [term.sum(-1, keepdim=True) for term in terms]
-    columns = torch.cat(terms, -1)
+    columns = _columns(terms)
     columns = columns.sum(-1, keepdim=True) if free == "total" else columns
-    return (columns.clamp(min=free_bits) if free_bits > 0 else columns).sum(-1)
+    return columns.clamp(min=free_bits).sum(-1)
+
+
+def _columns(terms: list[Tensor]) -> Tensor:
+    return terms[0] if len(terms) == 1 else torch.cat(terms, -1)
 
 
 def _stl(model: DirectedModel, batch: Batch, q: Distribution, samples: int, beta: float, free_bits: float) -> Bound:
@@ -184,7 +189,13 @@ def _importance(likelihood: Tensor | None, ratio: Tensor) -> Bound:
 
 
 def supervised(
-    model: LatentVariableModel, batch: Batch, *, alpha: float = 1.0, samples: int = 1, beta: float = 1.0
+    model: LatentVariableModel,
+    batch: Batch,
+    *,
+    alpha: float = 1.0,
+    samples: int = 1,
+    beta: float = 1.0,
+    teacher: Literal["bound", "labels"] = "bound",
 ) -> Bound:
     """The ELBO, of log p(x, y) where the class y is known by `batch.z`, with alpha log q(y | x) added there.
 
@@ -196,21 +207,39 @@ def supervised(
             of data over the number of labelled ones.
         samples: draws of the continuous latents for each class.
         beta: weight of the KL.
+        teacher: of q(y | x). "bound" is the objective's own gradient. "labels" leaves out what comes through the
+            q(y | x) of the ELBO; the value is the same. All else then learns by a classifier that only labels have
+            taught: a start, without which the ELBO may make clusters of its own before it has heard of the classes.
 
     Raises:
         CapabilityError: the posterior's first latent is not a class.
     """
+    if teacher not in ("bound", "labels"):
+        raise OptionError(f"teacher={teacher!r}: choose one of bound, labels")
     q = model.posterior(batch._replace(z=None))
     if not isinstance(q, FiniteJoint):
         name = type(model).__name__
         raise CapabilityError(f"supervised needs a class: {name}.posterior would have to return a FiniteJoint")
-    bound = elbo(model, batch, samples=samples, beta=beta)
+    follow = elbo if teacher == "bound" else _given_classifier
+    bound = follow(model, batch, samples=samples, beta=beta)
     if batch.z is None:
         return bound
     log_q = q.first.log_prob(q.first.enumerate_support())
     marked = (batch.z > 0) | ~(batch.z > 0).any(-1, keepdim=True)
     known = torch.logsumexp(log_q.masked_fill(~marked.T, -torch.inf), 0)
     return bound._replace(value=bound.value + alpha * known)
+
+
+def _given_classifier(model: Any, batch: Batch, *, samples: int, beta: float) -> Bound:
+    """The ELBO, with a gradient to all but the parameters of q(y | x)."""
+    q = model.posterior(batch)
+    parts = dict(q.parts)
+    first = next(iter(parts))
+    parts[first] = gradients.fixed(parts[first])
+    q = FiniteJoint(parts)
+    reconstruction, terms = _drawn(model, batch, q, model.prior(batch), samples, gradients.pathwise)
+    kl = _columns(terms).sum(-1)
+    return Bound(reconstruction - beta * kl, reconstruction, kl)
 
 
 def exact(model: LatentVariableModel, batch: Batch) -> Bound:

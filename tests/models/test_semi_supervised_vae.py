@@ -151,6 +151,27 @@ def test_supervised_adds_the_classifiers_share_where_the_class_is_known():
     assert any(bool((slope != 0).any()) for slope in taught)
 
 
+def test_the_classifier_may_learn_from_labels_alone():
+    """The same value, and every gradient the same but the classifier's, which is alpha times that of log q(y | x)."""
+    model, batch = tiny(0)
+    marked, alpha = batch.z.sum(-1) == 1, 3.0
+
+    def slopes(name, teacher):
+        torch.manual_seed(0)
+        bound = supervised(model, batch, alpha=alpha, beta=0.7, teacher=teacher)
+        weights = [weight for key, weight in model.named_parameters() if key.startswith("classifier") == name]
+        return bound, torch.autograd.grad(bound.value.sum(), weights)
+
+    (whole, usual), (held, still) = slopes(False, "bound"), slopes(False, "labels")
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(whole, held, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(usual, still, strict=True))
+    log_q = (model.clusters(batch._replace(z=None)) * batch.z).sum(-1)[marked].log().sum()
+    alone = torch.autograd.grad(alpha * log_q, list(model.classifier.parameters()))
+    taught, moved = slopes(True, "labels")[1], slopes(True, "bound")[1]
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(alone, taught, strict=True))
+    assert not all(torch.allclose(a, b, atol=1e-3) for a, b in zip(alone, moved, strict=True))
+
+
 def test_the_mean_is_that_of_all_classes():
     model, batch = tiny(2)
     z, log_weight = nodes(model.posterior(batch))
@@ -196,5 +217,7 @@ def test_labels_and_options_without_sense():
         SemiSupervisedVAE((2,), classes=0)
     with pytest.raises(OptionError, match="hidden"):
         SemiSupervisedVAE((2,), hidden=())
+    with pytest.raises(OptionError, match="teacher"):
+        supervised(model, batch, teacher="parents")  # type: ignore[arg-type]
     with pytest.raises(CapabilityError, match="FiniteJoint"):
         supervised(VAE((2,), latent=1), Batch(torch.zeros(1, 2)))
