@@ -1,6 +1,6 @@
 """Rows of Table 1 of Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders", on MNIST.
 
-    python benchmarks/burda.py --row 1L-k50 --device cuda
+    python benchmarks/burda.py --row 1L-k50 --device cuda --compile
     python benchmarks/burda.py --row 2L-k50 --device cuda --batch_size 100
     python benchmarks/burda.py --row 1L-k1 --scale 0.001 --samples 100      # an answer in minutes, and named so
 
@@ -81,6 +81,7 @@ def main() -> None:
         eps=1e-4,
         precision=options.precision,
         device=options.device,
+        compile=options.compile,
     )
     model = row.model()
     fit = fitted(learner, model, train, Path(options.state) / f"{name}.safetensors", seed=options.seed)
@@ -96,6 +97,7 @@ def main() -> None:
         "lr": learner.lr,
         "training_images": len(train),
         "seed": options.seed,
+        "compile": options.compile,
         "fit": fit,
         **found,
     }
@@ -110,6 +112,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--row", choices=list(ROWS), required=True)
     parser.add_argument("--data", default="../shared/data/mnist", help="folder of the four idx files")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="the step; on a GPU it then runs as CUDA graphs")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the 3,280 passes")
     parser.add_argument("--batch_size", type=int, default=BATCH)
     parser.add_argument("--precision", default="highest", help="of matrix products in the fit: highest, high, medium")

@@ -1,6 +1,6 @@
 """The convolutional ladder on MNIST in the fixed binarization of Larochelle and Murray (2011).
 
-    python benchmarks/conv_ladder.py --device cuda
+    python benchmarks/conv_ladder.py --device cuda --compile
     python benchmarks/conv_ladder.py --epochs 1 --first 1000 --samples 20 --test_images 100    # named so
 
 Protocol: 50,000 training and 10,000 validation images, whose bound chooses the epoch; NLL by 1,000 importance samples
@@ -58,6 +58,7 @@ def main() -> None:
         patience=None,
         precision=options.precision,
         device=options.device,
+        compile=options.compile,
     )
     name = _name(options)
     state = Path(options.state) / f"{name}.safetensors"
@@ -80,6 +81,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/binarized_mnist", help="folder of the three .mat files")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="the step; on a GPU it then runs as CUDA graphs")
     parser.add_argument("--latents", type=int, nargs="+", default=[32, 32, 32])
     parser.add_argument("--scales", type=int, nargs="+", default=[2, 2, 2])
     parser.add_argument("--channels", type=int, default=64)
