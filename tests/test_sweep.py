@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentia import cli, sweep
+from latentia.cli import fitting
 from latentia.errors import OptionError
 from latentia.evaluate import criteria
 from latentia.learners.checkpoint import read_tensors
@@ -202,11 +203,11 @@ def test_what_was_killed_goes_on(table, tmp_path, monkeypatch):
 
 def planned(table: Path, out: Path, components: str) -> sweep.Sweep:
     """The plan of a sweep, by the command's own parser."""
-    chosen = cli._choices(["--model", "GaussianMixture", "--data", str(table)], "sweep")
-    parser = cli._fit_parser(chosen)
+    chosen = fitting._choices(["--model", "GaussianMixture", "--data", str(table)], "sweep")
+    parser = fitting._fit_parser(chosen)
 
     def configure(words: list[str]):
-        return cli._config(chosen, parser.parse_args([*chosen.rest, *words]).as_dict(), "")
+        return fitting._config(chosen, parser.parse_args([*chosen.rest, *words]).as_dict(), "")
 
     return sweep.Sweep.plan({"model.components": values(components) or []}, configure, out, "latentia sweep")
 

@@ -1,0 +1,361 @@
+"""`latentia fit` and `latentia sweep`: options of models, learners and objectives are built from their signatures and
+docstrings."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from latentia.cli.measuring import show_table
+from latentia.cli.parsing import Whole, like, refuse, say
+from latentia.errors import OptionError
+
+FROM_DATA = {"event_shape", "features", "symbols"}
+NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
+
+
+def fit(arguments: list[str]) -> None:
+    """Learn a model from data, evaluate it on held-out data, and write a report."""
+    chosen = _choices(arguments)
+    if chosen.resume:
+        refuse(chosen.rest, [], "latentia fit --resume RUN, which takes no other option,")
+        _learn(lambda: _resumed(Path(chosen.resume)))
+        return
+    # torch and the models take seconds to import: not for a misspelt option above
+    from latentia.run import Run, default_out, this_command
+
+    parser = _fit_parser(chosen)
+    if chosen.help:
+        parser.print_help()
+        return
+    parsed = parser.parse_args(chosen.rest).as_dict()
+    config = _config(chosen, parsed, this_command())
+
+    def create() -> Run:
+        config.fingerprint = config.data.fingerprint()
+        out = Path(parsed["out"]) if parsed["out"] else default_out(config.model, config.data.source)
+        return Run.create(out, config)
+
+    _learn(create, parsed["importance_samples"], parsed["evaluation"])
+
+
+def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
+    from latentia.run import Config, Source, is_large
+
+    if parsed["stream"] is None:
+        parsed["stream"] = chosen.learner == "EM" and is_large(parsed["source"])
+    source = Source(**{name.name: parsed[name.name] for name in fields(Source)})
+    if chosen.learner in ("EM", "Gibbs"):
+        source.validation = 0.0
+    if parsed.get("device"):
+        parsed["learner"]["device"] = parsed["device"]
+    return Config(
+        model=chosen.model,
+        data=source,
+        model_options=_plain(parsed.get("model") or {}),
+        learner=chosen.learner,
+        learner_options=_plain(parsed.get("learner") or {}),
+        objective=chosen.objective,
+        objective_options=_plain(parsed.get("objective") or {}),
+        seed=parsed["seed"],
+        command=command,
+    )
+
+
+def _resumed(path: Path):
+    from latentia.errors import RunError
+    from latentia.run import Run
+
+    run = Run.open(path)
+    if run.finished:
+        raise RunError(f"{path} is finished: there is nothing to resume")
+    return run
+
+
+def _learn(find: Callable[[], Any], importance_samples: int = 1000, evaluation: bool = True) -> None:
+    """Fit the run that is found, in all processes that torchrun has started; evaluate, report, and say where it is."""
+    from latentia.learners import distributed
+    from latentia.report.words import end, spread
+    from latentia.run import Run
+
+    with distributed.group():
+        run = Run.shared(find)
+        if distributed.rank():
+            run.fit(progress=False)
+            return
+        where = f"{run.config.data.source}: {len(run.parts.train):,} data to learn from"
+        among = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
+        say(f"{run.config.model} on {where}{among}, {run.path}")
+        history = run.fit()
+    say(end(history.stopped))
+    if len(history.restarts) > 1:
+        say(spread(history.restarts))
+    if evaluation:
+        show_table(run.evaluate(importance_samples))
+        say(f"report: {run.report()}")
+
+
+SWEEP = """\
+Fit a model for each of several values of its options, and compare them on the same held-out data.
+
+Any option of the model, the learner or the objective takes several values: 1:20 (both ends are in), 10:50:10 (by
+steps), full,diagonal (a list), 1:5,10,20 (both). Several such options make every combination. Each member is a run
+directory of its own under --out, fitted in a process of its own. The same command again goes on after an
+interruption, keeps what is finished and tries again what has failed.
+
+The best is named by held-out log p(x), and so is the smallest model within one standard error of it; where log p(x) is
+exact AIC and BIC, which are of the training data, are given too. All of it is in sweep.html and sweep.json.
+"""
+
+
+def sweep(arguments: list[str]) -> None:
+    """Fit a model for each of several values of its options, and compare them on the same held-out data."""
+    from latentia.errors import RunError
+
+    chosen = _choices(arguments, "sweep")
+    if chosen.resume:
+        raise OptionError("a sweep is resumed by the same command again, without --resume")
+    parser = _fit_parser(chosen)
+    if chosen.help:
+        parser.print_help()
+        return
+    from latentia.run import this_command
+    from latentia.sweep import Sweep, expand
+
+    words, swept = expand(chosen.rest)
+
+    def configure(options: list[str]):
+        parsed = parser.parse_args([*words, *options]).as_dict()
+        command = ["latentia", "fit", "--model", chosen.model, "--learner", chosen.learner]
+        command += ["--objective", chosen.objective] if chosen.objective else []
+        return _config(chosen, parsed, shlex.join([*command, *words, *options]))
+
+    out = Path(chosen.out) if chosen.out else None
+    sweep = Sweep.plan(swept, configure, out, this_command())
+    summary = sweep.run(chosen.jobs, chosen.importance_samples)
+    _comparison(summary)
+    say(f"report: {sweep.out / 'sweep.html'}")
+    failed = [member["name"] for member in summary["members"] if member["error"]]
+    if failed:
+        raise RunError(f"{len(failed)} of {len(summary['members'])} failed ({', '.join(failed)}); the others are kept")
+
+
+def _comparison(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from latentia.report.comparison import HEAD, conclusions, rows
+
+    table = Table()
+    for name in (*(option.split(".")[-1] for option in summary["options"]), *HEAD):
+        table.add_column(name, justify="right")
+    for row in rows(summary):
+        table.add_row(*map(Text, row))  # words of others are no markup
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with console.capture() as drawn:
+        console.print(table)
+        for line in conclusions(summary):
+            console.print(line, highlight=False, markup=False)
+    print(drawn.get(), end="")
+
+
+def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:
+    """Which model, learner and objective: their options are only known then."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--model", "--learner", "--objective", "--resume"):
+        first.add_argument(name)
+    first.add_argument("-h", "--help", action="store_true")
+    if command == "sweep":
+        first.add_argument("--out")
+        first.add_argument("--jobs", type=Whole(1))
+        first.add_argument("--importance_samples", type=Whole(1), default=1000)
+    try:
+        chosen, rest = first.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise OptionError(f"{error}; see latentia {command} --help") from error
+    chosen.command, chosen.rest = command, rest
+    if chosen.resume:
+        return chosen
+    from latentia.model import EMModel, TractableModel
+    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+
+    if not chosen.model:
+        if not chosen.help:
+            near = next((word for word in rest if like(word.split("=")[0], ["--model", "--resume"])), None)
+            refuse([near] if near else [], ["--model", "--resume"], f"latentia {command}")
+            raise OptionError(f"--model is needed: one of {', '.join(MODELS)}")
+        chosen.learner = chosen.objective = None
+        return chosen
+    _known("model", chosen.model, MODELS)
+    exact = issubclass(MODELS[chosen.model], TractableModel)
+    by_em = issubclass(MODELS[chosen.model], EMModel)
+    chosen.learner = chosen.learner or ("EM" if by_em else "Gradient")
+    _known("learner", chosen.learner, LEARNERS)
+    if chosen.learner == "Gradient":
+        chosen.objective = chosen.objective or ("exact" if exact else "elbo")
+        _known("objective", chosen.objective, OBJECTIVES)
+    elif chosen.objective:
+        raise OptionError(f"--objective {chosen.objective}: EM climbs log p(x) itself; use --learner Gradient")
+    return chosen
+
+
+def _known(what: str, name: str, known: dict[str, Any]) -> None:
+    if name not in known:
+        raise OptionError(f"unknown {what} {name!r}{like(name, known)}; the {what}s are {', '.join(known)}")
+
+
+USAGE = {
+    "fit": "latentia fit --model MODEL --data DATA [--out RUN] [options]\n       latentia fit --resume RUN",
+    "sweep": "latentia sweep --model MODEL --data DATA --model.OPTION VALUES [--out DIRECTORY] [--jobs N] [options]",
+}
+
+
+OUT = {
+    "fit": "Run directory to make; runs/<model>-<data> if left out.",
+    "sweep": "Directory for all members; runs/sweep-<model>-<data> if left out.",
+}
+
+
+def _fit_parser(chosen: argparse.Namespace):
+    """The parser of all options of `fit`, for the chosen model, learner and objective."""
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, *_: Any) -> NoReturn:  # type: ignore[override]
+            lines = [line.strip() for line in message.splitlines() if line.strip()]
+            text = " ".join(lines).replace("are required: source", "are required: --data")
+            if text.startswith("unrecognized arguments: "):
+                refuse(text.split(": ", 1)[1].split(), self._option_string_actions, f"latentia {chosen.command}")
+            raise OptionError(f"{text}; see latentia {chosen.command} --model {chosen.model} --help")
+
+    class Formatter(DefaultHelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            parts = (super(Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+            return "\n\n".join(parts)
+
+    sweeps = chosen.command == "sweep"
+    parser = Parser(
+        prog=f"latentia {chosen.command}",
+        usage=USAGE[chosen.command],
+        description=SWEEP if sweeps else fit.__doc__,
+        formatter_class=Formatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    run = parser.add_argument_group("run", description=_offer(chosen))
+    run.add_argument("-h", "--help", action="store_true", help="Show this message; with --model M, M's options too.")
+    run.add_argument("--out", type=str, default=None, help=OUT[chosen.command])
+    run.add_argument(
+        "--seed", type=Whole(0), default=0, help="Of every random number: the same seed, the same parameters."
+    )
+    run.add_argument("--importance_samples", type=Whole(1), default=1000, help="For the evaluation after the fit.")
+    if chosen.learner == "Gradient":
+        run.add_argument("--device", type=str, default=None, help="cpu or cuda, as --learner.device.")
+    if sweeps:
+        run.add_argument("--jobs", type=Whole(1), default=None, help="Fits at a time; one for each core if left out.")
+    else:
+        run.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
+    _add_data(parser.add_argument_group("data"))
+    if chosen.model:
+        _add_options(parser, "model", chosen.model, MODELS)
+        _add_options(parser, "learner", chosen.learner, LEARNERS)
+    if chosen.objective:
+        skip: set[str | int] = {"model", "batch", "estimator"}
+        parser.add_function_arguments(OBJECTIVES[chosen.objective], "objective", skip=skip)
+        _entitle(parser, "objective", chosen.objective)
+    return parser
+
+
+def _offer(chosen: argparse.Namespace) -> str:
+    """The models, learners and objectives that there are, and which are chosen."""
+    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+
+    offers = []
+    for name, known in (("model", MODELS), ("learner", LEARNERS), ("objective", OBJECTIVES)):
+        value = getattr(chosen, name)
+        offers.append(f"--{name} {' | '.join(known)}" + (f" (chosen: {value})" if value else ""))
+    return "; ".join(offers) + ("; --resume RUN goes on with an interrupted fit" if chosen.command == "fit" else "")
+
+
+def _add_options(parser: Any, group: str, name: str, known: dict[str, Any]) -> None:
+    import inspect
+
+    skip = NOT_ON_THE_LINE & set(inspect.signature(known[name]).parameters)
+    parser.add_class_arguments(known[name], group, skip=skip)
+    _entitle(parser, group, name)
+
+
+def _entitle(parser: Any, group: str, name: str) -> None:
+    """A heading that says what is chosen, and none of the config-file option that jsonargparse would add."""
+    for part in parser._action_groups:
+        if any(action.dest.startswith(f"{group}.") for action in part._group_actions):
+            part.title = f"options of {name} ({part.title.rstrip(':')})" if part.title else f"options of {name}"
+            for action in part._group_actions:
+                if action.dest == group:
+                    action.help = argparse.SUPPRESS
+
+
+def _add_data(group: Any) -> None:
+    group.add_argument(
+        "--data",
+        dest="source",
+        type=str,
+        required=True,
+        help=(
+            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl idx idx.gz .mat, .dat "
+            ".feat (bags of words), or a folder of images."
+        ),
+    )
+    group.add_argument("--key", type=str, default=None, help="Name of the array in an .npz or .mat file.")
+    group.add_argument("--columns", type=str, default=None, help="Columns of a table, as a,b,c.")
+    group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
+    group.add_argument("--vocabulary", type=str, default=None, help="For bags of words, a file with a word a line.")
+    group.add_argument("--values", type=str, default="auto", help="auto, real, binary, levels or symbols.")
+    group.add_argument(
+        "--scale",
+        type=str,
+        default="auto",
+        help=("auto, standard or none. Fitting happens in scaled units, log p(x) is in those of the data as given."),
+    )
+    group.add_argument(
+        "--binarize",
+        type=str,
+        default="auto",
+        help=(
+            "Grey images: none; fixed (drawn once); dynamic (drawn anew for each batch); auto: dynamic for a Bernoulli "
+            "likelihood."
+        ),
+    )
+    group.add_argument("--min_count", type=int, default=2, help="Rarer words count as <unk>.")
+    group.add_argument("--max_vocabulary", type=int, default=None, help="At most so many words.")
+    group.add_argument(
+        "--weight", type=str, default=None, help="Column of a table that says how often each row counts; 0 = absent."
+    )
+    group.add_argument("--first", type=Whole(1), default=None, help="Only the first so many data.")
+    group.add_argument(
+        "--stream",
+        type=bool | None,
+        default=None,
+        help="Read a .npy or Parquet file block by block, as it is larger than memory; left out: above 1 GiB, for EM.",
+    )
+    group.add_argument(
+        "--holdout",
+        type=float,
+        default=0.1,
+        help="Fraction kept for evaluation; 0 evaluates on the training data, and says so.",
+    )
+    group.add_argument(
+        "--validation", type=float, default=0.1, help="Fraction of the rest for early stopping; EM and Gibbs use none."
+    )
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}

@@ -1,0 +1,67 @@
+"""What the commands on a fitted run share: the run, its data or others, and a file for what comes out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from latentia.cli.parsing import Whole, say
+from latentia.errors import OptionError
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory, as `latentia fit` makes them")
+
+
+def add_other(parser: argparse.ArgumentParser, instead: str) -> None:
+    parser.add_argument("--data", help=f"a built-in name or a path, {instead}")
+    parser.add_argument("--key", help="name of the array in an .npz or .mat file")
+    parser.add_argument("--columns", help="columns of a table, as a,b,c")
+    parser.add_argument("--weight", help="column of a table that says how often each row counts")
+    parser.add_argument("--first", type=Whole(1), help="only the first so many data")
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", help="file to write; its suffix says how (.csv .npy .png .txt .jsonl)")
+
+
+def opened(parsed: argparse.Namespace, *of_any: str):
+    """The run; options `of_any` are of any data, not only of --data."""
+    if getattr(parsed, "data", "") is None:
+        for name in ("key", "columns", "weight", "first"):
+            if getattr(parsed, name) is not None and name not in of_any:
+                raise OptionError(f"--{name} says how to read --data, which is not given")
+    from latentia.run import Run
+
+    return Run.open(Path(parsed.run))
+
+
+def other_data(run, parsed: argparse.Namespace):
+    options = {name: getattr(parsed, name) for name in ("key", "columns", "weight", "first")}
+    return run.other(parsed.data, **options)
+
+
+def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
+    """The data of --data, with labels where there are some, or the run's held-out data; the first so many."""
+    if parsed.data is None:
+        if labels is not None:
+            raise OptionError("--labels belong to --data, which is not given")
+        if not len(run.parts.test):
+            say(f"these are {run.evaluated_on}")
+        return run.held_out.subset(slice(0, parsed.first))
+    options = {name: getattr(parsed, name) for name in ("key", "columns", "weight", "first")}
+    return run.other(parsed.data, **options, **({} if labels is None else {"labels": labels}))
+
+
+RAGGED = ("sequence", "text")
+
+
+def write(run, parsed: argparse.Namespace, x: Any, mask: Any, verb: str) -> Path:
+    suffix = {"image": ".png", "table": ".csv", "text": ".txt"}.get(run.schema.kind, ".jsonl")
+    path = Path(parsed.out) if parsed.out else run.path / f"{verb}{suffix}"
+    if run.schema.kind not in RAGGED:
+        x = x.reshape(-1, *run.schema.event_shape)  # a mixture sees an image as one row
+    run.schema.write(x, path, mask)
+    say(f"wrote {path}")
+    return path
