@@ -70,6 +70,8 @@ def elbo(
     """
     if free not in ("dimension", "latent", "total"):
         raise OptionError(f"free={free!r}: choose one of dimension, latent, total")
+    if stl and estimator is not gradients.pathwise:
+        raise OptionError("stl=True draws z itself: leave estimator out")
     q = model.posterior(batch)
     if not isinstance(model, DirectedModel):
         _no_options(model, beta, free_bits)

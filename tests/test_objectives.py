@@ -202,3 +202,5 @@ def test_gradients_that_do_not_apply_are_refused():
     model, batch = vae.tiny(0)
     with pytest.raises(OptionError, match="free_bits"):
         elbo(model, batch, stl=True, free_bits=0.1)
+    with pytest.raises(OptionError, match="estimator"):
+        elbo(model, batch, stl=True, estimator=gradients.enumerate)
