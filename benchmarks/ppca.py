@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=30, help="test images")
     parser.add_argument("--samples", type=int, default=10_000, help="importance samples")
-    parser.add_argument("--steps", type=int, default=3000, help="temperatures from the prior; a tenth from q")
+    parser.add_argument("--steps", type=int, default=10_000, help="temperatures from the prior; a tenth from q")
     parser.add_argument("--pairs", type=int, default=16_000, help="data drawn from the model for mutual information")
     parser.add_argument("--name", default="ppca", help="of the files in benchmarks/results")
     options = parser.parse_args()
