@@ -8,8 +8,6 @@ from torch.distributions import Bernoulli, Distribution
 
 from latentia.kernels import bernoulli
 
-CERTAIN = -1e30
-
 
 def log_prob_of_observed(likelihood: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
     """sum_d log p(x_d) over the observed coordinates, (S, B), in nats.
@@ -19,11 +17,7 @@ def log_prob_of_observed(likelihood: Distribution, x: Tensor, mask: Tensor | Non
         x, mask: (B, *event); what the mask leaves out counts nothing.
     """
     if isinstance(likelihood, Bernoulli) and "logits" in vars(likelihood):
-        logits = likelihood.logits
-        if mask is not None:
-            # a 0 that is certain has log-probability 0, and no slope
-            x, logits = torch.where(mask, x, 0.0), torch.where(mask, logits, CERTAIN)
-        return bernoulli.log_likelihood(logits, x)
+        return bernoulli.log_likelihood(likelihood.logits, x, mask)
     log_prob = likelihood.log_prob(x)
     if mask is not None:
         log_prob = torch.where(mask, log_prob, torch.zeros_like(log_prob))

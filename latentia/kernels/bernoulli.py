@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from latentia.kernels.blocks import run_blocks
 
 ROWS = 256
+CERTAIN = -1e30
 FAST = {"reassoc", "nsz", "contract", "arcp"}
 
 _F = np.float32
@@ -27,39 +28,49 @@ ONE, ZERO = _F(1), _F(0)
 C2, C3, C4, C5, C6, C7 = (_F(1 / n) for n in (2, 6, 24, 120, 720, 5040))
 
 
-def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """sum_d log p(x_d | l_d) for logits (S, B, *event) and x (B, *event): (S, B), in nats."""
+def log_likelihood(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """sum_d log p(x_d | l_d) over what the mask observes, for logits (S, B, *event), x and mask (B, *event): (S, B), in
+    nats."""
     kernel = logits.device.type == "cpu" and logits.dtype == x.dtype == torch.float32 and not x.requires_grad
     kernel = kernel and not torch.compiler.is_compiling()
     if not kernel or logits.ndim != x.ndim + 1 or logits.shape[1:] != x.shape:
-        return specification(logits, x)
-    return _LogLikelihood.apply(logits, x)
+        return specification(logits, x, mask)
+    return _LogLikelihood.apply(logits, x, mask)
 
 
-def specification(logits: Tensor, x: Tensor) -> Tensor:
+def specification(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """The same in torch's operations."""
+    if mask is not None:
+        # a 0 that is certain has log-probability 0, and no slope
+        x, logits = torch.where(mask, x, 0.0), torch.where(mask, logits, CERTAIN)
     each = -nn.functional.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
     return each.flatten(2).sum(-1)
 
 
 class _LogLikelihood(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, x)
+    def forward(ctx: Any, logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(logits, x, mask)
         sums = torch.empty(logits.shape[:2])
-        rows, values = _matrix(logits, 2), _matrix(x, 1)
-        run_blocks(lambda run: _sums(rows, values, sums.view(-1).numpy(), *_ends(run)), len(rows), ROWS)
+        rows, data, out = _matrix(logits, 2), _data(x, mask), sums.view(-1).numpy()
+        run_blocks(lambda run: _sums(rows, *data, out, *_ends(run)), len(rows), ROWS)
         return sums
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        logits, x = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        logits, x, mask = ctx.saved_tensors
         if torch.is_grad_enabled():  # the slope of the slope may be asked for
-            return grads[0].reshape(*grads[0].shape, *(1,) * (x.ndim - 1)) * (x - logits.sigmoid()), None
+            slope = grads[0].reshape(*grads[0].shape, *(1,) * (x.ndim - 1)) * (x - logits.sigmoid())
+            return slope if mask is None else torch.where(mask, slope, 0.0), None, None
         slopes = torch.empty(logits.shape)
-        rows, values, out, scale = _matrix(logits, 2), _matrix(x, 1), _matrix(slopes, 2), grads[0].reshape(-1).numpy()
-        run_blocks(lambda run: _slopes(rows, values, scale, out, *_ends(run)), len(rows), ROWS)
-        return slopes, None
+        rows, data, out, scale = _matrix(logits, 2), _data(x, mask), _matrix(slopes, 2), grads[0].reshape(-1).numpy()
+        run_blocks(lambda run: _slopes(rows, *data, scale, out, *_ends(run)), len(rows), ROWS)
+        return slopes, None, None
+
+
+def _data(x: Tensor, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """x, and which of it is there, a datum a row."""
+    return _matrix(x, 1), None if mask is None else _matrix(mask.expand_as(x), 1)
 
 
 def _matrix(x: Tensor, batch: int) -> np.ndarray:
@@ -90,33 +101,38 @@ def _exp(a):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _part(logit, value):
+def _part(logit, value, there):
     """The sum over at most 64 coordinates."""
     linear, product = ZERO, ONE
     for d in range(len(logit)):
-        linear += value[d] * logit[d] - max(logit[d], ZERO)
-        product *= ONE + _exp(-min(abs(logit[d]), FARTHEST))
+        seen = there is None or there[d]
+        linear += value[d] * logit[d] - max(logit[d], ZERO) if seen else ZERO
+        product *= ONE + _exp(-min(abs(logit[d]), FARTHEST)) if seen else ONE
     return np.float64(linear) - np.log(np.float64(product))
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _slope(logit, value, scale, out):
+def _slope(logit, value, there, scale, out):
     for d in range(len(logit)):
         small = _exp(-min(abs(logit[d]), FARTHEST))
-        out[d] = scale * (value[d] - (ONE if logit[d] > ZERO else small) / (ONE + small))
+        slope = scale * (value[d] - (ONE if logit[d] > ZERO else small) / (ONE + small))
+        out[d] = slope if there is None or there[d] else ZERO
 
 
 @njit(nogil=True, cache=True)
-def _sums(rows, values, out, start, stop):
+def _sums(rows, values, mask, out, start, stop):
     for i in range(start, stop):
         row, value, total = rows[i], values[i % len(values)], 0.0
+        there = None if mask is None else mask[i % len(values)]
         for d in range(0, len(row), 64):
-            total += _part(row[d : d + 64], value[d : d + 64])
+            part = None if there is None else there[d : d + 64]
+            total += _part(row[d : d + 64], value[d : d + 64], part)
         out[i] = total
 
 
 @njit(nogil=True, cache=True)
-def _slopes(rows, values, scale, out, start, stop):
+def _slopes(rows, values, mask, scale, out, start, stop):
     """scale_i (x - sigmoid(l)), the gradient."""
     for i in range(start, stop):
-        _slope(rows[i], values[i % len(values)], scale[i], out[i])
+        there = None if mask is None else mask[i % len(values)]
+        _slope(rows[i], values[i % len(values)], there, scale[i], out[i])

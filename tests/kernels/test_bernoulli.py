@@ -36,6 +36,21 @@ def test_values_and_slopes_are_those_of_the_specification_in_float64(draws, data
     torch.testing.assert_close(slope.double(), true_slope, rtol=0, atol=1e-6)
 
 
+@given(size=st.sampled_from([1, 64, 65, 130]), share=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_what_is_missing_counts_nothing_whatever_it_holds(size, share, seed):
+    logits, x = drawn(2, 3, (size,), 3.0, seed)
+    mask = torch.rand(3, size, generator=torch.Generator().manual_seed(seed)) < share
+    exact, logits = logits.double().requires_grad_(), logits.requires_grad_()
+    found, true = log_likelihood(logits, x.where(mask, torch.nan), mask), specification(exact, x.double(), mask)
+    (slope,) = torch.autograd.grad(found.sum(), logits)
+    (true_slope,) = torch.autograd.grad(true.sum(), exact)
+    torch.testing.assert_close(found.double(), true, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(slope.double(), true_slope, rtol=0, atol=1e-6)
+    assert not slope[:, ~mask].any()
+    assert torch.equal(found, log_likelihood(logits.where(mask, torch.inf), x, mask))
+
+
 def test_grey_values_and_extreme_logits():
     logits = torch.tensor([[[-1e30, 88.0, -300.0, 5.0]]])
     x = torch.tensor([[0.0, 0.25, 0.5, 1.0]])
@@ -50,6 +65,16 @@ def test_the_slope_of_the_slope():
     (curve,) = torch.autograd.grad(slope.sum(), logits)
     probability = logits.detach().sigmoid()
     torch.testing.assert_close(curve, -probability * (1 - probability))
+
+
+def test_the_slope_of_the_slope_where_values_are_missing():
+    logits, x = drawn(2, 3, (5,), 1.0, 0)
+    logits.requires_grad_()
+    mask = torch.tensor([True, False, True, True, False]).expand(3, 5)
+    (slope,) = torch.autograd.grad(log_likelihood(logits, x, mask).sum(), logits, create_graph=True)
+    (curve,) = torch.autograd.grad(slope.sum(), logits)
+    probability = logits.detach().sigmoid()
+    torch.testing.assert_close(curve, torch.where(mask, -probability * (1 - probability), 0.0))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
