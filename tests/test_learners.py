@@ -17,7 +17,8 @@ from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFinit
 from latentia.learners import EM, Checkpoint, Gradient
 from latentia.learners.schedules import SCHEDULES, learning_rate
 from latentia.learners.settings import fitting, flushes_denormals, seed_for
-from latentia.models import HMM, VAE, GaussianMixture
+from latentia.models import HMM, VAE, GaussianMixture, conv_ladder, missing_data_vae
+from latentia.models import vae as vae_file
 from latentia.objectives import elbo, exact, iwae
 
 
@@ -259,6 +260,17 @@ def test_a_compiled_objective_learns_what_the_plain_one_does(digits, options):
         fits.append(learner.fit(model, digits).records[-1]["bound"])
     # inductor draws other random numbers
     assert fits[1] == pytest.approx(fits[0], abs=1.0)
+
+
+@pytest.mark.parametrize("module", [vae_file, conv_ladder, missing_data_vae], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("objective", [elbo, partial(iwae, samples=3)], ids=str)
+def test_an_objective_compiles_to_one_graph(module, objective):
+    model, batch = module.tiny(0)
+    torch.manual_seed(0)
+    plain = objective(model, batch).value
+    torch.manual_seed(0)
+    whole = torch.compile(objective, backend="eager", fullgraph=True)(model, batch).value
+    torch.testing.assert_close(whole, plain)
 
 
 def test_clip_limits_the_step(digits):

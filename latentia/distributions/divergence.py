@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from latentia.distributions.joint import Joint
 
@@ -29,6 +29,8 @@ def kl_by_latent(q: Distribution, p: Distribution) -> dict[str, Tensor] | None:
     # latents that depend on each other have one divergence, if a closed form of theirs is registered
     if isinstance(q, Joint) and isinstance(p, Joint) and q.parts.keys() == p.parts.keys():
         apart = not any(map(callable, (*q.parts.values(), *p.parts.values())))
+        if not apart and type(q) is type(p) is Joint:
+            return None
         pairs = {name: (q.conditional(name, {}), p.conditional(name, {})) for name in q.parts} if apart else pairs
     parts = {}
     for name, (one, other) in pairs.items():
@@ -67,6 +69,9 @@ def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:
     """KL(q || p), with the event's dimensions kept where q and p factorise."""
     if isinstance(q, Independent) and isinstance(p, Independent) and q.event_shape == p.event_shape:
         q, p = q.base_dist, p.base_dist
+    if type(q) is type(p) is Normal:  # torch.compile cannot follow torch's search for the formula
+        ratio = q.scale / p.scale
+        return 0.5 * (ratio.square() + ((q.loc - p.loc) / p.scale).square() - 1) - ratio.log()
     try:
         return kl_divergence(q, p)
     except NotImplementedError:

@@ -59,7 +59,7 @@ class Gradient:
         eps: Adam's.
         compile: the objective, by `torch.compile`; on a GPU it then runs as CUDA graphs. Takes a minute at first.
         precision: of float32 matrix products: highest, high or medium (bf16 units where there are some: faster, with
-            relative errors of some 2e-3 in the products).
+            relative errors of some 2e-3 in the products, and in all that lies between convolutions).
         device: where to fit; the data are moved there once.
         fresh: begin from a random start, not from the parameters that the model has.
         progress: show a bar when there is a terminal.

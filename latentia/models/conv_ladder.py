@@ -28,6 +28,7 @@ from latentia.errors import OptionError
 from latentia.model import Batch
 from latentia.models.vae import VAE
 from latentia.networks.conv import _Layout as ImageLayout
+from latentia.networks.conv import brief
 from latentia.networks.mlp import glorot
 
 LARGEST_LOG_SCALE = 5.0
@@ -158,15 +159,20 @@ class _Layer(nn.Module):
         self.down = nn.Sequential(*(_Block(channels) for _ in range(blocks)), nn.Upsample(below))
 
     def prior(self, state: Tensor) -> Independent:
-        mean, log_scale = _over(self.prior_head, state).chunk(2, -3)
+        mean, log_scale = self._numbers(self.prior_head, state)
         return _normal(mean, _bounded(log_scale).exp())
 
     def posterior(self, state: Tensor, features: Tensor) -> Independent:
-        shift, log_ratio = _over(self.posterior_head, state + self.look(features)).chunk(2, -3)
+        shift, log_ratio = self._numbers(self.posterior_head, state + _over(self.look, features))
         return residual_normal(self.prior(state), shift, _bounded(log_ratio))
 
     def forward(self, state: Tensor, z: Tensor) -> Tensor:
         return _over(self.down, state + _over(self.take, z))
+
+    def _numbers(self, head: nn.Module, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Two numbers for each latent, of the parameters' own precision."""
+        first, second = _over(head, state).to(self.look.weight.dtype).chunk(2, -3)
+        return first, second
 
 
 class _Up(nn.Module):
@@ -186,8 +192,9 @@ class _Up(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [self.layout.image(x)]
-        for stage in self.stages:
-            features.append(stage(features[-1]))
+        with brief(x):
+            for stage in self.stages:
+                features.append(stage(features[-1]))
         return features[1:]
 
 
@@ -209,7 +216,8 @@ class _Output(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(numbers * layout.size))
 
     def forward(self, state: Tensor) -> Tensor:
-        images = self.network(state.reshape(-1, *state.shape[-3:])).unflatten(1, (self.numbers, -1)).flatten(0, 1)
+        with brief(state):
+            images = self.network(state.reshape(-1, *state.shape[-3:])).unflatten(1, (self.numbers, -1)).flatten(0, 1)
         return self.layout.flat(images).reshape(*state.shape[:-3], -1) + self.output_bias
 
 
@@ -230,7 +238,8 @@ class _Block(nn.Module):
 
 def _over(network: nn.Module, images: Tensor) -> Tensor:
     """The network on images with any dimensions in front, (..., C, H, W)."""
-    out = network(images.reshape(-1, *images.shape[-3:]))
+    with brief(images):
+        out = network(images.reshape(-1, *images.shape[-3:]))
     return out.reshape(*images.shape[:-3], *out.shape[1:])
 
 

@@ -12,6 +12,21 @@ from latentia.errors import OptionError
 from latentia.networks.mlp import ACTIVATIONS
 
 
+def brief(images: Tensor) -> torch.autocast:
+    """The context in which convolutions of these images, and all between them, are in bf16: where the precision of
+    products is "medium" (`torch.set_float32_matmul_precision`), which by itself reaches no convolution, and the device
+    has units for it."""
+    kind = images.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=images.dtype != torch.float64 and _has_brief(kind))
+
+
+@torch.compiler.assume_constant_result
+def _has_brief(kind: str) -> bool:
+    if torch.get_float32_matmul_precision() != "medium":
+        return False
+    return kind != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
 class Residual(nn.Module):
     """x + conv(a(conv(a(x)))): He et al. (2016), with the activation before each convolution."""
 
@@ -83,7 +98,9 @@ class ConvEncoder(nn.Module):
         self.layers = nn.Sequential(*stages, last, nn.Flatten(), nn.Linear(channels[-1] * height * width, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.layout.image(x.flatten(0, -2))).unflatten(0, x.shape[:-1])
+        with brief(x):
+            out = self.layers(self.layout.image(x.flatten(0, -2)))
+        return out.to(x.dtype).unflatten(0, x.shape[:-1])
 
 
 class ConvDecoder(nn.Module):
@@ -128,7 +145,8 @@ class ConvDecoder(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(numbers * self.layout.size))
 
     def forward(self, z: Tensor) -> Tensor:
-        images = self.layers(z.flatten(0, -2)).unflatten(1, (self.numbers, -1)).flatten(0, 1)
+        with brief(z):
+            images = self.layers(z.flatten(0, -2)).unflatten(1, (self.numbers, -1)).flatten(0, 1)
         return self.layout.flat(images).view(*z.shape[:-1], -1) + self.output_bias
 
 

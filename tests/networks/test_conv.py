@@ -80,3 +80,36 @@ def test_options_without_sense(options, named):
     options = {"event_shape": (8, 8), "outputs": 2} | options
     with pytest.raises(OptionError, match=named):
         ConvEncoder(**options)
+
+
+@pytest.fixture
+def bf16_units(monkeypatch):
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    yield monkeypatch
+    torch.set_float32_matmul_precision(before)
+
+
+def images_by(networks: list[torch.nn.Module], x: torch.Tensor, precision: str) -> torch.Tensor:
+    torch.set_float32_matmul_precision(precision)
+    for network in networks:
+        x = network(x)
+    return x
+
+
+@pytest.mark.parametrize("block", ["residual", "gated"])
+def test_medium_precision_rounds_the_convolutions_and_nothing_else(block, bf16_units):
+    networks = [ConvEncoder((8, 8), 6, (8, 8), block), ConvDecoder(6, (8, 8), (8, 8), block)]
+    for network in networks:
+        glorot(network, torch.Generator().manual_seed(0))
+    x = torch.rand(16, 64, generator=torch.Generator().manual_seed(1))
+    exact, rounded = (images_by(networks, x, precision) for precision in ("highest", "medium"))
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() < 0.03 * exact.norm()
+    rounded.square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for network in networks for p in network.parameters())
+    doubled = [network.double() for network in networks]
+    assert torch.equal(*(images_by(doubled, x.double(), precision) for precision in ("highest", "medium")))
+    bf16_units.setattr(torch.cpu, "get_capabilities", dict)
+    plain = [network.float() for network in networks]
+    torch.testing.assert_close(images_by(plain, x, "medium"), exact)
