@@ -32,7 +32,6 @@ def log_likelihood(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Ten
     """sum_d log p(x_d | l_d) over what the mask observes, for logits (S, B, *event), x and mask (B, *event): (S, B), in
     nats."""
     kernel = logits.device.type == "cpu" and logits.dtype == x.dtype == torch.float32 and not x.requires_grad
-    kernel = kernel and not torch.compiler.is_compiling()
     if not kernel or logits.ndim != x.ndim + 1 or logits.shape[1:] != x.shape:
         return specification(logits, x, mask)
     return _LogLikelihood.apply(logits, x, mask)
@@ -51,21 +50,47 @@ class _LogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
         ctx.save_for_backward(logits, x, mask)
-        sums = torch.empty(logits.shape[:2])
-        rows, data, out = _matrix(logits, 2), _data(x, mask), sums.view(-1).numpy()
-        run_blocks(lambda run: _sums(rows, *data, out, *_ends(run)), len(rows), ROWS)
-        return sums
+        return torch.ops.latentia.bernoulli_sums(logits, x, mask)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         logits, x, mask = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the slope of the slope may be asked for
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the slope of the slope may be asked for
             slope = grads[0].reshape(*grads[0].shape, *(1,) * (x.ndim - 1)) * (x - logits.sigmoid())
             return slope if mask is None else torch.where(mask, slope, 0.0), None, None
-        slopes = torch.empty(logits.shape)
-        rows, data, out, scale = _matrix(logits, 2), _data(x, mask), _matrix(slopes, 2), grads[0].reshape(-1).numpy()
-        run_blocks(lambda run: _slopes(rows, *data, scale, out, *_ends(run)), len(rows), ROWS)
-        return slopes, None, None
+        return torch.ops.latentia.bernoulli_slopes(logits, x, mask, grads[0]), None, None
+
+
+# as operators of torch's own they have a place in compiled graphs
+OPERATORS = torch.library.Library("latentia", "FRAGMENT")
+OPERATORS.define("bernoulli_sums(Tensor logits, Tensor x, Tensor? mask) -> Tensor")
+OPERATORS.define("bernoulli_slopes(Tensor logits, Tensor x, Tensor? mask, Tensor scale) -> Tensor")
+
+
+@torch.library.impl(OPERATORS, "bernoulli_sums", "CPU")
+def _sums_of(logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    sums = torch.empty(logits.shape[:2])
+    rows, data, out = _matrix(logits, 2), _data(x, mask), sums.view(-1).numpy()
+    run_blocks(lambda run: _sums(rows, *data, out, *_ends(run)), len(rows), ROWS)
+    return sums
+
+
+@torch.library.impl(OPERATORS, "bernoulli_slopes", "CPU")
+def _slopes_of(logits: Tensor, x: Tensor, mask: Tensor | None, scale: Tensor) -> Tensor:
+    slopes = torch.empty(logits.shape)
+    rows, data, out = _matrix(logits, 2), _data(x, mask), _matrix(slopes, 2)
+    run_blocks(lambda run: _slopes(rows, *data, scale.reshape(-1).numpy(), out, *_ends(run)), len(rows), ROWS)
+    return slopes
+
+
+@torch.library.register_fake("latentia::bernoulli_sums")
+def _like_sums(logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    return logits.new_empty(logits.shape[:2])
+
+
+@torch.library.register_fake("latentia::bernoulli_slopes")
+def _like_slopes(logits: Tensor, x: Tensor, mask: Tensor | None, scale: Tensor) -> Tensor:
+    return logits.new_empty(logits.shape)
 
 
 def _data(x: Tensor, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
@@ -21,7 +22,7 @@ from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
-from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device
+from latentia.learners.settings import PRECISIONS, compiling, fitting, seed_for, usable_device
 from latentia.model import Batch, LatentVariableModel
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
@@ -141,7 +142,7 @@ class Gradient:
         if len(data) == 0:
             raise DataError("there are no data to fit")
         device = usable_device(self.device)
-        with fitting(self.precision, seed):
+        with fitting(self.precision, seed), compiling() if self.compile else nullcontext():
             model.to(device)
             return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
 
