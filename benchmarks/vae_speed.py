@@ -59,7 +59,7 @@ def training(options: argparse.Namespace, work: Work):
 # ------------------------------------------------------------------------------------------------ contenders
 
 
-def latentia(x, work: Work, chunks: int, precision: str, mark):
+def latentia(x, work: Work, chunks: int, mark, precision: str, compile: bool = False):
     import torch
 
     from latentia.data import load
@@ -78,8 +78,9 @@ def latentia(x, work: Work, chunks: int, precision: str, mark):
         objective=objective,
         epochs=chunks,
         batch_size=work.batch,
-        precision=precision,
-        progress=False,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        compile=compile,
+        progress=False,
     )
     learner.fit(model, load(torch.from_numpy(x)), callbacks=[lambda record: mark()])
     return [p.detach().numpy() for p in (*model.encoder.parameters(), *model.decoder.parameters())]
@@ -374,7 +375,9 @@ class _PythaeData:
 
 CONTENDERS = {
     "latentia": partial(latentia, precision="medium"),
+    "latentia, compiled": partial(latentia, precision="medium", compile=True),
     "latentia float32": partial(latentia, precision="highest"),
+    "latentia float32, compiled": partial(latentia, precision="highest", compile=True),
     "latentia, bare loop": bare,
     "JAX scan": jax_scan,
     "NumPyro scan": numpyro_scan,
@@ -385,7 +388,10 @@ CONTENDERS = {
 }
 
 
-ON_TWO_CORES = ("latentia", "latentia float32", "JAX scan", "NumPyro scan", "PyTorch by hand, denormals flushed")
+ON_TWO_CORES = (
+    *(name for name in CONTENDERS if name.startswith("latentia") and "bare" not in name),
+    *("JAX scan", "NumPyro scan", "PyTorch by hand, denormals flushed"),
+)
 """The others are far behind on one core already, and some have nothing for a second one to do."""
 
 
