@@ -32,18 +32,22 @@ def log_likelihood(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Ten
     """sum_d log p(x_d | l_d) over what the mask observes, for logits (S, B, *event), x and mask (B, *event): (S, B), in
     nats."""
     kernel = logits.device.type == "cpu" and logits.dtype == x.dtype == torch.float32 and not x.requires_grad
-    if not kernel or logits.ndim != x.ndim + 1 or logits.shape[1:] != x.shape:
+    kernel = kernel and logits.shape[1:] == x.shape and (mask is None or mask.shape == x.shape)
+    if not kernel or logits.ndim != x.ndim + 1:
         return specification(logits, x, mask)
     return _LogLikelihood.apply(logits, x, mask)
 
 
 def specification(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """The same in torch's operations."""
-    if mask is not None:
-        # a 0 that is certain has log-probability 0, and no slope
-        x, logits = torch.where(mask, x, 0.0), torch.where(mask, logits, CERTAIN)
+    logits, x = _blanked(logits, x, mask)
     each = -nn.functional.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
     return each.flatten(2).sum(-1)
+
+
+def _blanked(logits: Tensor, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What is missing becomes a 0 that is certain: its log-probability is 0, and it has no slope."""
+    return (logits, x) if mask is None else (torch.where(mask, logits, CERTAIN), torch.where(mask, x, 0.0))
 
 
 class _LogLikelihood(torch.autograd.Function):
@@ -56,8 +60,8 @@ class _LogLikelihood(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         logits, x, mask = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the slope of the slope may be asked for
-            slope = grads[0].reshape(*grads[0].shape, *(1,) * (x.ndim - 1)) * (x - logits.sigmoid())
-            return slope if mask is None else torch.where(mask, slope, 0.0), None, None
+            logits, x = _blanked(logits, x, mask)
+            return grads[0].reshape(*grads[0].shape, *(1,) * (x.ndim - 1)) * (x - logits.sigmoid()), None, None
         return torch.ops.latentia.bernoulli_slopes(logits, x, mask, grads[0]), None, None
 
 
@@ -69,7 +73,7 @@ OPERATORS.define("bernoulli_slopes(Tensor logits, Tensor x, Tensor? mask, Tensor
 
 @torch.library.impl(OPERATORS, "bernoulli_sums", "CPU")
 def _sums_of(logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-    sums = torch.empty(logits.shape[:2])
+    sums = logits.new_empty(logits.shape[:2])
     rows, data, out = _matrix(logits, 2), _data(x, mask), sums.view(-1).numpy()
     run_blocks(lambda run: _sums(rows, *data, out, *_ends(run)), len(rows), ROWS)
     return sums
@@ -77,7 +81,7 @@ def _sums_of(logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
 
 @torch.library.impl(OPERATORS, "bernoulli_slopes", "CPU")
 def _slopes_of(logits: Tensor, x: Tensor, mask: Tensor | None, scale: Tensor) -> Tensor:
-    slopes = torch.empty(logits.shape)
+    slopes = logits.new_empty(logits.shape)
     rows, data, out = _matrix(logits, 2), _data(x, mask), _matrix(slopes, 2)
     run_blocks(lambda run: _slopes(rows, *data, scale.reshape(-1).numpy(), out, *_ends(run)), len(rows), ROWS)
     return slopes
@@ -95,7 +99,7 @@ def _like_slopes(logits: Tensor, x: Tensor, mask: Tensor | None, scale: Tensor) 
 
 def _data(x: Tensor, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
     """x, and which of it is there, a datum a row."""
-    return _matrix(x, 1), None if mask is None else _matrix(mask.expand_as(x), 1)
+    return _matrix(x, 1), None if mask is None else _matrix(mask, 1)
 
 
 def _matrix(x: Tensor, batch: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
@@ -22,7 +21,7 @@ from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
-from latentia.learners.settings import PRECISIONS, compiling, fitting, seed_for, usable_device
+from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device
 from latentia.model import Batch, LatentVariableModel
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
@@ -142,7 +141,7 @@ class Gradient:
         if len(data) == 0:
             raise DataError("there are no data to fit")
         device = usable_device(self.device)
-        with fitting(self.precision, seed), compiling() if self.compile else nullcontext():
+        with fitting(self.precision, seed):
             model.to(device)
             return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
 
@@ -323,7 +322,10 @@ class _Fit:
         function = function.func if isinstance(function, partial) else function
         # on a GPU as CUDA graphs: small models spend their time in launching kernels
         graphs = self.model.anchor.is_cuda
-        return torch.compile(function, mode="reduce-overhead" if graphs else "default")
+        # what another fit compiled may have been of another precision, and torch keeps but a few
+        torch.compiler.reset()
+        # for each size of batch, of which there are two: not all convolutions compile for sizes that are left open
+        return torch.compile(function, mode="reduce-overhead" if graphs else "default", dynamic=False)
 
     def _checked_norm(self, step: int) -> float:
         """The gradient's norm, clipped; raises where a gradient is not finite, and names it."""

@@ -43,16 +43,6 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
             torch.set_flush_denormal(flushing)
 
 
-@contextmanager
-def compiling() -> Iterator[None]:
-    """Let a compiled step make cheap things again on its way back. By itself torch keeps whatever is small: for a ReLU
-    its signs, a byte each, which takes a CPU longer to write than the matrix product before it."""
-    from torch._functorch import config
-
-    with config.patch(aggressive_recomputation=True):
-        yield
-
-
 def _keep_memory(most: int) -> None:
     """Let the C library hold so many bytes of freed memory. By itself it gives a step's memory back to the system, and
     the next step takes it anew, page by page, which can take as long as the work on it."""

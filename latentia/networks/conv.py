@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +14,20 @@ from latentia.errors import OptionError
 from latentia.networks.mlp import ACTIVATIONS
 
 
-def brief(images: Tensor) -> torch.autocast:
+def brief(images: Tensor) -> AbstractContextManager[Any]:
     """The context in which convolutions of these images, and all between them, are in bf16: where the precision of
     products is "medium" (`torch.set_float32_matmul_precision`), which by itself reaches no convolution, and the device
     has units for it."""
-    kind = images.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=images.dtype != torch.float64 and _has_brief(kind))
+    if images.dtype not in (torch.float32, torch.bfloat16) or not _has_brief(images.device.type):
+        return nullcontext()
+    return torch.autocast(images.device.type, torch.bfloat16)
 
 
 @torch.compiler.assume_constant_result
 def _has_brief(kind: str) -> bool:
     if torch.get_float32_matmul_precision() != "medium":
         return False
-    return kind != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return kind == "cuda" or (kind == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16")))
 
 
 class Residual(nn.Module):

@@ -77,6 +77,24 @@ def test_the_slope_of_the_slope_where_values_are_missing():
     torch.testing.assert_close(curve, torch.where(mask, -probability * (1 - probability), 0.0))
 
 
+def test_a_hidden_nan_stays_hidden_from_the_slope_of_the_slope():
+    logits, x = drawn(2, 3, (5,), 1.0, 0)
+    mask = torch.tensor([True, False, True, True, False]).expand(3, 5)
+    logits, x = logits.where(mask, torch.nan).requires_grad_(), x.where(mask, torch.nan)
+    weight = torch.rand(2, 3).requires_grad_()
+    (slope,) = torch.autograd.grad((log_likelihood(logits, x, mask) * weight).sum(), logits, create_graph=True)
+    found = torch.autograd.grad(slope.sum(), [logits, weight])
+    assert all(part.isfinite().all() for part in found)
+
+
+def test_a_mask_of_another_shape_is_the_specifications_matter():
+    logits, x = drawn(2, 3, (5,), 1.0, 0)
+    mask = torch.rand(2, 3, 5) < 0.5
+    torch.testing.assert_close(log_likelihood(logits, x, mask), specification(logits, x, mask))
+    rows = torch.tensor([[True], [False], [True]])
+    torch.testing.assert_close(log_likelihood(logits, x, rows), specification(logits, x, rows.expand(3, 5)))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_nothing(threads):
     logits, x = drawn(4, 300, (100,), 3.0, 1)

@@ -113,3 +113,10 @@ def test_medium_precision_rounds_the_convolutions_and_nothing_else(block, bf16_u
     bf16_units.setattr(torch.cpu, "get_capabilities", dict)
     plain = [network.float() for network in networks]
     torch.testing.assert_close(images_by(plain, x, "medium"), exact)
+
+
+def test_a_context_and_a_device_of_the_callers_own_stay_as_they_are():
+    encoder, x = ConvEncoder((8, 8), 6, (8,)), torch.rand(4, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert encoder(torch.nn.Linear(64, 64)(x)).dtype == torch.bfloat16
+    assert encoder.to("meta")(x.to("meta")).shape == (4, 6)
