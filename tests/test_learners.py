@@ -264,7 +264,7 @@ def test_a_compiled_objective_learns_what_the_plain_one_does(digits, options):
 
 
 @pytest.mark.parametrize("module", [vae_file, conv_ladder, missing_data_vae], ids=lambda module: module.__name__)
-@pytest.mark.parametrize("objective", [elbo, partial(iwae, samples=3)], ids=str)
+@pytest.mark.parametrize("objective", [elbo, partial(iwae, samples=3)], ids=["elbo", "iwae"])
 def test_an_objective_compiles_to_one_graph(module, objective):
     model, batch = module.tiny(0)
     model = model.float()
