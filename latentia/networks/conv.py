@@ -27,7 +27,8 @@ def brief(images: Tensor) -> AbstractContextManager[Any]:
 def _has_brief(kind: str) -> bool:
     if torch.get_float32_matmul_precision() != "medium":
         return False
-    return kind == "cuda" or (kind == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16")))
+    units = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot tell
+    return kind == "cuda" or (kind == "cpu" and bool(units.get("avx512_bf16")))
 
 
 class Residual(nn.Module):
