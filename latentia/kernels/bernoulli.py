@@ -1,8 +1,8 @@
 """sum_d log Bernoulli(x_d; logit l_d), and its gradient, in one pass over the logits.
 
-log Bernoulli(x; l) = x l - max(l, 0) - log(1 + exp(-|l|)). Of 64 factors 1 + exp(-|l|), which lie between 1 and 2, the
-product is taken first, so that there is one logarithm where a sum of softplus takes 64. The exponential is a polynomial
-of which the compiler makes vectors. `specification` is the same sum, step by step.
+log Bernoulli(x; l) = x l - max(l, 0) - log(1 + exp(-|l|)). Of the factors 1 + exp(-|l|), which lie between 1 and 2, the
+product is taken first, so that there is one logarithm where a sum of softplus takes hundreds. The exponential is a
+polynomial of which the compiler makes vectors. `specification` is the same sum, step by step.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from latentia.kernels.blocks import run_blocks
 
 ROWS = 256
 CERTAIN = -1e30
+PART = 960
+"""Coordinates of which the product of 1 + exp(-|l|) is at most 2^960, a number in float64."""
 FAST = {"reassoc", "nsz", "contract", "arcp"}
 
 _F = np.float32
 LOG2_E, LN2_HIGH, LN2_LOW = _F(1.4426950408889634), _F(0.693145751953125), _F(1.4286068203094172e-6)
 MAGIC = _F(12582912.0)  # 1.5 * 2^23: what is added to it is rounded to a whole number, in its last bits
 FARTHEST = _F(87.0)  # beyond it exp(-|l|) is denormal, and adds nothing to 1
-ONE, ZERO = _F(1), _F(0)
+ONE, ZERO, LEAST = _F(1), _F(0), _F(CERTAIN)
 C2, C3, C4, C5, C6, C7 = (_F(1 / n) for n in (2, 6, 24, 120, 720, 5040))
 
 
@@ -130,14 +132,37 @@ def _exp(a):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _part(logit, value, there):
-    """The sum over at most 64 coordinates."""
-    linear, product = ZERO, ONE
+def _linear(logit, value, factor):
+    """The sum of what is linear; the factors 1 + exp(-|l|) are written down, since two sums at once are no vectors."""
+    linear = ZERO
     for d in range(len(logit)):
-        seen = there is None or there[d]
-        linear += value[d] * logit[d] - max(logit[d], ZERO) if seen else ZERO
-        product *= ONE + _exp(-min(abs(logit[d]), FARTHEST)) if seen else ONE
-    return np.float64(linear) - np.log(np.float64(product))
+        linear += value[d] * logit[d] - max(logit[d], ZERO)
+        factor[d] = ONE + _exp(-min(abs(logit[d]), FARTHEST))
+    return np.float64(linear)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def _product(factor):
+    product = ONE
+    for d in range(len(factor)):
+        product *= factor[d]
+    return np.float64(product)
+
+
+@njit(nogil=True, cache=True)
+def _part(logit, value, factor):
+    """The sum over at most `PART` coordinates."""
+    linear, product = _linear(logit, value, factor), 1.0
+    for d in range(0, len(logit), 64):
+        product *= _product(factor[d : min(d + 64, len(logit))])
+    return linear - np.log(product)
+
+
+@njit(nogil=True, cache=True)
+def _blank(logit, value, there, seen_logit, seen_value):
+    for d in range(len(logit)):
+        seen_logit[d] = logit[d] if there[d] else LEAST
+        seen_value[d] = value[d] if there[d] else ZERO
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -150,12 +175,15 @@ def _slope(logit, value, there, scale, out):
 
 @njit(nogil=True, cache=True)
 def _sums(rows, values, mask, out, start, stop):
+    width = rows.shape[1]
+    factor, seen_logit, seen_value = np.empty(width, _F), np.empty(width, _F), np.empty(width, _F)
     for i in range(start, stop):
-        row, value, total = rows[i], values[i % len(values)], 0.0
-        there = None if mask is None else mask[i % len(values)]
-        for d in range(0, len(row), 64):
-            part = None if there is None else there[d : d + 64]
-            total += _part(row[d : d + 64], value[d : d + 64], part)
+        logit, value, total = rows[i], values[i % len(values)], 0.0
+        if mask is not None:
+            _blank(logit, value, mask[i % len(values)], seen_logit, seen_value)
+            logit, value = seen_logit, seen_value
+        for d in range(0, width, PART):
+            total += _part(logit[d : d + PART], value[d : d + PART], factor)
         out[i] = total
 
 

@@ -19,7 +19,7 @@ def drawn(draws: int, data: int, shape: tuple[int, ...], scale: float, seed: int
 @given(
     draws=st.integers(1, 3),
     data=st.integers(0, 5),
-    shape=st.sampled_from([(1,), (63,), (64,), (65,), (8, 8), (200,)]),
+    shape=st.sampled_from([(1,), (63,), (64,), (65,), (8, 8), (200,), (961,), (2000,)]),
     scale=st.sampled_from([0.0, 1.0, 30.0, 1000.0]),
     seed=st.integers(0, 1000),
 )
@@ -36,7 +36,7 @@ def test_values_and_slopes_are_those_of_the_specification_in_float64(draws, data
     torch.testing.assert_close(slope.double(), true_slope, rtol=0, atol=1e-6)
 
 
-@given(size=st.sampled_from([1, 64, 65, 130]), share=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 1000))
+@given(size=st.sampled_from([1, 64, 65, 130, 1025]), share=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_what_is_missing_counts_nothing_whatever_it_holds(size, share, seed):
     logits, x = drawn(2, 3, (size,), 3.0, seed)
