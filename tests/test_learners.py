@@ -242,6 +242,23 @@ def test_global_settings_are_put_back(digits):
     assert not flushes_denormals()
 
 
+def test_denormals_are_flushed_in_threads_that_were_there_before_the_fit():
+    denormal = torch.full((400_000,), 1e-38)
+
+    def flushed() -> float:
+        return float((denormal * 1e-3 == 0).double().mean())
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        before = flushed()  # starts the second thread
+        with fitting("highest", 0):
+            inside = flushed()
+        assert (before, inside, flushed()) == (0, 1, 0)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_exact_objective_climbs_log_p_by_gradient(cloud):
     model, by_em = GaussianMixture(2, 2).double(), GaussianMixture(2, 2).double()
     EM(tol=1e-10).fit(by_em, cloud)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -22,6 +24,29 @@ def flushes_denormals() -> bool:
     return bool((torch.full((1,), 1e-38) * 1e-3 == 0).all())
 
 
+def flush_denormals(on: bool) -> None:
+    """Round denormal numbers to zero, in this thread and in those that torch's operations share with it: each core has
+    a switch of its own, which a thread takes over from the one that starts it and nobody sets afterwards."""
+    torch.set_flush_denormal(on)
+    team, threads = _openmp(), torch.get_num_threads()
+    if team is not None and threads > 1:
+        team.GOMP_parallel(_IN_A_THREAD(lambda _: torch.set_flush_denormal(on)), None, threads, 0)
+
+
+_IN_A_THREAD = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """The library that starts torch's threads, where it came with torch and can be asked to run something in each."""
+    folder = Path(torch.__file__).parent / "lib"
+    for path in (path for name in ("libgomp*", "libiomp*", "libomp*") for path in sorted(folder.glob(name))):
+        library = ctypes.CDLL(str(path))
+        if hasattr(library, "GOMP_parallel"):
+            return library
+    return None
+
+
 @contextmanager
 def fitting(precision: str, seed: int) -> Iterator[None]:
     """Flush denormals (they slow a CPU 2-4x), multiply matrices in `precision`, and own the random numbers.
@@ -32,7 +57,7 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
     before, flushing = torch.get_float32_matmul_precision(), flushes_denormals()
     with torch.random.fork_rng():
         try:
-            torch.set_flush_denormal(True)
+            flush_denormals(True)
             torch.set_float32_matmul_precision(precision)
             torch.manual_seed(seed)
             _keep_memory(2**31 - 1)
@@ -40,7 +65,7 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
         finally:
             _keep_memory(LARGEST)
             torch.set_float32_matmul_precision(before)
-            torch.set_flush_denormal(flushing)
+            flush_denormals(flushing)
 
 
 def _keep_memory(most: int) -> None:
