@@ -27,6 +27,12 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
 
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim <= 2:
+            return super().forward(input)
+        # as one matrix all the way: compiled, an activation between two views keeps its mask in memory, slowly
+        return super().forward(input.flatten(0, -2)).unflatten(0, input.shape[:-1])
+
     @property
     def output_bias(self) -> Tensor:
         return self[-1].bias  # type: ignore[return-value]
