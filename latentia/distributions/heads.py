@@ -12,6 +12,8 @@ from latentia.distributions.flow import Flow, PosteriorBend, PriorBend, begin
 from latentia.errors import OptionError
 
 POSTERIORS = ("diagonal", "full", "planar", "iaf", "maf", "spline")
+NEARLY_DIAGONAL = 0.1
+"""Scale of a covariance's D^2 / 2 entries off the diagonal: small at first, and slow, so that the means lead."""
 PRIORS = ("normal", "maf", "spline")
 
 
@@ -21,7 +23,7 @@ class PosteriorHead(nn.Module):
     | kind                   | distribution                      | inputs                                     |
     |------------------------|-----------------------------------|--------------------------------------------|
     | diagonal               | Normal(mean, diag(scale^2))       | 2 D: means, log standard deviations        |
-    | full                   | Normal(mean, L L^T)               | 2 D, and D (D - 1) / 2: L below its diagonal |
+    | full                   | Normal(mean, L L^T)               | 2 D, and D (D - 1) / 2: 10 L below its diagonal |
     | planar                 | `Flow` of planar maps             | 2 D, and 2 D + 1 a map: u, w, b            |
     | iaf, maf, spline       | `Flow` of autoregressive maps     | 2 D, and `hidden[0]`: the context          |
 
@@ -64,7 +66,7 @@ class PosteriorHead(nn.Module):
             return _normal(mean, log_scale.exp())
         row, column = torch.tril_indices(self.latent, self.latent, -1, device=features.device)
         factor = torch.diag_embed(log_scale.exp())
-        factor[..., row, column] = below
+        factor[..., row, column] = NEARLY_DIAGONAL * below
         return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
 
 

@@ -4,7 +4,7 @@
     x | z ~ Bernoulli(decoder(z)), or another likelihood of the `VAE`, independent coordinates
 
     p(x_observed) = E_p(z) p(x_observed | z): a missing coordinate sums to one, so it is left out
-    q(z | x_observed) = Normal(mean(x_observed), diag(variance(x_observed)))
+    q(z | x_observed) = Normal(mean(x_observed), diag(variance(x_observed))), a full covariance, or a flow
     log p(x_observed) >= E log (1/K) sum_k p(x_observed | z_k) p(z_k) / q(z_k | x_observed),    z_k ~ q
 
 Mattei and Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets", section 3; learn
@@ -20,7 +20,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Categorical, Distribution
 
 from latentia.model import Batch
 from latentia.models.vae import VAE
@@ -41,6 +41,8 @@ class MissingDataVAE(VAE):
         likelihood: bernoulli, categorical or gaussian, as for the VAE.
         encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations.
         decoder: your own module, (..., latent) to (..., outputs).
+        posterior: diagonal or full covariance, or a flow: planar, iaf, maf or spline, as for the VAE. Latents that few
+            observed coordinates do not tell apart depend on each other.
     """
 
     center: Tensor
@@ -55,13 +57,13 @@ class MissingDataVAE(VAE):
         likelihood: Literal["bernoulli", "categorical", "gaussian"] = "bernoulli",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        posterior: Literal["diagonal", "full", "planar", "iaf", "maf", "spline"] = "diagonal",
     ):
-        super().__init__(event_shape, symbols, latent, hidden, activation, likelihood, encoder, decoder)
+        super().__init__(event_shape, symbols, latent, hidden, activation, likelihood, encoder, decoder, posterior)
         self.register_buffer("center", torch.zeros(math.prod(event_shape) * (self.symbols or 1)))
 
-    def posterior(self, batch: Batch) -> Independent:
-        mean, log_scale = self.encoder(self._seen(batch)).chunk(2, -1)
-        return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
+    def posterior(self, batch: Batch) -> Distribution:
+        return self.posterior_head(self.encoder(self._seen(batch)))
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         super().start(batch, generator)

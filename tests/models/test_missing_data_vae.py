@@ -37,6 +37,23 @@ def test_the_bounds_rise_to_the_exact_marginal_of_what_is_observed(seed):
     assert torch.allclose(many, marginal, atol=0.02)
 
 
+@pytest.mark.parametrize("posterior", ["full", "planar"])
+def test_other_posteriors_bound_the_same_marginal(posterior):
+    _, batch = tiny(0)
+    torch.manual_seed(0)
+    model = MissingDataVAE((3,), latent=2, hidden=(4,), posterior=posterior).double()
+    for parameter in model.parameters():
+        parameter.data = 0.3 * torch.randn_like(parameter)
+    with torch.no_grad():
+        marginal = brute_force_log_marginal(model, batch)
+        few, many = elbo(model, batch, samples=20_000).value, iwae(model, batch, samples=20_000).value
+        filled = model.impute(batch, samples=20_000)
+        expected = torch.where(batch.observed, batch.x, exact_mean(model, batch))
+    assert (few < marginal + 0.01).all()
+    assert torch.allclose(many, marginal, atol=0.02)
+    assert torch.allclose(filled, expected, atol=0.03)
+
+
 def test_imputation_and_completion_agree_with_quadrature():
     model, batch = tiny(1)
     torch.manual_seed(0)
