@@ -17,7 +17,10 @@ import json
 import sys
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,7 @@ def shallow(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def fitted(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One seed: its validation bound, and, for whoever chooses by that, its test accuracy."""
+    torch.set_num_threads(1 if options.jobs > 1 else torch.get_num_threads())
     train, test = (part(options.data, name, binarize="dynamic") for name in ("train", "t10k"))
     fit, validation = train.split(1 / 12, seed=0)
     model = ClusteringVAE((28, 28), hidden=options.hidden, covariance=options.covariance, pretrain=options.pretrain)
@@ -95,16 +99,16 @@ def fitted(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         epochs=options.epochs, batch_size=256, lr=options.lr, schedule="cosine", precision=options.precision
     )
     began = time.perf_counter()
-    history = learner.fit(model, fit, validation=validation, seed=seed, callbacks=[_say])
+    history = learner.fit(model, fit, validation=validation, seed=seed, callbacks=[partial(_say, seed)])
     bounds = [record["validation_bound"] for record in history.records]
     found = {"seed": seed, "validation_bound": max(b for b in bounds if b is not None)}
     found |= {**scored(model, test), "weights": model.weights.tolist()}
     return found | {"epochs": len(bounds), "seconds": round(time.perf_counter() - began, 1)}
 
 
-def _say(record: Any) -> None:
+def _say(seed: int, record: Any) -> None:
     if record["epoch"] % 5 == 0:
-        print(f"  epoch {record['epoch']}: validation bound {record['validation_bound']:.2f}", flush=True)
+        print(f"  seed {seed}, epoch {record['epoch']}: validation bound {record['validation_bound']:.2f}", flush=True)
 
 
 def main() -> None:
@@ -117,6 +121,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--precision", default="medium")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds learned at once, each on one core")
     parser.add_argument("--restarts", type=int, default=3, help="of k-means and the mixture")
     options = parser.parse_args()
     if not options.data.is_dir():
@@ -124,11 +129,12 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     tried: list[dict[str, Any]] = []
     others = shallow(options)
-    for seed in options.seeds:
-        tried.append(fitted(options, seed))
-        print(tried[-1], flush=True)
-        # a long run that is stopped leaves what it has
-        _write(options, tried, others)
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+        for found in pool.map(partial(fitted, options), options.seeds):
+            tried.append(found)
+            print(found, flush=True)
+            # a long run that is stopped leaves what it has
+            _write(options, tried, others)
 
 
 def _write(options: argparse.Namespace, tried: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
