@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, transform_to
+from torch.distributions.transforms import AffineTransform, ComposeTransform, identity_transform
 
 from latentia.distributions import Joint
 from latentia.distributions.divergence import kl_terms
 from latentia.distributions.flow import Flow
+from latentia.distributions.heads import NEARLY_DIAGONAL
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 from latentia.objectives import Bound
@@ -198,7 +200,10 @@ def _transforms(q: Distribution) -> dict[str, Any]:
     """From the real line to each parameter of q, of those from which q can be built again."""
     constraints: dict[str, Any] = dict(q.arg_constraints)
     if isinstance(q, MultivariateNormal):  # three names for one covariance
-        constraints = {name: constraints[name] for name in ("loc", "scale_tril")}
+        # a row of the factor has as many entries as there are latents, and they all move at once
+        pace = NEARLY_DIAGONAL + (1 - NEARLY_DIAGONAL) * torch.eye(*q.event_shape).to(q.loc)
+        factor = ComposeTransform([AffineTransform(0.0, pace), transform_to(q.arg_constraints["scale_tril"])])
+        return {"loc": identity_transform, "scale_tril": factor}
     try:
         if constraints and all(isinstance(getattr(q, name, None), Tensor) for name in constraints):
             return {name: transform_to(constraint) for name, constraint in constraints.items()}
