@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, transform_to
-from torch.distributions.transforms import AffineTransform, ComposeTransform, identity_transform
 
 from latentia.distributions import Joint
 from latentia.distributions.divergence import kl_terms
 from latentia.distributions.flow import Flow
-from latentia.distributions.heads import NEARLY_DIAGONAL
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 from latentia.objectives import Bound
@@ -46,7 +44,8 @@ def refine(
 
     Args:
         steps: of ascent; 0 gives the encoder's q.
-        lr: the first steps' size in the unconstrained parameters.
+        lr: the first steps' size in the unconstrained parameters; of D latents' Cholesky factor below its diagonal,
+            2 / D of it.
         samples: draws of z a datum and step, from torch's global generator.
 
     Raises:
@@ -62,14 +61,25 @@ def refine(
         shift = still(q)
         first = {name: torch.zeros_like(part) for name, part in shift.items()}
         second = {name: torch.zeros_like(part) for name, part in shift.items()}
+        pace = {name: _pace(name, part) for name, part in shift.items()}
         for step in range(steps):
             rate = lr * (1 + math.cos(math.pi * step / steps)) / 2
             for name, slope in _gradient(model, batch, q, shift, samples).items():
                 first[name].lerp_(slope, 1 - DECAY[0])
                 second[name].lerp_(slope**2, 1 - DECAY[1])
                 scale = (second[name] / (1 - DECAY[1] ** (step + 1))).sqrt() + TINY
-                shift[name] = shift[name] + rate / (1 - DECAY[0] ** (step + 1)) * first[name] / scale
+                shift[name] = shift[name] + pace[name] * rate / (1 - DECAY[0] ** (step + 1)) * first[name] / scale
         return moved(q, shift)
+
+
+def _pace(name: str, shift: Tensor) -> Tensor | float:
+    """Adam moves all entries of a Cholesky factor alike, and z by a row of them at once: with many latents they have to
+    be slow, or a good q is lost before its noise has fallen."""
+    if not name.endswith("scale_tril"):
+        return 1.0
+    latents = shift.shape[-1]
+    slow = min(1.0, 2 / latents)
+    return slow + (1 - slow) * torch.eye(latents).to(shift)
 
 
 def semi_amortized(
@@ -200,10 +210,7 @@ def _transforms(q: Distribution) -> dict[str, Any]:
     """From the real line to each parameter of q, of those from which q can be built again."""
     constraints: dict[str, Any] = dict(q.arg_constraints)
     if isinstance(q, MultivariateNormal):  # three names for one covariance
-        # a row of the factor has as many entries as there are latents, and they all move at once
-        pace = NEARLY_DIAGONAL + (1 - NEARLY_DIAGONAL) * torch.eye(*q.event_shape).to(q.loc)
-        factor = ComposeTransform([AffineTransform(0.0, pace), transform_to(q.arg_constraints["scale_tril"])])
-        return {"loc": identity_transform, "scale_tril": factor}
+        constraints = {name: constraints[name] for name in ("loc", "scale_tril")}
     try:
         if constraints and all(isinstance(getattr(q, name, None), Tensor) for name in constraints):
             return {name: transform_to(constraint) for name, constraint in constraints.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
+from functools import partial
 
 import torch
 
@@ -24,27 +24,17 @@ def flushes_denormals() -> bool:
     return bool((torch.full((1,), 1e-38) * 1e-3 == 0).all())
 
 
-def flush_denormals(on: bool) -> None:
-    """Round denormal numbers to zero, in this thread and in those that torch's operations share with it: each core has
-    a switch of its own, which a thread takes over from the one that starts it and nobody sets afterwards."""
+def flush_denormals(on: bool, threads: int) -> None:
+    """Round denormal numbers to zero, in this thread and in the others of its team of `threads`: each core has a switch
+    of its own, which a thread takes over from the one that starts it and nobody sets afterwards."""
     torch.set_flush_denormal(on)
-    team, threads = _openmp(), torch.get_num_threads()
-    if team is not None and threads > 1:
-        team.GOMP_parallel(_IN_A_THREAD(lambda _: torch.set_flush_denormal(on)), None, threads, 0)
+    run = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if os.name == "posix" else None
+    if run is not None and threads > 1:
+        # no line of Python inside it, in which an interrupt would be lost
+        run(_IN_EACH(partial(torch.set_flush_denormal, on)), None, threads, 0)
 
 
-_IN_A_THREAD = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-@cache
-def _openmp() -> ctypes.CDLL | None:
-    """The library that starts torch's threads, where it came with torch and can be asked to run something in each."""
-    folder = Path(torch.__file__).parent / "lib"
-    for path in (path for name in ("libgomp*", "libiomp*", "libomp*") for path in sorted(folder.glob(name))):
-        library = ctypes.CDLL(str(path))
-        if hasattr(library, "GOMP_parallel"):
-            return library
-    return None
+_IN_EACH = ctypes.CFUNCTYPE(None)
 
 
 @contextmanager
@@ -55,9 +45,10 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
     is given back.
     """
     before, flushing = torch.get_float32_matmul_precision(), flushes_denormals()
+    threads = torch.get_num_threads()
     with torch.random.fork_rng():
         try:
-            flush_denormals(True)
+            flush_denormals(True, threads)
             torch.set_float32_matmul_precision(precision)
             torch.manual_seed(seed)
             _keep_memory(2**31 - 1)
@@ -65,7 +56,7 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
         finally:
             _keep_memory(LARGEST)
             torch.set_float32_matmul_precision(before)
-            flush_denormals(flushing)
+            flush_denormals(flushing, threads)
 
 
 def _keep_memory(most: int) -> None:

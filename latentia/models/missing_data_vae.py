@@ -39,7 +39,8 @@ class MissingDataVAE(VAE):
         hidden: widths of the hidden layers, from x to z; the decoder has them in reverse.
         activation: tanh, relu, gelu, silu, softplus or leaky_relu.
         likelihood: bernoulli, categorical or gaussian, as for the VAE.
-        encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations.
+        encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations. For a posterior
+            other than the diagonal one it gives more numbers: `model.posterior_head.inputs` (see `PosteriorHead`).
         decoder: your own module, (..., latent) to (..., outputs).
         posterior: diagonal or full covariance, or a flow: planar, iaf, maf or spline, as for the VAE. Latents that few
             observed coordinates do not tell apart depend on each other.

@@ -44,7 +44,7 @@ class VAE(DirectedModel):
         likelihood: bernoulli (x in {0, 1}), categorical (x in 0..symbols-1), or gaussian with learned mean
             and diagonal variance.
         encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations. For a posterior
-            other than the diagonal one it gives more numbers: `model.posterior_head.inputs`.
+            other than the diagonal one it gives more numbers: `model.posterior_head.inputs` (see `PosteriorHead`).
         decoder: your own module, (..., latent) to (..., outputs): a coordinate's logit, `symbols` logits, or
             means and then unconstrained scales.
         posterior: diagonal or full covariance, or a flow: planar, iaf, maf or spline (see `PosteriorHead`).
