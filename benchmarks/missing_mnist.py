@@ -26,9 +26,11 @@ from typing import Any
 import torch
 
 from latentia.data import Dataset, load
+from latentia.distributions.heads import PosteriorHead
 from latentia.evaluate import log_marginal
 from latentia.learners import Gradient, History
 from latentia.models import MissingDataVAE
+from latentia.networks import MLP
 from latentia.objectives import elbo, iwae
 from latentia.refinement import refined
 from latentia.run import environment
@@ -48,11 +50,17 @@ def measured(options: argparse.Namespace, share: float, seed: int) -> dict[str, 
     torch.set_num_threads(1 if options.jobs > 1 else torch.get_num_threads())
     train = load(options.data / "train-images-idx3-ubyte.gz", binarize="dynamic")
     test = load(options.data / "t10k-images-idx3-ubyte.gz", schema=train.schema).subset(slice(0, options.first))
-    model = MissingDataVAE((28, 28), latent=options.latent, hidden=options.hidden, activation=options.activation)
+    # wider than the decoder: it runs once a datum, not once a sample, and many patterns of holes are hard to read
+    numbers = PosteriorHead(options.posterior, options.latent).inputs
+    encoder = MLP([28 * 28, *options.encoder, numbers], options.activation)
+    network = {"latent": options.latent, "hidden": options.hidden, "activation": options.activation}
+    model = MissingDataVAE((28, 28), encoder=encoder, posterior=options.posterior, **network)
     began = time.perf_counter()
     history = _fit(model, options, holed(train, share, seed), seed)
     seconds = time.perf_counter() - began
-    found = log_marginal(refined(model, samples=4), test, importance_samples=options.importance_samples)
+    found = log_marginal(
+        refined(model, steps=300, lr=0.02, samples=4), test, importance_samples=options.importance_samples
+    )
     result = {
         "missing": share,
         "seed": seed,
@@ -71,7 +79,13 @@ def _fit(model: MissingDataVAE, options: argparse.Namespace, data: Dataset, seed
         share = "half" if data.mask is not None else "complete"
         print(f"  {share}, epoch {record['epoch']}: {record['bound']:.2f}, {record['seconds']:.0f} s", flush=True)
 
-    common: dict[str, Any] = {"batch_size": 100, "lr": options.lr, "precision": "medium", "progress": False}
+    common: dict[str, Any] = {
+        "batch_size": 100,
+        "lr": options.lr,
+        "precision": "medium",
+        "clip": 10.0,
+        "progress": False,
+    }
     if options.rising:
         rise = Gradient(elbo, epochs=options.rising, anneal="linear", anneal_share=1.0, **common)
         rise.fit(model, data, seed=seed, callbacks=[say])
@@ -101,12 +115,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/mnist"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--latent", type=int, default=50)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[200, 200])
+    parser.add_argument("--encoder", type=int, nargs="+", default=[600, 600], help="widths of its hidden layers")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[200, 200], help="the decoder's, backwards")
+    parser.add_argument("--posterior", default="full", help="diagonal or full covariance")
     parser.add_argument("--activation", default="gelu")
-    parser.add_argument("--rising", type=int, default=30, help="epochs of the ELBO, the weight of the KL rising")
-    parser.add_argument("--samples", type=int, default=20, help="K of the bound that is climbed then")
-    parser.add_argument("--epochs", type=int, default=100, help="of that bound")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--rising", type=int, default=25, help="epochs of the ELBO, the weight of the KL rising")
+    parser.add_argument("--samples", type=int, default=10, help="K of the bound that is climbed then")
+    parser.add_argument("--epochs", type=int, default=70, help="of that bound")
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--first", type=int, default=1000, help="test images")
     parser.add_argument("--importance_samples", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2, help="models learned at once, each on one core")
