@@ -80,7 +80,8 @@ def fixed(q: Distribution) -> Distribution:
         return value
 
     copied = copy.copy(q)
-    copied.__dict__ = {name: still(value) for name, value in q.__dict__.items()}
+    for name, value in vars(q).items():  # one by one: of a new __dict__ torch.compile would not know
+        setattr(copied, name, still(value))
     return copied
 
 
@@ -110,7 +111,8 @@ class _Through(Distribution):
         leaves = {name: part.detach().requires_grad_() for name, part in named.items()}
         log_prob = self.q.log_prob(leaves if isinstance(value, dict) else leaves[""])  # type: ignore[arg-type]
         # the log-density of a draw depends on that draw alone, so the sum has every draw's own slope
-        slopes = torch.autograd.grad(log_prob.sum(), list(leaves.values()))
+        # retained, without which torch.compile takes what q shares with the objective for spent
+        slopes = torch.autograd.grad(log_prob.sum(), list(leaves.values()), retain_graph=True)
         moves = [(z - z.detach()) * slope for z, slope in zip(named.values(), slopes, strict=True)]
         return log_prob.detach() + torch.stack([move.reshape(*move.shape[:2], -1).sum(-1) for move in moves]).sum(0)
 
