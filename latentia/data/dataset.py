@@ -70,11 +70,15 @@ class Dataset:
         Floating parts are converted to `dtype`. Sequences are cut to the longest of the batch. What the schema
         binarizes dynamically is drawn here, from torch's global generator.
         """
-        part = self if index is None else self.subset(index)
-        x = _drawn(part.x) if part._to_draw else part.x
+        batch = Batch(self.x, self.mask, self.context, self.z, self.weight)
+        if index is not None:
+            index = self._positions(index)
+            # not by `subset`: for a small model to make a Dataset is a fiftieth of a step
+            batch = batch.map(lambda field: _rows(field, index))
+        x = _drawn(batch.x) if self._to_draw else batch.x
         floating = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        weight = None if part.weight is None else part.weight.to(floating)
-        batch = part._trim(Batch(x, _unless_all(part.mask), part.context, part.z, weight))
+        weight = None if batch.weight is None else batch.weight.to(floating)
+        batch = self._trim(batch._replace(x=x, mask=_unless_all(batch.mask), weight=weight))
         if dtype is None:
             return batch
         return batch.map(lambda field: field.to(dtype) if field.is_floating_point() else field)
@@ -119,13 +123,17 @@ class Dataset:
 
     def subset(self, index: Tensor | slice | Sequence[int]) -> Dataset:
         """The data at `index`: a slice, positions or booleans."""
-        if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.x.device).reshape(-1)
-            index = index if index.numel() else index.long()  # torch takes an empty list for floats
+        index = self._positions(index)
         parts: dict[str, Any] = {name: _rows(value, index) for name, value in self._tensors().items()}
         if self.labels is not None:
             parts["labels"] = self.labels[index.cpu().numpy() if isinstance(index, Tensor) else index]
         return replace(self, **parts)
+
+    def _positions(self, index: Tensor | slice | Sequence[int]) -> Tensor | slice:
+        if isinstance(index, slice):
+            return index
+        index = torch.as_tensor(index, device=self.x.device).reshape(-1)
+        return index if index.numel() else index.long()  # torch takes an empty list for floats
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """(rest, part): a random part of `fraction` of the data, at least one datum unless fraction is 0.
@@ -180,9 +188,9 @@ class Dataset:
     def _trim(self, batch: Batch) -> Batch:
         # what is known of z may have a step for each step of x, so then nothing is cut
         whole = batch.mask is None or batch.z is not None or batch.context is not None
-        if whole or self.schema.kind not in RAGGED or not len(self):
+        if whole or self.schema.kind not in RAGGED or not batch.size:
             return batch
-        longest = max(int(self.lengths.max()), 1)
+        longest = max(int(batch.lengths.max()), 1)
         return batch._replace(x=batch.x[:, :longest], mask=_unless_all(batch.observed[:, :longest]))
 
 
