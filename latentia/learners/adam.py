@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 BETAS = (0.9, 0.999)
 
@@ -18,7 +17,7 @@ class Adam:
     """Running means of gradients and of their squares, and steps along them.
 
     Args:
-        parameters: those to move; one without a gradient stays where it is.
+        parameters: those to move.
         eps: added to the root of the mean square.
     """
 
@@ -26,24 +25,28 @@ class Adam:
         self.parameters, self.eps = list(parameters), eps
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.counts = [torch.zeros((), device=p.device) for p in self.parameters]
-
-    def forget_gradients(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+        # in one tensor, so that one operation counts for all
+        self.counted = torch.zeros(len(self.parameters), device=self.parameters[0].device)
+        self.counts = list(self.counted.unbind())
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Go down the gradients, at this learning rate."""
-        moving = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+    def step(self, slopes: Sequence[Tensor | None], rate: float, divisor: Tensor | None = None) -> None:
+        """Go down the gradients, one for each parameter or None, at this learning rate; divided by a float32 number
+        first where there is one."""
+        pairs = zip(self.parameters, slopes, strict=True)
+        down = {i: _laid_out(slope, p) for i, (p, slope) in enumerate(pairs) if slope is not None}
+        if not down:
+            return
+        everything = len(down) == len(self.parameters)
+        self.counted[... if everything else list(down)] += 1
 
-        def chosen(values: Sequence[Tensor | None]) -> list[Tensor]:
-            return [value for i in moving if (value := values[i]) is not None]
+        def chosen(values: Sequence[Tensor]) -> list[Tensor]:
+            return [values[i] for i in down]
 
-        adam(
-            chosen(self.parameters), chosen([p.grad for p in self.parameters]), chosen(self.first), chosen(self.second),
-            [], chosen(self.counts), fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=rate,
-            weight_decay=0.0, eps=self.eps, maximize=False,
+        torch._fused_adam_(  # type: ignore[reportPrivateImportUsage]
+            chosen(self.parameters), list(down.values()), chosen(self.first), chosen(self.second), [],
+            chosen(self.counts), lr=rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=self.eps, amsgrad=False,
+            maximize=False, grad_scale=divisor,
         )  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
@@ -55,3 +58,8 @@ class Adam:
         """Take up what `tensors` gave."""
         for name, value in self.tensors().items():
             value.copy_(tensors[name])
+
+
+def _laid_out(slope: Tensor, parameter: Tensor) -> Tensor:
+    """In memory as the parameter is: the fused step goes through both number by number."""
+    return slope if slope.stride() == parameter.stride() else torch.empty_like(parameter).copy_(slope)

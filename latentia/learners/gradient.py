@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
-from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device
+from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device, whole_steps
 from latentia.model import Batch, LatentVariableModel
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
@@ -57,7 +58,8 @@ class Gradient:
         patience: stop after so many epochs without a better validation bound; None goes on. Where there are
             validation data, the best epoch's parameters are kept.
         eps: Adam's.
-        compile: the objective, by `torch.compile`; on a GPU it then runs as CUDA graphs. Takes a minute at first.
+        compile: the objective and its gradient, as one graph by `torch.compile`; on a GPU as a CUDA graph. Takes up to
+            a minute at first.
         precision: of float32 matrix products: highest, high or medium (bf16 units where there are some: faster, with
             relative errors of some 2e-3 in the products, and in all that lies between convolutions).
         device: where to fit; the data are moved there once.
@@ -141,7 +143,7 @@ class Gradient:
         if len(data) == 0:
             raise DataError("there are no data to fit")
         device = usable_device(self.device)
-        with fitting(self.precision, seed):
+        with fitting(self.precision, seed), whole_steps() if self.compile else nullcontext():
             model.to(device)
             return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
 
@@ -167,10 +169,9 @@ class _Fit:
         self.validation = None
         if validation is not None and len(validation):
             self.validation = replace(validation.frozen(seed), labels=None, rows=None).to(device)
-        self.names, parameters = zip(*model.named_parameters(), strict=True)
-        self.parameters: list[nn.Parameter] = list(parameters)
+        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.names, self.parameters = list(named), list(named.values())
         self.optimizer, self.dtype = Adam(self.parameters, learner.eps), model.anchor.dtype
-        self.descent = -torch.ones_like(model.anchor[(0,) * model.anchor.ndim].detach())
         self.steps = math.ceil(len(data) / learner.batch_size)
         self.log_det = float(_weighted_mean(data.log_det(), data.batch().weights.double()))
         self.epoch = self.records = self.waited = 0
@@ -241,7 +242,7 @@ class _Fit:
         tally, norms, rate = _Tally(), [], learner.lr
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
-        chosen, chased = list(self._generative().values()) if chasing else None, 0
+        chosen, chased = list(self._generative().values()) if chasing else self.parameters, 0
         for i, index in enumerate(order.split(learner.batch_size)):
             step, total = self.epoch * self.steps + i - begun, learner.epochs * self.steps - begun
             rate = learner.lr
@@ -251,8 +252,8 @@ class _Fit:
             if chasing:
                 chased += catch_up(lambda f=objective, lr=rate, i=i: self._inference_step(f, lr, i))
             batch = self.data.batch(index, self.dtype)
-            bound, norm = self._one_step(objective, batch, chosen, rate, i)
-            tally.add(bound, batch)
+            ascent, norm = self._one_step(objective, batch, chosen, rate, i)
+            tally.add(ascent.bound, batch)
             if norm is not None:
                 norms.append(norm)
             if i % EVERY == 0:
@@ -280,8 +281,8 @@ class _Fit:
         """One ascent of the inference network alone, on data drawn at random: the bound."""
         index = torch.randint(len(self.data), (min(self.learner.batch_size, len(self.data)),))
         batch = self.data.batch(index.to(self.model.anchor.device), self.model.anchor.dtype)
-        bound, _ = self._one_step(objective, batch, list(self.inference.values()), rate, step)
-        return float(_weighted_mean(bound.value.detach(), batch.weight))
+        ascent, _ = self._one_step(objective, batch, list(self.inference.values()), rate, step)
+        return float(ascent.mean)
 
     def _informed(self) -> float:
         """The mutual information on the validation data; the aggressive training is over once it does not rise."""
@@ -291,58 +292,62 @@ class _Fit:
         return information
 
     def _one_step(
-        self, objective: Objective, batch: Batch, chosen: list[nn.Parameter] | None, rate: float, step: int
-    ) -> tuple[Bound, float | None]:
-        """One ascent, of `chosen` or all parameters: the bound, and of some steps the gradient's norm."""
-        bound = self._bound(objective, batch)
-        value = _weighted_mean(bound.value, batch.weight)
+        self, objective: Objective, batch: Batch, chosen: list[nn.Parameter], rate: float, step: int
+    ) -> tuple[Ascent, float | None]:
+        """One ascent of the chosen parameters: what it went by, and of some steps the gradient's norm."""
+        ascent = self._ascent(objective, batch, chosen)
         # to look at a number makes the host wait for a GPU, so there it is done now and then
         looking = step % EVERY == 0
-        if (looking or not value.is_cuda) and not math.isfinite(value.item()):
+        if (looking or not ascent.mean.is_cuda) and not math.isfinite(ascent.mean.item()):
             raise NonFiniteError(
-                f"{_first_nonfinite(self.model, batch, bound)} at epoch {self.epoch + 1}, step {step + 1}"
+                f"{_first_nonfinite(self.model, batch, ascent.bound)} at epoch {self.epoch + 1}, step {step + 1}"
             )
-        self.optimizer.forget_gradients()
-        value.backward(self.descent, inputs=chosen)
-        norm = self._checked_norm(step) if looking or self.learner.clip is not None else None
-        self.optimizer.step(rate)
-        return bound, norm
+        slopes = ascent.slopes
+        norm = divisor = None
+        if looking or self.learner.clip is not None:
+            norm = self._checked_norm(chosen, slopes, step)
+        if norm is not None and self.learner.clip is not None:
+            divisor = ((norm + 1e-6) / self.learner.clip).clamp(min=1.0).float()
+        if len(chosen) < len(self.parameters):
+            found = dict(zip(chosen, slopes, strict=True))
+            slopes = [found.get(parameter) for parameter in self.parameters]
+        self.optimizer.step(slopes, rate, divisor)
+        return ascent, None if norm is None else norm.item()
 
-    def _bound(self, objective: Objective, batch: Batch) -> Bound:
+    def _ascent(self, objective: Objective, batch: Batch, chosen: list[nn.Parameter]) -> Ascent:
         if not self.learner.compile:
-            return objective(self.model, batch)
+            return climbed(objective, self.model, batch, chosen)
         options = objective.keywords if isinstance(objective, partial) else {}
         # a number that changes from step to step would be compiled anew each time, a tensor is not
         changing = {name: torch.as_tensor(options[name]).to(batch.x) for name in ("beta",) if name in options}
-        return self.compiled(self.model, batch, **(options | changing))
+        function = objective.func if isinstance(objective, partial) else objective
+        return self.compiled(function, self.model, batch, chosen, **(options | changing))
 
     @cached_property
-    def compiled(self) -> Callable[..., Bound]:
-        function = self.learner.objective
-        function = function.func if isinstance(function, partial) else function
+    def compiled(self) -> Callable[..., Ascent]:
         # on a GPU as CUDA graphs: small models spend their time in launching kernels
-        graphs = self.model.anchor.is_cuda
+        how: dict[str, Any] = {"options": {"cpp_wrapper": True}}
+        if self.model.anchor.is_cuda:
+            how = {"mode": "reduce-overhead"}
         # what another fit compiled may have been of another precision, and torch keeps but a few
         torch.compiler.reset()
         # for each size of batch, of which there are two: not all convolutions compile for sizes that are left open
-        return torch.compile(function, mode="reduce-overhead" if graphs else "default", dynamic=False)
+        return torch.compile(climbed, dynamic=False, **how)
 
-    def _checked_norm(self, step: int) -> float:
-        """The gradient's norm, clipped; raises where a gradient is not finite, and names it."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+    def _checked_norm(self, chosen: list[nn.Parameter], slopes: Sequence[Tensor | None], step: int) -> Tensor:
+        """The gradient's norm; raises where a gradient is not finite, and names it."""
+        norm = nn.utils.get_total_norm([slope for slope in slopes if slope is not None])
         if not math.isfinite(norm.item()):
             where = f"is not finite at epoch {self.epoch + 1}, step {step + 1}"
-            raise NonFiniteError(f"{self._first_bad()} {where}: lower lr, or set clip")
-        if self.learner.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.learner.clip, norm)
-        return norm.item()
+            raise NonFiniteError(f"{self._first_bad(chosen, slopes)} {where}: lower lr, or set clip")
+        return norm
 
-    def _first_bad(self) -> str:
+    def _first_bad(self, chosen: list[nn.Parameter], slopes: Sequence[Tensor | None]) -> str:
         """The first parameter, else the first gradient, that is inf or NaN."""
-        named = list(zip(self.names, self.parameters, strict=True))
-        values = [(f"parameter {name}", p) for name, p in named]
-        values += [(f"the gradient of {name}", p.grad) for name, p in named if p.grad is not None]
+        name_of = dict(zip(self.parameters, self.names, strict=True))
+        values: list[tuple[str, Tensor]] = [(f"parameter {name}", p) for p, name in name_of.items()]
+        pairs = zip(chosen, slopes, strict=True)
+        values += [(f"the gradient of {name_of[p]}", slope) for p, slope in pairs if slope is not None]
         bad = [name for name, value in values if not bool(value.isfinite().all())]
         return bad[0] if bad else "the norm of the gradient"
 
@@ -395,6 +400,35 @@ class _Fit:
             setattr(self, name, state[name])
 
 
+class Ascent(NamedTuple):
+    """What a step goes by.
+
+    Attributes:
+        mean: of the bound over the batch, (), nats a datum.
+        bound: of each datum, without a gradient.
+        slopes: of minus the mean, by each parameter; None for one that it does not depend on.
+    """
+
+    mean: Tensor
+    bound: Bound
+    slopes: Sequence[Tensor | None]
+
+
+def climbed(
+    objective: Callable[..., Bound],
+    model: LatentVariableModel,
+    batch: Batch,
+    parameters: Sequence[nn.Parameter],
+    **options: Any,
+) -> Ascent:
+    """The objective and its gradient: all of a step that is worth compiling, as one function."""
+    bound = objective(model, batch, **options)
+    mean = _weighted_mean(bound.value, batch.weight)
+    slopes = torch.autograd.grad(mean, parameters, torch.full_like(mean, -1.0), allow_unused=True)
+    parts = [None if part is None else part.detach() for part in bound]
+    return Ascent(mean.detach(), Bound(*parts), slopes)  # type: ignore[arg-type]
+
+
 class _Tally:
     """Weighted means of a bound and its parts over the steps so far. They are added up several steps at a time: for a
     small model the sums of every step would take a fiftieth of it."""
@@ -404,10 +438,9 @@ class _Tally:
         self.waiting: list[tuple[Tensor, Tensor]] = []
 
     def add(self, bound: Bound, batch: Batch) -> None:
-        value = bound.value.detach()
-        absent = torch.full_like(value, math.nan) if bound.kl is None or bound.reconstruction is None else None
+        absent = torch.full_like(bound.value, math.nan) if bound.kl is None or bound.reconstruction is None else None
         # a copy: a graph on a GPU writes its next bound over this one
-        columns = torch.stack([value, *(absent if part is None else part.detach() for part in bound[1:])])  # type: ignore[misc]
+        columns = torch.stack([absent if part is None else part for part in bound])  # type: ignore[misc]
         self.waiting.append((columns, batch.weights))
 
     def means(self) -> list[float]:

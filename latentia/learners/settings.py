@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -57,6 +60,21 @@ def fitting(precision: str, seed: int) -> Iterator[None]:
             _keep_memory(LARGEST)
             torch.set_float32_matmul_precision(before)
             flush_denormals(flushing, threads)
+
+
+@contextmanager
+def whole_steps() -> Iterator[None]:
+    """Let `torch.compile` take a gradient into one graph with what it is of, if this torch knows how."""
+    config: Any = importlib.import_module("torch._dynamo.config")
+    # what it says there of operations that C++ calls by a detour is nothing to a person who fits a model
+    log = logging.getLogger("torch._inductor.ir")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext():
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _keep_memory(most: int) -> None:
