@@ -218,7 +218,8 @@ def _rows(value: Tensor, index: Tensor | slice) -> Tensor:
 
 
 def _unless_all(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None or bool(mask.all()) else mask
+    # elsewhere than on a CPU the question would wait for the device, at every step
+    return None if mask is None or (mask.device.type == "cpu" and bool(mask.all())) else mask
 
 
 def load(
