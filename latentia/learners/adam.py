@@ -30,15 +30,14 @@ class Adam:
         self.counts = list(self.counted.unbind())
 
     @torch.no_grad()
-    def step(self, slopes: Sequence[Tensor | None], rate: float, divisor: Tensor | None = None) -> None:
-        """Go down the gradients, one for each parameter or None, at this learning rate; divided by a float32 number
-        first where there is one."""
+    def step(self, slopes: Sequence[Tensor | None], rate: float) -> None:
+        """Go down the gradients at this learning rate; a parameter whose gradient is None stays where it is."""
         pairs = zip(self.parameters, slopes, strict=True)
         down = {i: _laid_out(slope, p) for i, (p, slope) in enumerate(pairs) if slope is not None}
         if not down:
             return
-        everything = len(down) == len(self.parameters)
-        self.counted[... if everything else list(down)] += 1
+        # to pick them by number takes longer
+        self.counted[list(down) if len(down) < len(self.parameters) else ...] += 1
 
         def chosen(values: Sequence[Tensor]) -> list[Tensor]:
             return [values[i] for i in down]
@@ -46,7 +45,7 @@ class Adam:
         torch._fused_adam_(  # type: ignore[reportPrivateImportUsage]
             chosen(self.parameters), list(down.values()), chosen(self.first), chosen(self.second), [],
             chosen(self.counts), lr=rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=self.eps, amsgrad=False,
-            maximize=False, grad_scale=divisor,
+            maximize=False,
         )  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:

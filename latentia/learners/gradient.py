@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -169,7 +169,7 @@ class _Fit:
         self.validation = None
         if validation is not None and len(validation):
             self.validation = replace(validation.frozen(seed), labels=None, rows=None).to(device)
-        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        named = dict(model.named_parameters())
         self.names, self.parameters = list(named), list(named.values())
         self.optimizer, self.dtype = Adam(self.parameters, learner.eps), model.anchor.dtype
         self.steps = math.ceil(len(data) / learner.batch_size)
@@ -226,6 +226,13 @@ class _Fit:
         named = zip(self.names, self.parameters, strict=True)
         return {name: parameter for name, parameter in named if name not in self.inference}
 
+    def _trained(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+        """Those that are not frozen: a callback may freeze some, or set them free."""
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if not trained:
+            raise OptionError("every parameter is frozen (requires_grad=False): there is nothing to learn")
+        return trained
+
     @torch.no_grad()
     def _reset(self) -> None:
         """The end of the pretraining: the generative model is where it began, and Adam remembers nothing."""
@@ -242,7 +249,7 @@ class _Fit:
         tally, norms, rate = _Tally(), [], learner.lr
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
-        chosen, chased = list(self._generative().values()) if chasing else self.parameters, 0
+        chosen, chased = self._trained(self._generative().values() if chasing else self.parameters), 0
         for i, index in enumerate(order.split(learner.batch_size)):
             step, total = self.epoch * self.steps + i - begun, learner.epochs * self.steps - begun
             rate = learner.lr
@@ -280,7 +287,7 @@ class _Fit:
     def _inference_step(self, objective: Objective, rate: float, step: int) -> float:
         """One ascent of the inference network alone, on data drawn at random: the bound."""
         index = torch.randint(len(self.data), (min(self.learner.batch_size, len(self.data)),))
-        batch = self.data.batch(index.to(self.model.anchor.device), self.model.anchor.dtype)
+        batch = self.data.batch(index.to(self.model.anchor.device), self.dtype)
         ascent, _ = self._one_step(objective, batch, list(self.inference.values()), rate, step)
         return float(ascent.mean)
 
@@ -302,16 +309,17 @@ class _Fit:
             raise NonFiniteError(
                 f"{_first_nonfinite(self.model, batch, ascent.bound)} at epoch {self.epoch + 1}, step {step + 1}"
             )
-        slopes = ascent.slopes
-        norm = divisor = None
+        slopes, norm = ascent.slopes, None
         if looking or self.learner.clip is not None:
             norm = self._checked_norm(chosen, slopes, step)
         if norm is not None and self.learner.clip is not None:
-            divisor = ((norm + 1e-6) / self.learner.clip).clamp(min=1.0).float()
+            # not in place: parameters that are added to each other have one gradient
+            factor = (self.learner.clip / (norm + 1e-6)).clamp(max=1.0)
+            slopes = [None if slope is None else slope * factor for slope in slopes]
         if len(chosen) < len(self.parameters):
             found = dict(zip(chosen, slopes, strict=True))
             slopes = [found.get(parameter) for parameter in self.parameters]
-        self.optimizer.step(slopes, rate, divisor)
+        self.optimizer.step(slopes, rate)
         return ascent, None if norm is None else norm.item()
 
     def _ascent(self, objective: Objective, batch: Batch, chosen: list[nn.Parameter]) -> Ascent:
@@ -319,7 +327,8 @@ class _Fit:
             return climbed(objective, self.model, batch, chosen)
         options = objective.keywords if isinstance(objective, partial) else {}
         # a number that changes from step to step would be compiled anew each time, a tensor is not
-        changing = {name: torch.as_tensor(options[name]).to(batch.x) for name in ("beta",) if name in options}
+        like = {"dtype": self.dtype, "device": batch.x.device}
+        changing = {name: torch.as_tensor(options[name], **like) for name in ("beta",) if name in options}
         function = objective.func if isinstance(objective, partial) else objective
         return self.compiled(function, self.model, batch, chosen, **(options | changing))
 
