@@ -58,9 +58,7 @@ def measured(options: argparse.Namespace, share: float, seed: int) -> dict[str, 
     began = time.perf_counter()
     history = _fit(model, options, holed(train, share, seed), seed)
     seconds = time.perf_counter() - began
-    found = log_marginal(
-        refined(model, steps=300, lr=0.02, samples=4), test, importance_samples=options.importance_samples
-    )
+    found = log_marginal(refined(model, samples=4), test, importance_samples=options.importance_samples)
     result = {
         "missing": share,
         "seed": seed,
@@ -90,7 +88,7 @@ def _fit(model: MissingDataVAE, options: argparse.Namespace, data: Dataset, seed
         rise = Gradient(elbo, epochs=options.rising, anneal="linear", anneal_share=1.0, **common)
         rise.fit(model, data, seed=seed, callbacks=[say])
     climb = Gradient(
-        partial(iwae, samples=options.samples),
+        partial(iwae, samples=options.samples, gradient=options.gradient),
         epochs=options.epochs,
         schedule="cosine",
         warmup=300,
@@ -119,9 +117,10 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[200, 200], help="the decoder's, backwards")
     parser.add_argument("--posterior", default="full", help="diagonal or full covariance")
     parser.add_argument("--activation", default="gelu")
-    parser.add_argument("--rising", type=int, default=25, help="epochs of the ELBO, the weight of the KL rising")
+    parser.add_argument("--rising", type=int, default=30, help="epochs of the ELBO, the weight of the KL rising")
     parser.add_argument("--samples", type=int, default=10, help="K of the bound that is climbed then")
-    parser.add_argument("--epochs", type=int, default=70, help="of that bound")
+    parser.add_argument("--gradient", default="dreg", choices=["pathwise", "dreg"], help="of the encoder in that bound")
+    parser.add_argument("--epochs", type=int, default=80, help="of that bound")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--first", type=int, default=1000, help="test images")
     parser.add_argument("--importance_samples", type=int, default=1000)
