@@ -304,23 +304,25 @@ class _Fit:
         """One ascent of the chosen parameters: what it went by, and of some steps the gradient's norm."""
         ascent = self._ascent(objective, batch, chosen)
         # to look at a number makes the host wait for a GPU, so there it is done now and then
-        looking = step % EVERY == 0
-        if (looking or not ascent.mean.is_cuda) and not math.isfinite(ascent.mean.item()):
+        looking, clip = step % EVERY == 0, self.learner.clip
+        asking = looking or not ascent.mean.is_cuda
+        if asking and not math.isfinite(ascent.mean.item()):
             raise NonFiniteError(
                 f"{_first_nonfinite(self.model, batch, ascent.bound)} at epoch {self.epoch + 1}, step {step + 1}"
             )
         slopes, norm = ascent.slopes, None
-        if looking or self.learner.clip is not None:
-            norm = self._checked_norm(chosen, slopes, step)
-        if norm is not None and self.learner.clip is not None:
-            # not in place: parameters that are added to each other have one gradient
-            factor = (self.learner.clip / (norm + 1e-6)).clamp(max=1.0)
-            slopes = [None if slope is None else slope * factor for slope in slopes]
+        if looking or clip is not None:
+            norm = nn.utils.get_total_norm([slope for slope in slopes if slope is not None])
+            if asking and not math.isfinite(norm.item()):
+                where = f"is not finite at epoch {self.epoch + 1}, step {step + 1}"
+                raise NonFiniteError(f"{self._first_bad(chosen, slopes)} {where}: lower lr, or set clip")
+        if norm is not None and clip is not None:
+            slopes = _times(slopes, (clip / (norm + 1e-6)).clamp(max=1.0))
         if len(chosen) < len(self.parameters):
             found = dict(zip(chosen, slopes, strict=True))
             slopes = [found.get(parameter) for parameter in self.parameters]
         self.optimizer.step(slopes, rate)
-        return ascent, None if norm is None else norm.item()
+        return ascent, norm.item() if norm is not None and looking else None
 
     def _ascent(self, objective: Objective, batch: Batch, chosen: list[nn.Parameter]) -> Ascent:
         if not self.learner.compile:
@@ -342,14 +344,6 @@ class _Fit:
         torch.compiler.reset()
         # for each size of batch, of which there are two: not all convolutions compile for sizes that are left open
         return torch.compile(climbed, dynamic=False, **how)
-
-    def _checked_norm(self, chosen: list[nn.Parameter], slopes: Sequence[Tensor | None], step: int) -> Tensor:
-        """The gradient's norm; raises where a gradient is not finite, and names it."""
-        norm = nn.utils.get_total_norm([slope for slope in slopes if slope is not None])
-        if not math.isfinite(norm.item()):
-            where = f"is not finite at epoch {self.epoch + 1}, step {step + 1}"
-            raise NonFiniteError(f"{self._first_bad(chosen, slopes)} {where}: lower lr, or set clip")
-        return norm
 
     def _first_bad(self, chosen: list[nn.Parameter], slopes: Sequence[Tensor | None]) -> str:
         """The first parameter, else the first gradient, that is inf or NaN."""
@@ -460,6 +454,13 @@ class _Tally:
             self.waiting = []
         *sums, mass = self.sums.tolist()  # type: ignore[union-attr]
         return [sum / max(mass, 1e-300) for sum in sums]
+
+
+def _times(slopes: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
+    """Not in place: parameters that are added to each other have one gradient."""
+    products: tuple[Tensor, ...] = torch._foreach_mul([slope for slope in slopes if slope is not None], factor)  # type: ignore[reportPrivateImportUsage]
+    rest = iter(products)
+    return [None if slope is None else next(rest) for slope in slopes]
 
 
 def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
