@@ -463,7 +463,7 @@ class Contender:
         """Until it waits for its next turn, or has ended."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.strip() == READY:
+            if line.rstrip().endswith(READY):  # a progress bar may stand before it
                 return
             self.last = line.strip() or self.last
             if line.startswith('{"seconds"'):
