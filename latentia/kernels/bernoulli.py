@@ -37,7 +37,9 @@ def log_likelihood(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Ten
     kernel = kernel and logits.shape[1:] == x.shape and (mask is None or mask.shape == x.shape)
     if not kernel or logits.ndim != x.ndim + 1:
         return specification(logits, x, mask)
-    return _LogLikelihood.apply(logits, x, mask)
+    if torch.is_grad_enabled() and logits.requires_grad:
+        return _WithResiduals.apply(logits, x, mask)[0]
+    return torch.ops.latentia.bernoulli_sums(logits, x, mask)
 
 
 def specification(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,41 +54,47 @@ def _blanked(logits: Tensor, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
     return (logits, x) if mask is None else (torch.where(mask, logits, CERTAIN), torch.where(mask, x, 0.0))
 
 
-class _LogLikelihood(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        ctx.save_for_backward(logits, x, mask)
-        return torch.ops.latentia.bernoulli_sums(logits, x, mask)
+class _WithResiduals(torch.autograd.Function):
+    """The sums, (S, B), and their slopes x - sigmoid(l), which ask for the same exponentials."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        logits, x, mask = ctx.saved_tensors
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the slope of the slope may be asked for
-            logits, x = _blanked(logits, x, mask)
-            return grads[0].reshape(*grads[0].shape, *(1,) * (x.ndim - 1)) * (x - logits.sigmoid()), None, None
-        return torch.ops.latentia.bernoulli_slopes(logits, x, mask, grads[0]), None, None
+    def forward(ctx: Any, logits: Tensor, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        sums, residuals = torch.ops.latentia.bernoulli(logits, x, mask)
+        ctx.save_for_backward(residuals, x, mask)
+        ctx.set_materialize_grads(False)
+        return sums, residuals
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
+        residuals, x, mask = ctx.saved_tensors
+        of_sums, of_residuals = grads
+        slope = None if of_sums is None else of_sums.reshape(*of_sums.shape, *(1,) * (x.ndim - 1)) * residuals
+        if of_residuals is None:
+            return slope, None, None
+        # what is missing has residual 0, and with x = 0 no slope of the slope
+        probability = (x if mask is None else torch.where(mask, x, 0.0)) - residuals
+        curve = of_residuals * probability * (probability - 1.0)
+        return curve if slope is None else slope + curve, None, None
 
 
 # as operators of torch's own they have a place in compiled graphs
 OPERATORS = torch.library.Library("latentia", "FRAGMENT")
 OPERATORS.define("bernoulli_sums(Tensor logits, Tensor x, Tensor? mask) -> Tensor")
-OPERATORS.define("bernoulli_slopes(Tensor logits, Tensor x, Tensor? mask, Tensor scale) -> Tensor")
+OPERATORS.define("bernoulli(Tensor logits, Tensor x, Tensor? mask) -> (Tensor, Tensor)")
 
 
 @torch.library.impl(OPERATORS, "bernoulli_sums", "CPU")
 def _sums_of(logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
     sums = logits.new_empty(logits.shape[:2])
-    rows, data, out = _matrix(logits, 2), _data(x, mask), sums.view(-1).numpy()
-    run_blocks(lambda run: _sums(rows, *data, out, *_ends(run)), len(rows), ROWS)
+    _run(logits, x, mask, sums, None)
     return sums
 
 
-@torch.library.impl(OPERATORS, "bernoulli_slopes", "CPU")
-def _slopes_of(logits: Tensor, x: Tensor, mask: Tensor | None, scale: Tensor) -> Tensor:
-    slopes = logits.new_empty(logits.shape)
-    rows, data, out = _matrix(logits, 2), _data(x, mask), _matrix(slopes, 2)
-    run_blocks(lambda run: _slopes(rows, *data, scale.reshape(-1).numpy(), out, *_ends(run)), len(rows), ROWS)
-    return slopes
+@torch.library.impl(OPERATORS, "bernoulli", "CPU")
+def _sums_and_residuals_of(logits: Tensor, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    sums, residuals = logits.new_empty(logits.shape[:2]), logits.new_empty(logits.shape)
+    _run(logits, x, mask, sums, residuals)
+    return sums, residuals
 
 
 @torch.library.register_fake("latentia::bernoulli_sums")
@@ -94,23 +102,20 @@ def _like_sums(logits: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
     return logits.new_empty(logits.shape[:2])
 
 
-@torch.library.register_fake("latentia::bernoulli_slopes")
-def _like_slopes(logits: Tensor, x: Tensor, mask: Tensor | None, scale: Tensor) -> Tensor:
-    return logits.new_empty(logits.shape)
+@torch.library.register_fake("latentia::bernoulli")
+def _like_both(logits: Tensor, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    return logits.new_empty(logits.shape[:2]), logits.new_empty(logits.shape)
 
 
-def _data(x: Tensor, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """x, and which of it is there, a datum a row."""
-    return _matrix(x, 1), None if mask is None else _matrix(mask, 1)
+def _run(logits: Tensor, x: Tensor, mask: Tensor | None, sums: Tensor, residuals: Tensor | None) -> None:
+    rows, data, there = _matrix(logits, 2), _matrix(x, 1), None if mask is None else _matrix(mask, 1)
+    out, slopes = sums.view(-1).numpy(), None if residuals is None else _matrix(residuals, 2)
+    run_blocks(lambda run: _rows(rows, data, there, out, slopes, run[0].start, run[-1].stop), len(rows), ROWS)
 
 
 def _matrix(x: Tensor, batch: int) -> np.ndarray:
     """x with its first `batch` dimensions as rows, and the others as columns."""
     return x.detach().flatten(0, batch - 1).flatten(1).contiguous().numpy()
-
-
-def _ends(run: list[slice]) -> tuple[int, int]:
-    return run[0].start, run[-1].stop
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
@@ -132,12 +137,15 @@ def _exp(a):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _linear(logit, value, factor):
+def _linear(logit, value, factor, residual):
     """The sum of what is linear; the factors 1 + exp(-|l|) are written down, since two sums at once are no vectors."""
     linear = ZERO
     for d in range(len(logit)):
+        small = _exp(-min(abs(logit[d]), FARTHEST))
         linear += value[d] * logit[d] - max(logit[d], ZERO)
-        factor[d] = ONE + _exp(-min(abs(logit[d]), FARTHEST))
+        factor[d] = ONE + small
+        if residual is not None:
+            residual[d] = value[d] - (ONE if logit[d] > ZERO else small) / (ONE + small)
     return np.float64(linear)
 
 
@@ -150,9 +158,9 @@ def _product(factor):
 
 
 @njit(nogil=True, cache=True)
-def _part(logit, value, factor):
+def _part(logit, value, factor, residual):
     """The sum over at most `PART` coordinates."""
-    linear, product = _linear(logit, value, factor), 1.0
+    linear, product = _linear(logit, value, factor, residual), 1.0
     for d in range(0, len(logit), 64):
         product *= _product(factor[d : min(d + 64, len(logit))])
     return linear - np.log(product)
@@ -165,16 +173,15 @@ def _blank(logit, value, there, seen_logit, seen_value):
         seen_value[d] = value[d] if there[d] else ZERO
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _slope(logit, value, there, scale, out):
-    for d in range(len(logit)):
-        small = _exp(-min(abs(logit[d]), FARTHEST))
-        slope = scale * (value[d] - (ONE if logit[d] > ZERO else small) / (ONE + small))
-        out[d] = slope if there is None or there[d] else ZERO
+@njit(nogil=True, cache=True)
+def _hide(residual, there):
+    for d in range(len(residual)):
+        residual[d] = residual[d] if there[d] else ZERO
 
 
 @njit(nogil=True, cache=True)
-def _sums(rows, values, mask, out, start, stop):
+def _rows(rows, values, mask, sums, residuals, start, stop):
+    """Of these rows the sums and, unless they are None, the residuals x - sigmoid(l)."""
     width = rows.shape[1]
     factor, seen_logit, seen_value = np.empty(width, _F), np.empty(width, _F), np.empty(width, _F)
     for i in range(start, stop):
@@ -183,13 +190,8 @@ def _sums(rows, values, mask, out, start, stop):
             _blank(logit, value, mask[i % len(values)], seen_logit, seen_value)
             logit, value = seen_logit, seen_value
         for d in range(0, width, PART):
-            total += _part(logit[d : d + PART], value[d : d + PART], factor)
-        out[i] = total
-
-
-@njit(nogil=True, cache=True)
-def _slopes(rows, values, mask, scale, out, start, stop):
-    """scale_i (x - sigmoid(l)), the gradient."""
-    for i in range(start, stop):
-        there = None if mask is None else mask[i % len(values)]
-        _slope(rows[i], values[i % len(values)], there, scale[i], out[i])
+            residual = None if residuals is None else residuals[i, d : d + PART]
+            total += _part(logit[d : d + PART], value[d : d + PART], factor, residual)
+        if residuals is not None and mask is not None:
+            _hide(residuals[i], mask[i % len(values)])
+        sums[i] = total

@@ -62,9 +62,21 @@ def test_the_slope_of_the_slope():
     logits, x = drawn(2, 3, (5,), 1.0, 0)
     logits.requires_grad_()
     (slope,) = torch.autograd.grad(log_likelihood(logits, x).sum(), logits, create_graph=True)
-    (curve,) = torch.autograd.grad(slope.sum(), logits)
+    (curve,) = torch.autograd.grad(slope.sum(), logits, create_graph=True)
+    (third,) = torch.autograd.grad(curve.sum(), logits)
     probability = logits.detach().sigmoid()
-    torch.testing.assert_close(curve, -probability * (1 - probability))
+    torch.testing.assert_close(curve.detach(), -probability * (1 - probability))
+    torch.testing.assert_close(third, -probability * (1 - probability) * (1 - 2 * probability))
+
+
+def test_without_a_gradient_the_values_are_the_same():
+    logits, x = drawn(2, 3, (1000,), 3.0, 0)
+    mask = torch.rand(3, 1000, generator=torch.Generator().manual_seed(0)) < 0.5
+    for seen in (None, mask):
+        plain = log_likelihood(logits, x, seen)
+        assert not plain.requires_grad
+        learned = log_likelihood(logits.clone().requires_grad_(), x, seen)
+        torch.testing.assert_close(plain, learned.detach(), rtol=1e-6, atol=0)
 
 
 def test_the_slope_of_the_slope_where_values_are_missing():
