@@ -36,8 +36,8 @@ def main() -> None:
     if not folder.is_dir():
         sys.exit(f"{folder} is not here: name the folder of the three .mat files with --data")
     train, validation, test = (_images(folder, part) for part in ("train", "valid", "test"))
-    train, test = train.subset(slice(0, options.first)), test.subset(slice(0, options.test_images))
-    validation = validation.subset(slice(0, min(options.first, len(validation))))
+    train, validation = _spread(train, options.first), _spread(validation, options.first)
+    test = _spread(test, options.test_images)
     torch.manual_seed(options.seed)
     model = ConvLadder(
         (28, 28),
@@ -77,6 +77,11 @@ def _images(folder: Path, part: str) -> Dataset:
     return load(x, kind="image", values="binary")
 
 
+def _spread(data: Dataset, count: int) -> Dataset:
+    """So many of the data, from the whole of them: the files have like digits together."""
+    return data.subset(torch.linspace(0, len(data) - 1, min(count, len(data)), dtype=torch.float64).round().long())
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/binarized_mnist", help="folder of the three .mat files")
@@ -94,8 +99,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=1000)
     parser.add_argument("--clip", type=float, default=100.0)
     parser.add_argument("--precision", default="high", help="of matrix products in the fit: highest, high, medium")
-    parser.add_argument("--first", type=int, default=50_000, help="only so many training images")
-    parser.add_argument("--test_images", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=50_000, help="only so many training images, from the whole file")
+    parser.add_argument("--test_images", type=int, default=10_000, help="only so many, from the whole file")
     parser.add_argument("--samples", type=int, default=1000, help="importance samples")
     parser.add_argument("--memory", type=int, default=1024, help="MiB that a chunk of samples may take")
     parser.add_argument("--seed", type=int, default=0)
