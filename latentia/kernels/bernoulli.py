@@ -37,7 +37,7 @@ def log_likelihood(logits: Tensor, x: Tensor, mask: Tensor | None = None) -> Ten
     kernel = kernel and logits.shape[1:] == x.shape and (mask is None or mask.shape == x.shape)
     if not kernel or logits.ndim != x.ndim + 1:
         return specification(logits, x, mask)
-    if torch.is_grad_enabled() and logits.requires_grad:
+    if torch.is_grad_enabled():
         return _WithResiduals.apply(logits, x, mask)[0]
     return torch.ops.latentia.bernoulli_sums(logits, x, mask)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from latentia.kernels.bernoulli import log_likelihood, specification
 
@@ -73,8 +74,8 @@ def test_without_a_gradient_the_values_are_the_same():
     logits, x = drawn(2, 3, (1000,), 3.0, 0)
     mask = torch.rand(3, 1000, generator=torch.Generator().manual_seed(0)) < 0.5
     for seen in (None, mask):
-        plain = log_likelihood(logits, x, seen)
-        assert not plain.requires_grad
+        with torch.no_grad():
+            plain = log_likelihood(logits, x, seen)
         learned = log_likelihood(logits.clone().requires_grad_(), x, seen)
         torch.testing.assert_close(plain, learned.detach(), rtol=1e-6, atol=0)
 
@@ -105,6 +106,12 @@ def test_a_mask_of_another_shape_is_the_specifications_matter():
     torch.testing.assert_close(log_likelihood(logits, x, mask), specification(logits, x, mask))
     rows = torch.tensor([[True], [False], [True]])
     torch.testing.assert_close(log_likelihood(logits, x, rows), specification(logits, x, rows.expand(3, 5)))
+
+
+def test_a_tangent_is_refused_and_not_lost():
+    logits, x = drawn(2, 3, (5,), 1.0, 0)
+    with forward_ad.dual_level(), pytest.raises((NotImplementedError, RuntimeError), match="jvp|forward"):
+        log_likelihood(forward_ad.make_dual(logits, torch.ones_like(logits)), x)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
