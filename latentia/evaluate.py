@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 from latentia.annealed import Annealing, Sandwich, annealed_log_marginal, bidirectional
 from latentia.data import Dataset, Schema, Stream, as_dataset
 from latentia.diagnose import diagnose
+from latentia.distributions.joint import remembering
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.importance import DOUBTFUL, MEMORY, LogMarginal, Weights, chunks
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
@@ -70,7 +71,7 @@ def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, pr
     source: Distribution = model.posterior(batch)
     if proposal == "prior" and isinstance(model, DirectedModel):
         source = model.prior(batch)
-    weights = Weights(batch.size, total, model.anchor)
+    weights, source = Weights(batch.size, total, model.anchor), remembering(source)
     for start in range(0, total, draws):
         z = source.sample((min(draws, total - start),))  # type: ignore[arg-type]
         log_proposal = source.log_prob(z)

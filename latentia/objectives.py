@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from latentia import gradients
 from latentia.distributions.divergence import kl_by_latent, kl_given, kl_terms, sampled_kl
 from latentia.distributions.finite import FiniteJoint
-from latentia.distributions.joint import Joint
+from latentia.distributions.joint import Joint, remembering
 from latentia.errors import CapabilityError, OptionError
 from latentia.gradients import Estimator
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
@@ -72,7 +72,7 @@ def elbo(
         raise OptionError(f"free={free!r}: choose one of dimension, latent, total")
     if stl and estimator is not gradients.pathwise:
         raise OptionError("stl=True draws z itself: leave estimator out")
-    q = model.posterior(batch)
+    q = remembering(model.posterior(batch))
     if not isinstance(model, DirectedModel):
         _no_options(model, beta, free_bits)
         density = gradients.fixed(q) if stl else q
@@ -151,7 +151,7 @@ def iwae(
     """
     if gradient not in ("pathwise", "stl", "dreg"):
         raise OptionError(f"gradient={gradient!r}: choose one of pathwise, stl, dreg")
-    q = model.posterior(batch)
+    q = remembering(model.posterior(batch))
     if gradient == "pathwise":
         z = q.rsample((samples,)) if q.has_rsample else q.sample((samples,))
         likelihood, ratio = _terms(model, batch, q, z)

@@ -81,6 +81,32 @@ class Joint(Distribution):
         return {name: self.conditional(name, means).stddev for name in self.parts}
 
 
+def remembering(q: Distribution) -> Distribution:
+    """q for one computation, in which nothing is written to: a `Joint` of the same distributions, that asks its
+    networks once for a draw and the density of it. Other distributions as they are."""
+    if type(q) is not Joint:
+        return q
+    return Joint({name: part if isinstance(part, Distribution) else _Last(part) for name, part in q.parts.items()})
+
+
+class _Last:
+    """A function from latents to a distribution, that keeps the last one for the very same tensors."""
+
+    def __init__(self, part: Callable[[Latents], Distribution]):
+        self.part = part
+        self.last: tuple[Latents, bool, Distribution] | None = None
+
+    def __call__(self, z: Latents) -> Distribution:
+        if self.last is None or not _same(*self.last[:2], z):
+            self.last = (dict(z), torch.is_grad_enabled(), self.part(z))
+        return self.last[2]
+
+
+def _same(before: Latents, with_gradient: bool, z: Latents) -> bool:
+    same = all(z.get(name) is value for name, value in before.items())
+    return same and with_gradient == torch.is_grad_enabled()
+
+
 @register_kl(Joint, Joint)
 def _kl_joint(q: Joint, p: Joint) -> Tensor:
     """The sum of the latents' divergences, where none depends on another; otherwise there is no closed form."""

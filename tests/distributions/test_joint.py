@@ -5,6 +5,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from latentia.distributions import Joint, OneHot
+from latentia.distributions.joint import remembering
 
 
 def normal(mean, scale=1.0):
@@ -48,6 +49,50 @@ def test_rsample_has_gradients_and_sample_has_none():
     (gradient,) = torch.autograd.grad(joint.rsample((4,))["v"].sum(), mean)
     torch.testing.assert_close(gradient, torch.full((3, 2), 8.0))
     assert not joint.sample((4,))["v"].requires_grad
+
+
+def counted():
+    """The ladder, remembering, and a list that grows by one whenever v's distribution is computed."""
+    calls = []
+
+    def below(z):
+        calls.append(z)
+        return normal(2 * z["u"], 0.5)
+
+    return remembering(Joint({"u": normal(torch.zeros(3, 2).double()), "v": below})), calls
+
+
+@pytest.mark.parametrize("draw", ["sample", "rsample"])
+def test_a_draw_and_its_density_ask_once_for_a_distribution(draw):
+    joint, calls = counted()
+    with torch.set_grad_enabled(draw == "rsample"):
+        z = getattr(joint, draw)((2,))
+        density = joint.log_prob(z)
+    assert len(calls) == 1
+    torch.testing.assert_close(density, ladder().log_prob(z))
+
+
+def test_another_value_is_given_its_own_distribution():
+    joint, calls = counted()
+    z = joint.rsample((2,))
+    other = {"u": z["u"] + 1, "v": z["v"]}
+    torch.testing.assert_close(joint.log_prob(other), ladder().log_prob(other))
+    newer = joint.rsample((2,))
+    assert len(calls) == 3
+    torch.testing.assert_close(joint.log_prob(z), ladder().log_prob(z))
+    torch.testing.assert_close(joint.log_prob(newer), ladder().log_prob(newer))
+
+
+def test_what_was_drawn_without_a_gradient_has_one_where_it_is_asked_for():
+    scale = torch.tensor(2.0).double().requires_grad_()
+    joint = remembering(Joint({"u": normal(torch.zeros(3, 2).double()), "v": lambda z: normal(scale * z["u"], 0.5)}))
+    z = joint.sample((2,))
+    assert torch.autograd.grad(joint.log_prob(z).sum(), scale)[0] != 0
+
+
+def test_what_is_no_joint_has_nothing_to_remember():
+    q = normal(torch.zeros(3, 2))
+    assert remembering(q) is q
 
 
 def test_a_discrete_part_cannot_be_reparameterised():
