@@ -27,8 +27,8 @@ from latentia.distributions.joint import Conditional, Joint, Latents
 from latentia.errors import OptionError
 from latentia.model import Batch
 from latentia.models.vae import VAE
+from latentia.networks.conv import Enlarged, brief
 from latentia.networks.conv import _Layout as ImageLayout
-from latentia.networks.conv import brief
 from latentia.networks.mlp import glorot
 
 LARGEST_LOG_SCALE = 5.0
@@ -156,7 +156,7 @@ class _Layer(nn.Module):
         self.look = nn.Conv2d(channels, channels, 1)
         self.posterior_head = nn.Sequential(_Block(channels), nn.ELU(), nn.Conv2d(channels, 2 * maps, 3, padding=1))
         self.take = nn.Conv2d(maps, channels, 3, padding=1)
-        self.down = nn.Sequential(*(_Block(channels) for _ in range(blocks)), nn.Upsample(below))
+        self.down = nn.Sequential(*(_Block(channels) for _ in range(blocks)), Enlarged(below))
 
     def prior(self, state: Tensor) -> Independent:
         mean, log_scale = self._numbers(self.prior_head, state)
@@ -208,7 +208,7 @@ class _Output(nn.Module):
         self.network = nn.Sequential(
             nn.ELU(),
             nn.Conv2d(channels, half, 3, padding=1),
-            nn.Upsample(size),
+            Enlarged(size),
             _Block(half),
             nn.ELU(),
             nn.Conv2d(half, numbers * layout.channels * layout.shape[-1], 3, padding=1, bias=False),

@@ -58,6 +58,23 @@ class Gated(nn.Module):
         return nn.functional.glu(self.conv(x), 1)
 
 
+class Enlarged(nn.Module):
+    """Each pixel of (..., h, w) repeated to ceil(H / h) by ceil(W / w), and what is beyond (H, W) cut off.
+
+    Where H / h is whole it is `nn.Upsample`, but the slope is a sum: that of `nn.Upsample` torch.compile adds up pixel
+    by pixel, with atomic operations.
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (-(-large // small) for large, small in zip(self.size, x.shape[-2:], strict=True))
+        repeated = x[..., :, None, :, None].expand(*x.shape[:-1], height, x.shape[-1], width)
+        return repeated.flatten(-4, -3).flatten(-2)[..., : self.size[0], : self.size[1]]
+
+
 def _residual(inputs: int, outputs: int, stride: int, activation: str) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), Residual(outputs, activation))
 
@@ -142,7 +159,7 @@ class ConvDecoder(nn.Module):
         widths = [channels[-1], *channels[::-1]]
         for i, size in enumerate(reversed(sizes[:-1])):
             # a block at every resolution but the full one, where it would cost more than all others
-            layers += [BLOCKS[block](widths[i], widths[i + 1], 1, activation), nn.Upsample(size)]
+            layers += [BLOCKS[block](widths[i], widths[i + 1], 1, activation), Enlarged(size)]
         outputs = self.layout.channels * levels * numbers
         layers += [ACTIVATIONS[activation](), nn.Conv2d(channels[0], outputs, 3, padding=1, bias=False)]
         self.layers = nn.Sequential(*layers)

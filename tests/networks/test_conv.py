@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from latentia.errors import OptionError
 from latentia.networks import ConvDecoder, ConvEncoder
+from latentia.networks.conv import Enlarged
 from latentia.networks.mlp import glorot
 
 
@@ -57,6 +58,22 @@ def test_a_pixel_reaches_its_own_place(block):
     assert not reached[0, 0, 12:].any()
     assert not reached[0, 0, :, 12:].any()
     assert reached.any()
+
+
+@given(
+    small=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    times=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    lead=st.sampled_from([(2,), (2, 3)]),
+)
+@settings(max_examples=20, deadline=None)
+def test_enlarged_repeats_pixels(small, times, lead):
+    x = torch.randn(*lead, *small, dtype=torch.float64, requires_grad=True)
+    size = (small[0] * times[0], small[1] * times[1])
+    large = Enlarged(size)(x)
+    assert torch.equal(large, x.repeat_interleave(times[0], -2).repeat_interleave(times[1], -1))
+    (slope,) = torch.autograd.grad(large.sum(), x)
+    assert torch.equal(slope, torch.full_like(x, times[0] * times[1]))
+    assert torch.equal(Enlarged((size[0], size[1] - 1))(x), large[..., :-1])
 
 
 def test_glorot_keeps_the_scale_and_follows_its_generator():
