@@ -236,6 +236,7 @@ class _Path:
             raise CapabilityError(f"annealing starts from the prior: write {name}.prior, or say start='posterior'")
         self.model, self.batch, self.annealing = model, batch, annealing
         by_prior = isinstance(model, DirectedModel) and annealing.start == "prior"
+        model.check(batch)
         self.start: Distribution = model.prior(batch) if by_prior else model.posterior(batch)  # type: ignore[operator]
         self.betas = annealing.temperatures().tolist()
         drawn: Any = self.start.sample((1,))  # type: ignore[arg-type]

@@ -117,6 +117,7 @@ def pareto_shape(largest: Tensor) -> Tensor:
 def chunks(model: LatentVariableModel, data: Dataset, samples: int, memory: int) -> tuple[int, int]:
     """(samples, data) at a time, so that some eight arrays of samples x data x event fit into `memory`."""
     batch = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
+    model.check(batch)
     latent = model.posterior(batch).sample()
     wide = _widest(model, batch)
     levels = data.schema.levels or 1 if data.schema.values == "levels" else 1

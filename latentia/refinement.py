@@ -54,6 +54,7 @@ def refine(
     """
     if steps < 0 or samples < 1 or not (lr > 0 and math.isfinite(lr)):
         raise OptionError(f"steps={steps}, samples={samples}, lr={lr}: at least 0, at least 1, and positive")
+    model.check(batch)
     with torch.no_grad():
         q = model.posterior(batch)
         if isinstance(model, TractableModel) or not steps:

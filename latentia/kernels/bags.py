@@ -15,6 +15,8 @@ from numba import njit
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from latentia.errors import DataError
+
 
 def sum_rows(table: Tensor, index: Tensor, mask: Tensor | None = None) -> Tensor:
     """sum of table[i] over the numbers i of each bag, (M, K), for table (R, K), int64 index (M, T) and its mask.
@@ -76,6 +78,15 @@ def _arrays(values: Tensor, index: Tensor, mask: Tensor | None) -> tuple[np.ndar
 def _check(wrong: int, rows: int) -> None:
     if wrong != FINE:
         raise IndexError(f"number {wrong} for a table of {rows} rows")
+
+
+def check_rows(index: Tensor, rows: int) -> None:
+    """Raise `DataError` for a number that is no row of a table of so many: kernels look rows up unchecked."""
+    if not index.numel():
+        return
+    low, high = (int(end) for end in index.aminmax())
+    if low < 0 or high >= rows:
+        raise DataError(f"symbol {low if low < 0 else high} is outside 0..{rows - 1}, which is what the model knows")
 
 
 FINE = np.iinfo(np.int64).min

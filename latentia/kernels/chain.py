@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentia.errors import DataError
 from latentia.kernels import chain_cpu, chain_torch
+from latentia.kernels.bags import check_rows
 
 SMALLEST_MARGIN = 1e-100
 SMALLEST_LOG = -700.0
@@ -93,6 +95,7 @@ def expected_counts(
         own_rows: no two steps emit the same row.
     """
     packed = _Packed.of(lengths, row.shape[1])
+    check_rows(row, len(table))
     model = _Scaled.of(initial, transition, table)
     rows, weight = row.reshape(-1)[packed.place].numpy(), weight.double()[packed.order]
     threads = torch.get_num_threads()
@@ -120,6 +123,7 @@ def best_counts(
 ) -> Counts:
     """`expected_counts` of hard EM: each sequence counts along its best path alone."""
     packed, states = _Packed.of(lengths, row.shape[1]), len(initial)
+    check_rows(row, len(table))
     rows = row.reshape(-1)[packed.place]
     value, path = _viterbi(initial, transition, table, rows, packed)
     mass = weight.double()[packed.order].repeat_interleave(packed.lengths)
@@ -158,6 +162,10 @@ class _Packed(NamedTuple):
     def of(cls, lengths: Tensor, longest: int) -> _Packed:
         order = lengths.argsort(descending=True, stable=True)
         lengths = lengths[order]
+        if len(lengths) and (int(lengths[0]) > longest or int(lengths[-1]) < 0):
+            raise DataError(
+                f"lengths from {int(lengths[-1])} to {int(lengths[0])} of chains of {longest} steps at most"
+            )
         start = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).numpy()
         place = order.unsqueeze(1) * longest + torch.arange(longest)
         if len(lengths) and int(lengths[-1]) < longest:

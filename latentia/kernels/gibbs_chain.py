@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from latentia.kernels import gibbs
+from latentia.kernels.bags import check_rows
 
 LEAST = 1e-4  # of a learned concentration: that of a topic which no document has would go to 0
 ROUNDS = 20
@@ -32,6 +33,7 @@ class TopicChain:
         learn: bool,
         seed: int,
     ):
+        check_rows(words, symbols)
         self.starts, self.words = starts.numpy(), words.numpy().astype(np.int32)
         self.symbols, self.smoothing, self.learns = symbols, smoothing, learn
         self.concentration = concentration.double()

@@ -20,6 +20,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from latentia.kernels.bags import check_rows
+
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 # exp(psi(y + 1/2)) = y + 1/(24 y) - 37/(5760 y^3) + ...; at y > 11 what is left out is below 2e-13 of it
 SERIES = (1 / 24, -37 / 5760, 10313 / 2903040, -5509121 / 1393459200)
@@ -65,6 +67,7 @@ def _bags(x: Tensor, mask: Tensor | None, symbols: int) -> tuple[Tensor, Tensor,
     """Where each document starts, (B + 1,), its different words in order, (U,), and their counts, (U,)."""
     document = torch.arange(len(x)).unsqueeze(-1).expand_as(x)
     seen = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    check_rows(x[seen], symbols)
     key, counts = torch.unique(document[seen] * symbols + x[seen].long(), return_counts=True)
     different = torch.bincount(key // symbols, minlength=len(x))
     return torch.cat([different.new_zeros(1), different.cumsum(0)]), key % symbols, counts

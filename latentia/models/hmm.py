@@ -25,6 +25,7 @@ from latentia.distributions.emissions.gaussian import Covariance
 from latentia.distributions.emissions.mixture import MixtureEmissions
 from latentia.distributions.emissions.multinomial import MultinomialEmissions
 from latentia.distributions.emissions.poisson import PoissonEmissions
+from latentia.distributions.emissions.rows import known_symbols
 from latentia.errors import DataError, OptionError
 from latentia.kernels import chain as kernel
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
@@ -175,11 +176,12 @@ class HMM(ExactModel, DirectedModel):
         if not self.symbolic:
             x, mask = _steps(batch)
             return x, mask, torch.arange(len(x)).view(batch.x.shape[:2])
+        symbols = known_symbols(batch.x, batch.mask, self.symbols)
         if batch.mask is None:
-            return torch.arange(self.symbols), None, batch.x.long()
+            return torch.arange(self.symbols), None, symbols
         # what is missing is one symbol more
         every = torch.arange(self.symbols + 1)
-        return every % self.symbols, every < self.symbols, torch.where(batch.mask, batch.x.long(), self.symbols)
+        return every % self.symbols, every < self.symbols, torch.where(batch.mask, symbols, self.symbols)
 
     def _blocks(self, batch: Batch) -> list[Batch]:
         if self.symbolic:

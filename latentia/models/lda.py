@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Dirichlet, kl_divergence
 
 from latentia.distributions.emissions import CategoricalEmissions
+from latentia.distributions.emissions.rows import known_symbols
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.kernels import gibbs, lda
 from latentia.kernels.gibbs_chain import LEAST, TopicChain
@@ -83,7 +84,7 @@ class LDA(EMModel, DirectedModel):
         return Categorical(probs=probs, validate_args=False).expand((*z.shape[:-1], batch.x.shape[1]))
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        given = torch.einsum("sbk,kbt->sbt", z, self.topics[:, _words(batch)])
+        given = torch.einsum("sbk,kbt->sbt", z, self.topics[:, self._words(batch)])
         log_prob = given.clamp(min=torch.finfo(given.dtype).tiny).log()
         return (log_prob if batch.mask is None else torch.where(batch.mask, log_prob, 0.0)).sum(-1)
 
@@ -144,6 +145,7 @@ class LDA(EMModel, DirectedModel):
         """
         if particles < 1:
             raise OptionError(f"particles={particles}: at least 1 is needed")
+        self.check(batch)
         starts, words = _tokens(batch)
         beta = self.topics.detach().double().T.contiguous().cpu().numpy()
         prior, state = self.concentration.detach().double().cpu().numpy(), np.array([seed], dtype=np.uint64)
@@ -154,6 +156,7 @@ class LDA(EMModel, DirectedModel):
         """What `Gibbs` runs: every word's topic is drawn in turn, with theta and the topics summed out."""
         if not self.emissions.smoothing > 0:
             raise OptionError("smoothing=0: to Gibbs it is the parameter of a Dirichlet prior, and must be above 0")
+        self.check(batch)
         times = batch.weights.round().long()
         if bool((times != batch.weights).any()):
             raise DataError("Gibbs sampling repeats a document by its weight, which must be a whole number")
@@ -168,6 +171,10 @@ class LDA(EMModel, DirectedModel):
         self.log_concentration.data = mean["concentration"].log().to(self.anchor)
         self.canonical()
 
+    def _words(self, batch: Batch) -> Tensor:
+        """x, with a word that exists wherever none is observed."""
+        return known_symbols(batch.x, batch.mask, self.topics.shape[1])
+
     def _infer(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `kernels.lda.posterior`: float64, on the model's device."""
         mask = None if batch.mask is None else batch.mask.cpu()
@@ -175,11 +182,6 @@ class LDA(EMModel, DirectedModel):
         gamma, log_given, symbols = lda.posterior(batch.x.cpu(), mask, *parameters, weight.cpu(), self.steps, self.tol)
         device = self.anchor.device
         return gamma.to(device), log_given.to(device), symbols.to(device)
-
-
-def _words(batch: Batch) -> Tensor:
-    """x, with a word that exists wherever none is observed."""
-    return (batch.x if batch.mask is None else torch.where(batch.mask, batch.x, 0)).long()
 
 
 def _tokens(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
 from latentia.distributions import Chain
+from latentia.distributions.emissions.rows import check_symbols, known_symbols
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel, TractableModel
 from latentia.networks.mlp import glorot
@@ -106,14 +107,9 @@ class NeuralHMM(TractableModel, DirectedModel):
         self._randomise(batch, generator)
 
     def check(self, batch: Batch) -> None:
-        symbols = len(self.words)
         if batch.x.ndim != 2:
             raise DataError(f"this model takes sequences of symbols, x (B, T), not shape {tuple(batch.x.shape)}")
-        if batch.x.is_floating_point() and not torch.equal(batch.x, batch.x.round()):
-            raise DataError("the data hold numbers that are not whole, and this model takes symbols 0..V-1")
-        bad = ((batch.x < 0) | (batch.x >= symbols)) & batch.observed
-        if bad.any():
-            raise DataError(f"symbol {int(batch.x[bad][0])} is outside 0..{symbols - 1}, which is what the model knows")
+        check_symbols(batch.x, batch.mask, len(self.words))
 
     @torch.no_grad()
     def _randomise(self, batch: Batch | None, generator: torch.Generator) -> None:
@@ -132,7 +128,7 @@ class NeuralHMM(TractableModel, DirectedModel):
 
     def _nodes(self, batch: Batch) -> Tensor:
         """log p(x_t | z_t = k), (B, T, K)."""
-        symbols = batch.x.long() if batch.mask is None else torch.where(batch.mask, batch.x, 0).long()
+        symbols = known_symbols(batch.x, batch.mask, len(self.words))
         nodes = nn.functional.embedding(symbols, self.emission_log_probs.mT)
         return nodes if batch.mask is None else torch.where(batch.mask.unsqueeze(-1), nodes, 0.0)
 

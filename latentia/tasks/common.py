@@ -35,6 +35,13 @@ def using(model: LatentVariableModel, seed: int) -> Iterator[None]:
                 module.training = mode
 
 
+def checked(model: LatentVariableModel, batch: Batch) -> Batch:
+    """The batch where the model is. Raises `DataError` for x that the model cannot generate."""
+    batch = batch.to(model.anchor)
+    model.check(batch)
+    return batch
+
+
 def directed(model: LatentVariableModel, verb: str) -> DirectedModel:
     """The model, if it has a likelihood. Raises `CapabilityError` naming what to write where it has none."""
     if not isinstance(model, DirectedModel):
@@ -76,10 +83,10 @@ def log_marginals(
     shift = data.log_det().cpu()
     if isinstance(model, TractableModel):
         with using(model, seed):
-            batches = (batch.to(model.anchor) for batch in data.batches(1024, dtype=model.anchor.dtype))
+            batches = (checked(model, batch) for batch in data.batches(1024, dtype=model.anchor.dtype))
             value = torch.cat([model.posterior(batch).log_partition.double().cpu() for batch in batches])
         return value + shift, torch.zeros_like(value)
-    one = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
+    one = checked(model, data.batch(slice(0, 1), model.anchor.dtype))
     source = refined(model, steps=steps) if steps and refinable(model, one) else model
     options = {"importance_samples": importance_samples, "seed": seed, "memory": MEMORY, "progress": progress}
     with using(model, seed):

@@ -14,7 +14,7 @@ from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.structured import Structured
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
-from latentia.tasks.common import Latent, directed, each, expected, log_marginals, repeated, using
+from latentia.tasks.common import Latent, checked, directed, each, expected, log_marginals, repeated, using
 
 # the independence proposal is poor while x_mis is far from anything likely, so at first every one is taken
 PSEUDO_GIBBS_SHARE = 0.1
@@ -66,7 +66,7 @@ def complete(
         raise OptionError(f"draws={draws}, sweeps={sweeps}: at least 1 draw and 2 sweeps")
     model = directed(model, "complete")
     with using(model, seed):
-        batch = batch.to(model.anchor)._replace(z=None)
+        batch = checked(model, batch._replace(z=None))
         if isinstance(model, TractableModel):
             return _exactly(model, batch, draws)
         return _by_chains(model, batch, draws, sweeps)

@@ -12,7 +12,7 @@ from latentia.data import Dataset
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError
 from latentia.model import Batch, LatentVariableModel
-from latentia.tasks.common import Latent, each, using
+from latentia.tasks.common import Latent, checked, each, using
 
 
 def encode(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Latent:
@@ -74,10 +74,10 @@ def article(q: Distribution) -> str:
 def gather(
     model: LatentVariableModel, data: Dataset, function: Callable[[Batch], Latent], batch_size: int, seed: int
 ) -> Latent:
-    """`function` of all data, batch by batch, in order."""
+    """`function` of all data, batch by batch, in order. Raises `DataError` for data that the model cannot generate."""
     with using(model, seed):
         batches = data.frozen(seed).batches(batch_size)
-        parts = [function(batch.to(model.anchor)) for batch in batches]
+        parts = [function(checked(model, batch)) for batch in batches]
     return each(lambda *tensors: _side_by_side(list(tensors)), *parts)
 
 

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Independent
 from latentia.distributions import Chain
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.tasks.common import directed, using
+from latentia.tasks.common import checked, directed, using
 
 
 class Forecast(NamedTuple):
@@ -39,7 +39,7 @@ def forecast(model: LatentVariableModel, batch: Batch, *, steps: int = 1, draws:
         raise OptionError(f"steps={steps}, draws={draws}: at least 1 of each")
     model = directed(model, "forecast")
     with using(model, seed):
-        batch = batch.to(model.anchor)
+        batch = checked(model, batch)
         initial, transition = _dynamics(model, batch)
         posterior = model.posterior(batch)
         assert isinstance(posterior, Chain)  # as the prior is

@@ -11,7 +11,7 @@ from latentia.distributions import OneHot
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, LatentVariableModel
-from latentia.tasks.common import directed, each, expected, using
+from latentia.tasks.common import checked, directed, each, expected, using
 
 
 def interpolate(model: LatentVariableModel, batch: Batch, *, steps: int = 8, seed: int = 0) -> Tensor:
@@ -34,7 +34,7 @@ def interpolate(model: LatentVariableModel, batch: Batch, *, steps: int = 8, see
         raise OptionError(f"steps={steps}: a line has two ends at least")
     likelihood = directed(model, "interpolate").likelihood
     with using(model, seed):
-        batch = batch.to(model.anchor)
+        batch = checked(model, batch)
         q = model.posterior(batch)
         if isinstance(q, Structured):
             what = "one of K values" if isinstance(q, OneHot) else "a path of discrete states"

@@ -112,6 +112,7 @@ def document_completion(
     generator = torch.Generator().manual_seed(seed)
     with using(model, seed):
         for batch in data.frozen(seed).batches(batch_size, dtype=model.anchor.dtype):
+            model.check(batch.to(model.anchor))
             seen = batch.observed
             # a random order of the observed words first, and the rest behind
             rank = torch.where(seen, torch.rand(seen.shape, generator=generator), 2.0).argsort(1).argsort(1)

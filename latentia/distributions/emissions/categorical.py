@@ -7,8 +7,14 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
 from latentia.distributions.emissions.base import Emissions, Statistics, log_normalised
-from latentia.distributions.emissions.rows import check_features, mixed, normalised_or_kept, seen_only, some_rows
-from latentia.errors import DataError
+from latentia.distributions.emissions.rows import (
+    check_features,
+    check_symbols,
+    known_symbols,
+    mixed,
+    normalised_or_kept,
+    some_rows,
+)
 from latentia.kernels.bags import spread_rows, sum_rows
 
 
@@ -32,7 +38,7 @@ class CategoricalEmissions(Emissions):
         return self.logits.softmax(-1)
 
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        log_prob = self.logits.log_softmax(-1).T[x.long()]
+        log_prob = self.logits.log_softmax(-1).T[known_symbols(x, mask, self.logits.shape[1])]
         return log_prob if mask is None else torch.where(mask.unsqueeze(-1), log_prob, 0.0)
 
     def given(self, z: Tensor) -> Distribution:
@@ -42,14 +48,16 @@ class CategoricalEmissions(Emissions):
 
     def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
         weight = weight if mask is None else weight * mask
-        counts = torch.zeros_like(self.logits[0]).index_add_(0, x.long(), weight.to(self.logits))
+        x = known_symbols(x, mask, self.logits.shape[1])
+        counts = torch.zeros_like(self.logits[0]).index_add_(0, x, weight.to(self.logits))
         frequency = (counts + 1e-2) / (counts + 1e-2).sum()
         noise = torch.empty_like(self.logits).exponential_(generator=generator)
         self.logits.data = (frequency * (noise + 0.1)).log().log_softmax(-1)
 
     def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
         observed = responsibility if mask is None else responsibility * mask.unsqueeze(-1)
-        counts = torch.zeros_like(self.logits.T).index_add_(0, x.long(), observed.to(self.logits)).T
+        x = known_symbols(x, mask, self.logits.shape[1])
+        counts = torch.zeros_like(self.logits.T).index_add_(0, x, observed.to(self.logits)).T
         if mask is not None:
             # a missing symbol is expected to be what the present parameters say
             counts = counts + (responsibility - observed).sum(0).unsqueeze(-1) * self.probs
@@ -68,7 +76,7 @@ class CategoricalEmissions(Emissions):
         return self.smoothing * self.logits.log_softmax(-1).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
-        _check_symbols(x, mask, self.logits.shape[1])
+        check_symbols(x, mask, self.logits.shape[1])
 
 
 class CategoricalVectorEmissions(Emissions):
@@ -96,13 +104,14 @@ class CategoricalVectorEmissions(Emissions):
         return self.logits.softmax(-1)
 
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return sum_rows(self.logits.log_softmax(-1).flatten(1).T, self._entries(x), mask)
+        return sum_rows(self.logits.log_softmax(-1).flatten(1).T, self._entries(x, mask), mask)
 
-    def _entries(self, x: Tensor) -> Tensor:
+    def _entries(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Where each value of x is found in the flattened logits, (K, D V)."""
+        x = known_symbols(x, mask, self.logits.shape[-1])
         if self.features is None:
-            return x.long()
-        return x.long() + self.logits.shape[-1] * torch.arange(self.features, device=x.device)
+            return x
+        return x + self.logits.shape[-1] * torch.arange(self.features, device=x.device)
 
     def given(self, z: Tensor) -> Categorical:
         """Batch shape (..., D), or (..., 1) for the symbols of a bag."""
@@ -124,7 +133,7 @@ class CategoricalVectorEmissions(Emissions):
 
     def _counts(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Tensor:
         """Weighted numbers of each symbol in each column, (K, D, V)."""
-        counts = spread_rows(responsibility, self._entries(x), mask, self.logits[0].numel())
+        counts = spread_rows(responsibility, self._entries(x, mask), mask, self.logits[0].numel())
         return counts.T.unflatten(1, self.logits.shape[1:])
 
     def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
@@ -145,14 +154,4 @@ class CategoricalVectorEmissions(Emissions):
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         if self.features is not None:
             check_features(x, self.features)
-        _check_symbols(x, mask, self.logits.shape[-1])
-
-
-def _check_symbols(x: Tensor, mask: Tensor | None, symbols: int) -> None:
-    """Raise `DataError` unless all that is observed are whole numbers from 0 to symbols - 1."""
-    x = seen_only(x, mask)
-    if x.is_floating_point() and not torch.equal(x, x.round()):
-        raise DataError("categorical emissions need whole numbers 0..V-1; use a model with Gaussian emissions")
-    bad = (x < 0) | (x >= symbols)
-    if bad.any():
-        raise DataError(f"symbol {int(x[bad][0])} is outside 0..{symbols - 1}, which is what the model knows")
+        check_symbols(x, mask, self.logits.shape[-1])

@@ -55,6 +55,29 @@ def check_features(x: Tensor, features: int) -> None:
         raise DataError(f"the model has {features} features, the data {tuple(x.shape[1:])}")
 
 
+def check_symbols(x: Tensor, mask: Tensor | None, symbols: int) -> None:
+    """Raise `DataError` unless all that is observed are whole numbers from 0 to symbols - 1.
+
+    For whole numbers one pass: cheap enough for whatever looks them up, where a number below 0 counts from the end, and
+    one that is too large may be another column's.
+    """
+    x = seen_only(x, mask)
+    if not x.numel():
+        return
+    if x.is_floating_point() and not torch.equal(x, x.round()):
+        raise DataError("symbols must be whole numbers 0..V-1, and the data hold others; use a model of real values")
+    low, high = (int(end) for end in x.aminmax())
+    if low < 0 or high >= symbols:
+        raise DataError(f"symbol {low if low < 0 else high} is outside 0..{symbols - 1}, which is what the model knows")
+
+
+def known_symbols(x: Tensor, mask: Tensor | None, symbols: int) -> Tensor:
+    """x as int64, 0 wherever it is not observed, after `check_symbols` (on a CPU: a device would be waited for)."""
+    if x.device.type == "cpu":
+        check_symbols(x, mask, symbols)
+    return seen_only(x, mask).long()
+
+
 def check_counts(x: Tensor, mask: Tensor | None) -> None:
     """Raise `DataError` unless all that is observed are whole numbers of 0 or more."""
     x = seen_only(x, mask)
