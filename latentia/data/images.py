@@ -97,7 +97,7 @@ def _refuse_loss(path: Path, image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
     if frames > 1:
         raise DataError(f"{path.name} is an animation of {frames} frames: save each frame as an image of its own")
-    raw = [tile[3] if isinstance(tile[3], str) else "" for tile in image.tile]
+    raw = [tile[3] if isinstance(tile[3], str) else "" for tile in getattr(image, "tile", ())]
     if image.mode not in DEEP_MODES and any(mode.endswith(("16B", "16L")) for mode in raw):
         raise DataError(
             f"{path.name} has 16 bits a channel, of which only 8 could be read: save it with 8, or give arrays"

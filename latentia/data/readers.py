@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from latentia.data import arrays, bags, images, sequences, tables
 from latentia.data.builtin import BUILTIN
-from latentia.data.raw import KINDS, NOUNS, Raw, first
+from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
 from latentia.errors import DataError, OptionError
 
 TABLES = {".csv": tables.read_csv, ".tsv": tables.read_csv, ".parquet": tables.read_parquet}
@@ -127,10 +128,11 @@ def _read(source, key: str | None) -> Raw:
     if isinstance(source, torch.Tensor):
         return from_array(_from_torch(source), "the tensor")
     if isinstance(source, np.ma.MaskedArray):
-        return from_array(np.ma.filled(source.astype(np.float64), np.nan), "the array")
+        filled = from_array(np.ma.filled(source.astype(np.float64), np.nan), "the array")
+        return replace(filled, whole=source.dtype.kind in "iu")
     if isinstance(source, np.ndarray) and source.dtype != object:
         return from_array(source, "the array")
-    if isinstance(source, (list, tuple, np.ndarray)):
+    if isinstance(source, (list, tuple)) or (isinstance(source, np.ndarray) and source.ndim):
         return _from_list(list(source))
     raise DataError(
         f"data of type {type(source).__name__} are not read: give a path, an array, a tensor or a pandas table"
@@ -150,9 +152,20 @@ def _from_list(items: list) -> Raw:
 
 
 def existing(path: Path) -> Path:
-    if not os.path.exists(path):  # unlike path.exists(), no error for a name that is too long
-        raise DataError(f"{path} does not exist: give a file, a folder of images, or one of {', '.join(BUILTIN)}")
-    if path.is_file() and not path.stat().st_size:
+    """The path itself. Raises `DataError` for one where nothing is, or nothing that can be read as often as needed."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, PermissionError):
+            raise DataError(
+                f"{path} may not be looked at (permission denied): change its folder's permissions"
+            ) from error
+        raise DataError(
+            f"{path} does not exist: give a file, a folder of images, or one of {', '.join(BUILTIN)}"
+        ) from error
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise DataError(f"{path} is a pipe or a device, which may never end: write what comes from it to a file first")
+    if stat.S_ISREG(found.st_mode) and not found.st_size:
         raise DataError(f"{path.name} is empty (0 bytes): write or fetch it again")
     return path
 
@@ -242,10 +255,13 @@ def _square(raw: Raw, values: np.ndarray) -> np.ndarray:
 
 
 def finite(raw: Raw) -> Raw:
-    """`raw` itself. Raises `DataError` at the first infinite value."""
+    """`raw` itself. Raises `DataError` at the first infinite value, or whole number that float64 cannot hold."""
     if raw.kind == "text":
         return raw
     index = first(raw.values, np.isinf)
     if index is not None:
         raise raw.error("an infinite value: correct it, or leave it empty (NaN), which means missing", index)
+    index = first(raw.values, inexact)
+    if index is not None:
+        raise raw.error(f"{np.asarray(raw.values[index[0]])[index[1:]]}: {BEYOND}", index)
     return raw

@@ -102,7 +102,7 @@ def test_many_small_files_are_judged_together(refused, write, tmp_path, monkeypa
     content = png(80, 80, 1, 0, (b"\0" + bytes(10)) * 80)
     assert 64 * len(content) < 80 * 80 < 10_000
     write("a.png", content)
-    assert read(tmp_path).values.shape == (1, 80, 80)
+    assert np.shape(read(tmp_path).values) == (1, 80, 80)
     write("b.png", content)
     with refused(tmp_path.name, "12,800 values"):
         read(tmp_path)
@@ -111,7 +111,7 @@ def test_many_small_files_are_judged_together(refused, write, tmp_path, monkeypa
 def test_hidden_files_are_no_images(write, tmp_path):
     write("a.png", saved(GREY))
     write("._a.png", b"\0\5\26\7\0\2\0\0Mac OS X")
-    assert read(tmp_path).values.shape == (1, 3, 4)
+    assert np.shape(read(tmp_path).values) == (1, 3, 4)
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(refused, write, tmp_path):
