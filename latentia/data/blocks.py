@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet
 
-from latentia.data import readers, tables
+from latentia.data import arrays, readers, tables
 from latentia.data.files import readable
+from latentia.data.limits import judge
 from latentia.data.raw import Raw
 from latentia.errors import DataError, OptionError
 
@@ -44,7 +45,10 @@ class ArrayFile:
     def __init__(self, path: Path, weight: np.ndarray | None = None):
         self.path, self.weight = path, weight
         with readable(path, "a .npy array"):
+            arrays.check_npy(path)
             header = np.lib.format.open_memmap(path, mode="r")
+        if not header.ndim:
+            raise DataError(f"{path.name} holds one number and no rows: give (N,) or (N, D)")
         self.dtype, self.shape, self.offset = header.dtype, header.shape, header.offset
         if not header.flags.c_contiguous:
             raise DataError(f"{path.name} is in Fortran's order, column by column: save it with np.ascontiguousarray")
@@ -71,7 +75,8 @@ class ParquetFile:
         self.path, self.weight = path, weight
         with readable(path, "Parquet"):
             self.file = pyarrow.parquet.ParquetFile(path)
-        found = {field.name: field.type for field in self.file.schema_arrow if field.name not in _index(self.file)}
+            index = _index(self.file)
+        found = {field.name: field.type for field in self.file.schema_arrow if field.name not in index}
         self.names = tuple(readers.split(columns)) if columns is not None else tuple(n for n in found if n != weight)
         for name in (*self.names, *([weight] if weight else [])):
             self._check(name, found)
@@ -104,10 +109,11 @@ class ParquetFile:
         if self._held is None or self._held[0] != group:
             self._held = None  # two groups at once are more than is promised
             names = list(dict.fromkeys([*self.names, *([self.weight] if self.weight else [])]))
+            rows = int(self.starts[group + 1] - self.starts[group])
+            judge(f"{self.path.name}, row group {group}", rows * len(names), self.path.stat().st_size)
             with readable(self.path, "Parquet"):
-                frame = self.file.read_row_group(group, columns=names, use_threads=False).to_pandas(
-                    ignore_metadata=True
-                )
+                found = self.file.read_row_group(group, columns=names, use_threads=False)
+                frame = tables.to_frame(found, ignore_metadata=True)
             table = tables.from_frame(frame, self.path.name)
             raw = table.select(self.names).raw()
             weight = None if self.weight is None else np.asarray(table.select([self.weight]).raw().values)[:, 0]

@@ -30,6 +30,7 @@ class Raw:
         weight: (N,), 0 = absent, 2 = seen twice.
         lines: (N,), the line of the file where each datum starts, for sources that have lines.
         levels: how many grey levels the source can hold, where it says so.
+        whole: the values were given as whole numbers, though a missing one among them makes the array float.
     """
 
     kind: str
@@ -41,8 +42,11 @@ class Raw:
     lines: np.ndarray | None = None
     levels: int | None = None
     weight: np.ndarray | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
+        if not is_writable(self.source):  # the name of a file may be any bytes; reports and schemas are UTF-8
+            object.__setattr__(self, "source", self.source.encode("utf-8", "replace").decode())
         if self.rows is None:
             object.__setattr__(self, "rows", np.arange(1, len(self) + 1))
 
@@ -91,6 +95,31 @@ class Raw:
         return DataError(
             f"{self.source}: {message}" if index is None else f"{self.source}, {self.where(index)}: {message}"
         )
+
+
+def is_writable(text: str) -> bool:
+    """Whether the text can be written as UTF-8: half of a pair of surrogates cannot."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+EXACT = 2**53
+"""The largest whole number up to which float64 holds every one."""
+
+
+def inexact(values: np.ndarray) -> np.ndarray:
+    """Which whole numbers float64 cannot hold: of those above 2^53, different ones would become the same."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
+        return np.zeros(values.shape, dtype=bool)
+    if int(values.max()) <= EXACT and int(values.min()) >= -EXACT:
+        return np.zeros(values.shape, dtype=bool)
+    with np.errstate(invalid="ignore"):  # the largest of all become 2^63 or 2^64, and do not come back
+        return values.astype(np.float64).astype(values.dtype) != values
+
+
+BEYOND = (
+    "more digits than float64 holds, which has every whole number up to 2^53 only: subtract a constant, divide, or "
+    "leave the column out"
+)
 
 
 def first(values: np.ndarray | list, test: Callable[[np.ndarray], np.ndarray]) -> tuple[int, ...] | None:
