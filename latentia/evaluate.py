@@ -62,6 +62,7 @@ def log_marginal(
         draws, rows = chunks(model, data, importance_samples, memory)
         for i, batch in enumerate(data.batches(rows, dtype=model.anchor.dtype)):
             batch = batch.to(model.anchor)
+            model.check(batch)
             results.append(_sample(model, batch, importance_samples, draws, proposal))
             bar.show(min((i + 1) * rows, len(data)))
     return LogMarginal(*(torch.cat(parts).cpu() for parts in zip(*results, strict=True)))
@@ -305,7 +306,7 @@ def evaluate(
         total_log_marginal=mean.total * float(mean(value)),
         each=torch.stack([value, weights], 1),
     )
-    result = _derived(result, data.schema, _observed(data, weights), mean.total)
+    result = _with_unknown(_derived(result, data.schema, _observed(data, weights), mean.total), data)
     if naive:
         result = _with_naive(
             result, log_marginal(model, data, proposal="prior", progress=progress, **options), mean, shift
@@ -437,6 +438,14 @@ def _derived(result: Evaluation, schema: Schema, observed: float, weight: float)
         marks = f"{observed / max(weight, 1e-300):,.6g} observed dimensions a datum"
         return replace(result, bits_per_dimension=bits, divided_by=marks)
     return result
+
+
+def _with_unknown(result: Evaluation, data: Dataset) -> Evaluation:
+    """Say how many words are in no vocabulary: each counts as "<unk>", which makes foreign text look probable."""
+    if data.unknown is None:
+        return result
+    said = f" {data.unknown:.1%} of the words are not in the vocabulary, and count as <unk>."
+    return replace(result, verdict=result.verdict + said)
 
 
 def _with_naive(result: Evaluation, naive: LogMarginal, mean: _Mean, shift: Tensor) -> Evaluation:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latentia.data.files import readable
+from latentia.data.files import read_text
+from latentia.data.limits import judge_repeated
 from latentia.data.raw import Raw
 from latentia.errors import DataError
 
@@ -24,9 +25,9 @@ def read_ldac(path: Path) -> Raw:
     """Documents in the form of LDA-C. Those without a word are left out, as blank lines are."""
 
     def checked(head: str, pairs: np.ndarray, place: str) -> np.ndarray:
-        if not head.isdecimal() or int(head) != len(pairs):
+        if not head.isdecimal() or len(head) >= 20 or int(head) != len(pairs):
             raise DataError(
-                f"{place}: it begins with {head!r} and has {len(pairs)} id:count pairs: N must be their number"
+                f"{place}: it begins with {head[:20]!r} and has {len(pairs)} id:count pairs: N must be their number"
             )
         return pairs
 
@@ -50,10 +51,13 @@ BAGS: dict[str, Callable[[Path], Raw]] = {
 def _read(path: Path, checked: Callable[[str, np.ndarray, str], np.ndarray], least: int) -> tuple[Raw, list[str]]:
     """The documents of a file, ids counted from `least`, and what each line begins with."""
     values, heads, lines = [], [], []
+    pairs_so_far = tokens = 0
     for number, line in _lines(path):
         head, *rest = line.split()
         place = f"{path.name}, line {number}"
         pairs = checked(head, _pairs(rest, place, least), place)
+        pairs_so_far, tokens = pairs_so_far + len(pairs), tokens + int(pairs[:, 1].sum())
+        judge_repeated(place, tokens, pairs_so_far, "its counts are out of proportion")
         words = np.repeat(pairs[:, 0] - least, pairs[:, 1])
         if len(words):
             values.append(words)
@@ -65,16 +69,14 @@ def _read(path: Path, checked: Callable[[str, np.ndarray, str], np.ndarray], lea
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with readable(path, "UTF-8 text"):
-        text = path.read_bytes().decode("utf-8-sig")
-    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    return ((number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip())
 
 
 def _pairs(fields: list[str], place: str, least: int) -> np.ndarray:
     """(U, 2) whole numbers, id and count. Raises `DataError` for anything else."""
     bad = next((field for field in fields if not _is_pair(field)), None)
     if bad is not None:
-        raise DataError(f"{place}: {bad!r} is no id:count pair of whole numbers")
+        raise DataError(f"{place}: {bad[:60]!r} is no id:count pair of whole numbers")
     numbers = [int(part) for field in fields for part in field.split(":")]
     pairs = np.array(numbers, dtype=np.int64).reshape(-1, 2)
     low = pairs[:, 0] < least
@@ -85,7 +87,7 @@ def _pairs(fields: list[str], place: str, least: int) -> np.ndarray:
 
 def _is_pair(field: str) -> bool:
     parts = field.split(":")
-    return len(parts) == 2 and all(part.isdecimal() and int(part) < LARGEST for part in parts)
+    return len(parts) == 2 and all(part.isdecimal() and len(part) < 20 and int(part) < LARGEST for part in parts)
 
 
 def in_words(raw: Raw, path: Path) -> Raw:

@@ -174,6 +174,14 @@ class Dataset:
         return self.schema.log_det(self.x.shape if self.mask is None else self.mask).to(self.x.device)
 
     @property
+    def unknown(self) -> float | None:
+        """The share of the words that are not in the vocabulary, and count as "<unk>"; None where there is none."""
+        if not self.schema.vocabulary:
+            return None
+        seen = self.x if self.mask is None else self.x[self.mask]
+        return float((seen == 0).double().mean()) if seen.numel() else 0.0
+
+    @property
     def _ragged(self) -> bool:
         return self.schema.kind in RAGGED and self.mask is not None
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latentia.data.limits import judge_repeated
 from latentia.data.raw import NOUNS, Raw, first
 from latentia.errors import DataError
 
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from latentia.data.schema import Schema
 
 RAGGED = ("sequence", "text")
+MANY_UNKNOWN = 0.1
+"""The share of words outside of the vocabulary above which a warning says so."""
 
 
 def encode(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None]:
@@ -24,6 +30,7 @@ def encode(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None]:
     """
     raw = conform(schema, raw)
     check_range(schema, raw)
+    _check_white(schema, raw)
     values, mask = _pad(schema, raw) if raw.kind in RAGGED else (np.asarray(raw.values), _observed(raw.values))
     if mask is not None:
         values = np.where(mask, values, 0)
@@ -61,7 +68,8 @@ def _conform_columns(schema: Schema, raw: Raw) -> Raw:
     values = np.asarray(raw.values)
     fitted, found = schema.event_shape[0], values.shape[1]
     if schema.names and raw.names and set(raw.names) == set(schema.names):
-        order = [raw.names.index(name) for name in schema.names]
+        position = {name: j for j, name in enumerate(raw.names)}
+        order = [position[name] for name in schema.names]
         return replace(raw, values=values[:, order], names=schema.names)
     if fitted != found or (schema.names and raw.names):
         raise DataError(
@@ -95,6 +103,20 @@ def check_range(schema: Schema, raw: Raw) -> None:
         raise raw.error(f"{value:g} is outside the schema, whose {schema.values} values are {allowed}", index)
 
 
+def _check_white(schema: Schema, raw: Raw) -> None:
+    """Raise `DataError` for images of 0 and 1, or between them, where the run's white is 16, 255 or 65535: that 1 would
+    be all but black."""
+    white = schema.scale[0] if schema.values == "real" and schema.scale else (schema.levels or 2) - 1
+    if raw.kind != "image" or white < 2 or (schema.values == "real" and white not in (255, 65535)) or not len(raw):
+        return
+    largest = np.nanmax(raw.values, initial=0)
+    if 0 < largest <= 1:
+        raise DataError(
+            f"{raw.source}: no value is above {largest:g}, where the run was fitted on grey levels of 0 to {white:g}: "
+            f"multiply by {white:g} if 1 is white"
+        )
+
+
 def _observed(values: np.ndarray | list) -> np.ndarray | None:
     values = np.asarray(values)
     return ~np.isnan(values) if values.dtype.kind == "f" else None
@@ -104,6 +126,7 @@ def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray]:
     """Sequences side by side, (N, T, *event), zeros behind their ends, and which values are observed."""
     steps = [_step(schema, value) for value in _indices(schema, raw)]
     longest = max(map(len, steps), default=1)
+    _judge_padding(schema, raw, steps, longest)
     values = np.zeros((len(steps), longest, *schema.event_shape), dtype=steps[0].dtype if steps else np.float64)
     mask = np.zeros(values.shape, dtype=bool)
     for i, step in enumerate(steps):
@@ -112,11 +135,33 @@ def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray]:
     return values, mask
 
 
+def _judge_padding(schema: Schema, raw: Raw, steps: list[np.ndarray], longest: int) -> None:
+    """Raise `DataError` where padding to the longest sequence would be nearly all of the array."""
+    each = math.prod(schema.event_shape)
+    place = f"{raw.source}, {raw.where(([len(step) for step in steps].index(longest),))}" if steps else raw.source
+    what = f"a sequence of {longest:,} steps, to which all others are padded: cut it, or leave it out"
+    judge_repeated(place, len(steps) * longest * each, sum(map(len, steps)) * each, what)
+
+
 def _indices(schema: Schema, raw: Raw) -> list[np.ndarray]:
     if raw.kind != "text":
         return list(raw.values)
     index = {word: i for i, word in enumerate(schema.vocabulary)}
-    return [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in raw.values]
+    found = [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in raw.values]
+    share = unknown_share(found)
+    if share > MANY_UNKNOWN:
+        warnings.warn(
+            f"{raw.source}: {share:.0%} of the words are not in the vocabulary, and all count as one word, <unk>: "
+            "log p(x) and perplexity look better than they are, and do not compare with those of other text",
+            stacklevel=2,
+        )
+    return found
+
+
+def unknown_share(indices: Sequence[np.ndarray]) -> float:
+    """The share of words that are none of the vocabulary: "<unk>", symbol 0."""
+    words = sum(map(len, indices))
+    return sum(int(np.count_nonzero(part == 0)) for part in indices) / max(words, 1)
 
 
 def _step(schema: Schema, value: np.ndarray) -> np.ndarray:

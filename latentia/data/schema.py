@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentia.data import encoding, writing
+from latentia.data.limits import SYMBOLS, judge_symbols
 from latentia.data.raw import KINDS, Raw, first
 from latentia.errors import DataError, OptionError
 
@@ -349,7 +350,7 @@ def _is_binary(raw: Raw) -> bool:
 
 def _choose_values(raw: Raw, binarize: str, already: bool) -> str:
     if _is_symbolic(raw):
-        return "symbols" if _parts(raw)[0].dtype.kind in "iu" else "real"
+        return "symbols" if raw.whole or _parts(raw)[0].dtype.kind in "iu" else "real"
     return "binary" if already or binarize != "none" else "real"
 
 
@@ -396,9 +397,14 @@ def _levels(raw: Raw, values: str, binarize: str, already: bool) -> int | None:
         return None
     if values == "binary":
         return 2 if already or binarize == "none" else _grey_levels(raw)
-    if raw.kind == "image":
-        return _grey_levels(raw)
-    return 1 + int(max(np.nanmax(part, initial=0) for part in _parts(raw)))
+    parts = _parts(raw)
+    top = max(np.nanmax(part, initial=0) for part in parts)
+    levels = _grey_levels(raw) if raw.kind == "image" else 1 + int(top)
+    if levels > SYMBOLS:
+        index = first(raw.values, lambda part: part == top)
+        observed = sum(int(np.count_nonzero(~np.isnan(part))) for part in parts)
+        judge_symbols(raw.source if index is None else f"{raw.source}, {raw.where(index)}", levels, observed)
+    return levels
 
 
 def _grey_levels(raw: Raw) -> int:

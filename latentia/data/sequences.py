@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from latentia.data.files import readable
-from latentia.data.raw import Raw
+from latentia.data.files import read_text as read_file
+from latentia.data.raw import BEYOND, EXACT, Raw, first, is_writable
 from latentia.errors import DataError
 
 FIELDS = ("text", "tokens", "x")
 FORMS = 'a list of numbers, of lists of numbers or of strings, or an object with "text", "tokens" or "x"'
+
+LARGEST = 2**63 - 1
+RARE = 0.01
+"""The share of values that are not whole up to which they may be slips among symbols."""
 
 
 def read_text(path: Path) -> Raw:
@@ -32,9 +38,7 @@ def read_jsonl(path: Path) -> Raw:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """(number, text) of the lines that are not blank. Split at newlines only: JSON may hold other separators."""
-    with readable(path, "UTF-8 text"):
-        text = path.read_bytes().decode("utf-8-sig")
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(read_file(path).split("\n"), 1) if line.strip()]
     if not lines:
         raise DataError(f"{path.name} is empty: it needs a line for each datum")
     return lines
@@ -47,6 +51,10 @@ def _item(text: str, place: str) -> object:
         raise DataError(
             f"{place}: not JSON ({error.msg}): the line is truncated, or the file is no JSON lines file"
         ) from error
+    except (RecursionError, ValueError) as error:
+        deep = isinstance(error, RecursionError)
+        reason = "lists within lists without end" if deep else "a number of thousands of digits"
+        raise DataError(f"{place}: {reason}: it is no datum; the line is damaged") from error
     if isinstance(item, dict):
         item = next((item[field] for field in FIELDS if field in item), None)
     if not isinstance(item, (list, str)):
@@ -73,13 +81,52 @@ def from_items(items: Sequence, source: str, lines: np.ndarray | None = None) ->
                 f"{source}, {place}: {'numbers' if text else 'text'} where {places[0]} holds "
                 f"{'text' if text else 'numbers'}: give one or the other"
             )
-        value = _tokens(item, f"{source}, {place}") if text else _steps(item, f"{source}, {place}")
+        value = (
+            _writable(_tokens(item, f"{source}, {place}"), f"{source}, {place}")
+            if text
+            else _steps(item, f"{source}, {place}")
+        )
         if not len(value):
             raise DataError(f"{source}, {place}: an empty sequence: leave it out")
         values.append(value)
-    if not text:
-        values = _alike(values, source, places)
-    return Raw("text" if text else "sequence", values, source=source, lines=lines)
+    if text:
+        return Raw("text", values, source=source, lines=lines)
+    raw = Raw("sequence", _alike(values, source, places), source=source, lines=lines)
+    return _as_symbols(raw) if any(map(_has_whole, items)) else raw
+
+
+def _has_whole(item: object) -> bool:
+    """Whether one number a step is given, and at least one of them as a whole number."""
+    if isinstance(item, (list, tuple)):
+        return any(isinstance(value, (int, np.integer)) for value in item)
+    kind = np.asarray(item.detach().cpu() if isinstance(item, torch.Tensor) else item).dtype.kind
+    return kind in "biu" and np.ndim(item) == 1  # type: ignore[arg-type]
+
+
+def _as_symbols(raw: Raw) -> Raw:
+    """Whole numbers are symbols, though one of them be missing, or written as 2.0."""
+    values = [np.asarray(value) for value in raw.values]
+    if values[0].dtype.kind != "f" or values[0].ndim != 1:
+        return raw
+    broken = sum(int(np.count_nonzero(_is_broken(value))) for value in values)
+    if broken:
+        index = first(values, _is_broken)
+        assert index is not None  # there are some
+        if broken <= RARE * sum(map(len, values)):
+            found = values[index[0]][index[1]]
+            warnings.warn(
+                f"{raw.source}, {raw.where(index)}: {found:g} among whole numbers: for it all count as real values and "
+                "not as symbols; if they are symbols, correct it",
+                stacklevel=2,
+            )
+        return raw
+    missing = any(np.isnan(value).any() for value in values)
+    return replace(raw, values=values if missing else [value.astype(np.int64) for value in values], whole=True)
+
+
+def _is_broken(value: np.ndarray) -> np.ndarray:
+    """Which values are observed, and no whole numbers."""
+    return ~np.isnan(value) & ((value != np.round(value)) | np.isinf(value))
 
 
 def _is_text(item: object) -> bool:
@@ -94,18 +141,43 @@ def _tokens(item: Sequence[str], place: str) -> list[str]:
     return list(item)
 
 
+def _writable(tokens: list[str], place: str) -> list[str]:
+    bad = next((token for token in tokens if not is_writable(token)), None)
+    if bad is not None:
+        raise DataError(f"{place}: {bad!r} has half of a pair of surrogates, which is no letter: correct it")
+    return tokens
+
+
 def _steps(item: object, place: str) -> np.ndarray:
     """One sequence, (T,) or (T, D), of int64 or float64."""
     if isinstance(item, torch.Tensor):
         item = item.detach().cpu().numpy()
     try:
         array = np.asarray(item)
+        if array.dtype.kind in "fO":
+            _refuse_large(item, place)
         array = array.astype(np.float64) if array.dtype == object else array  # None is a missing value
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{place}: not a sequence of numbers, or of equally long lists of numbers") from error
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         raise DataError(f"{place}: a sequence must hold real numbers, (T,) or (T, D), not {array.dtype} {array.shape}")
+    if array.dtype.kind == "u" and array.size and int(array.max()) > LARGEST:
+        raise DataError(f"{place}: {array.max()} is beyond {LARGEST}, the largest whole number that is read")
     return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+
+
+def _refuse_large(item: object, place: str) -> None:
+    """Raise `DataError` for a whole number in a list (of lists) that float64, for its neighbours, cannot hold."""
+    if not isinstance(item, (list, tuple)):
+        return
+    for value in item:
+        if isinstance(value, (list, tuple)):
+            _refuse_large(value, place)
+        elif isinstance(value, (int, np.integer)) and abs(int(value)) > EXACT:
+            digits = str(value) if abs(int(value)) < 10**30 else "a number of more than 30 digits"
+            raise DataError(f"{place}: {digits}: {BEYOND}")
 
 
 def _alike(values: list[np.ndarray], source: str, places: list[str]) -> list[np.ndarray]:

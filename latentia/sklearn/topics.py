@@ -12,6 +12,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from torch import Tensor
 
+from latentia.data.limits import judge_repeated
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, EMModel
 from latentia.models.lda import LDA as Model
@@ -95,8 +96,11 @@ class LDA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
         counts = self._counts(X, reset)
         if reset:
             self._width = counts.shape[1]
-        words = np.repeat(counts.indices, counts.data)
         lengths = np.asarray(counts.sum(1)).ravel()
+        most = int(lengths.max(initial=0))
+        what = f"a document of {most:,} words, to which all others are padded: leave it out, or divide its counts"
+        judge_repeated(f"row {int(lengths.argmax()) + 1}", len(lengths) * most, max(counts.nnz, len(lengths)), what)
+        words = np.repeat(counts.indices, counts.data)
         mask = np.arange(max(int(lengths.max()), 1)) < lengths[:, None]
         x = np.zeros(mask.shape, dtype=np.int64)
         x[mask] = words
@@ -110,6 +114,8 @@ class LDA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
         wrong = counts.data[counts.data != np.round(counts.data)]
         if len(wrong):
             raise DataError(f"{wrong[0]:g} in the data: a document has each word a whole number of times")
+        if (counts.data > 2**40).any():
+            raise DataError(f"{counts.data.max():g} in the data: no document has a word so often")
         return counts.astype(np.int64)
 
     def _model(self, batch: Batch) -> EMModel:
