@@ -88,6 +88,15 @@ class Batch(NamedTuple):
         return self.map(lambda field: field.to(like.device, like.dtype if field.is_floating_point() else field.dtype))
 
 
+def minibatches(order: Tensor, size: int) -> list[Tensor]:
+    """The rows of `order` (N,), `size` at a time. A last row alone joins those before it: the variance of one datum,
+    which batch normalisation asks for, is none."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1 < size:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
 class LatentVariableModel(nn.Module, ABC):
     """log p(x, z), and a way to guess z: all that evaluation needs."""
 

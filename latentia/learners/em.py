@@ -42,7 +42,8 @@ class EM:
         restarts: how many random starts; the best log p(x) wins.
         hard: give each datum to its best z instead of the posterior: k-means, Viterbi training.
         stepwise: exponent in (0.5, 1] of the step size (k + 2)^-stepwise with which each batch's statistics
-            are blended in (Cappe and Moulines 2009; Liang and Klein 2009); None is the whole data at once.
+            are blended in (Cappe and Moulines 2009; Liang and Klein 2009); None is the whole data at once. A batch
+            of less weight than a full one of average weight counts for as much less (see `share_of`).
         batch_size: data whose posteriors are held in memory at a time; None: about a million numbers of x, and at most
             65,536 data. Stepwise EM takes a step after so many, in all processes together; None: 4,096.
         fresh: begin from a random start, not from the parameters that the model has.
@@ -103,6 +104,20 @@ def expectations(model: EMModel, batches: Iterable[Batch], hard: bool = False) -
         total = {name: total[name] + sums[name] if name in total else sums[name] for name in sums}
         value = value + log_marginal.cpu()
     return total, value
+
+
+def share_of(part: float, seen: float, power: float) -> float:
+    """The share of the statistics that a chunk takes when it is blended into those of the chunks before it.
+
+    A chunk of full size takes the rate r = (seen + 1)^-power of Cappe and Moulines (2009); one of which there is but
+    a part takes r part / (1 - r + r part), so that a datum counts the same in whatever chunk it comes. With a power
+    of 1 that is the chunk's part of all the weight so far.
+
+    Args:
+        part: the chunk's weight, and `seen`: the weight before it, both in full chunks.
+    """
+    rate = (seen + 1) ** -power
+    return rate * part / max(1 - rate + rate * part, 1e-300)
 
 
 def weigh(model: EMModel, data: Dataset | Stream, batches: Iterable[Batch]) -> tuple[float, float]:
@@ -226,16 +241,20 @@ class _Fit:
             self._update(total)
             return
         size = max((self.learner.batch_size or MINIBATCH) // distributed.size(), 1)
+        rows = distributed.counts(len(self.data))
+        full = self.weight / sum(rows) * sum(min(size, count) for count in rows)
         batches = self.data.shuffled(self.model.anchor, size, seed_for(self.seed, self.step))
         nothing = {name: torch.zeros_like(value) for name, value in total.items()}
-        rate = self.step + 2
+        seen = self.step + 1.0
         # until no process has a batch left
         while (found := self._expect_next(next(batches, None), nothing)) is not None:
             sums, weight = found
-            share, whole = rate**-self.learner.stepwise, self.weight / max(weight, 1e-300)
+            if not weight > 0:
+                continue
+            share, whole = share_of(weight / full, seen, self.learner.stepwise), self.weight / weight
             total = {name: (1 - share) * total[name] + share * whole * sums[name] for name in total}
             self._update(total)
-            rate += 1
+            seen += weight / full
 
     def _expect_next(self, batch: Batch | None, nothing: Statistics) -> tuple[Statistics, float] | None:
         """The statistics of all processes' next batches, and their weight; None where there are none."""

@@ -92,7 +92,8 @@ class EMEstimator(BaseEstimator):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             history = self._learner(fresh).fit(model, as_dataset(batch), seed=self._seed())
-        vars(self).pop("_online", None)
+            self._online = Online(model, hard=self._learner(True).hard, fresh=False)
+            self._online.seen(as_dataset(batch))
         self._learned(model, history)
         self._warn(caught)
         return self
@@ -101,7 +102,8 @@ class EMEstimator(BaseEstimator):
         """Learn from a chunk of data, which is not kept, by stepwise EM: `latentia.learners.Online`.
 
         The first chunk starts the model, and should show some of everything that is to come; after a `fit` it goes on
-        from what has been learned. `n_iter_` counts the chunks, and `lower_bound_` is of the last one, by the model
+        from what has been learned, whose data are the first chunk. A sample counts the same in whatever chunk it comes.
+        `n_iter_` counts the chunks, and `lower_bound_` is of the last one, by the model
         that had not learned from it yet.
 
         Args:
@@ -113,10 +115,9 @@ class EMEstimator(BaseEstimator):
         self._check_counts()
         fresh = not hasattr(self, "model_")
         batch = _weighted(self._batch(X, fresh), sample_weight)
-        if not hasattr(self, "_online"):
-            model = self._model(batch).to(_dtype(batch)) if fresh else self.model_
-            seed, hard = self._seed(), self._learner(True).hard
-            self._online = Online(model, hard=hard, fresh=fresh, seed=seed)
+        if fresh:
+            model = self._model(batch).to(_dtype(batch))
+            self._online = Online(model, hard=self._learner(True).hard, seed=self._seed())
         self.lower_bound_ = self._online.partial_fit(as_dataset(batch))
         self.n_iter_ = self._online.chunks
         self._show(self._online.model)
