@@ -12,7 +12,8 @@ Capabilities combine: a Gaussian mixture is both an `ExactModel` and a `Directed
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch.distributions import Distribution
 
 from latentia.distributions.coordinates import log_prob_of_observed
 from latentia.distributions.unnormalised import Unnormalised
-from latentia.errors import CapabilityError
+from latentia.errors import CapabilityError, OptionError
 
 Statistics = dict[str, Tensor]
 
@@ -86,6 +87,28 @@ class Batch(NamedTuple):
     def to(self, like: Tensor) -> Batch:
         """Move to the device of `like`, and floating-point parts to its dtype."""
         return self.map(lambda field: field.to(like.device, like.dtype if field.is_floating_point() else field.dtype))
+
+
+@contextmanager
+def held(model: nn.Module) -> Iterator[None]:
+    """What is frozen (`requires_grad_(False)`) has the same values afterwards, whatever sets parameters inside."""
+    frozen = [
+        (parameter, parameter.detach().clone()) for parameter in model.parameters() if not parameter.requires_grad
+    ]
+    yield
+    for parameter, value in frozen:
+        parameter.data = value
+
+
+def has_frozen(model: nn.Module) -> bool:
+    """Whether any parameter is frozen. The order of clusters or states is then not free to choose either."""
+    return not all(parameter.requires_grad for parameter in model.parameters())
+
+
+def check_not_all_frozen(model: nn.Module) -> None:
+    """Raise `OptionError` where every parameter is frozen."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise OptionError("every parameter is frozen (requires_grad=False): there is nothing to learn")
 
 
 def minibatches(order: Tensor, size: int) -> list[Tensor]:

@@ -18,17 +18,31 @@ from latentia.learners import distributed
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.settings import fitting, seed_for
-from latentia.model import Batch, EMModel, ExactModel, LatentVariableModel, Statistics
+from latentia.model import (
+    Batch,
+    EMModel,
+    ExactModel,
+    LatentVariableModel,
+    Statistics,
+    check_not_all_frozen,
+    has_frozen,
+    held,
+)
 from latentia.progress import Bar
 
 STATE = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
 MINIBATCH = 4096
 """Data of which stepwise EM makes a step, where nobody says how many."""
+IMPOSSIBLE_MEAN = -1e19
+"""Nats per datum below which some datum has no probability at all."""
 
 
 @dataclass
 class EM:
     """Alternate posteriors and the parameters that they imply (Dempster, Laird and Rubin 1977).
+
+    Parameters that are frozen (`requires_grad_(False)`, of a part of the model too) keep their values, and the M-step
+    is the best one given them; clusters or states then keep the order in which they were found.
 
     Each restart begins where `model.start` puts it, and the best is kept. log p(x) plus the log-prior of the
     parameters never falls: if it does, `LikelihoodFell` is raised.
@@ -84,12 +98,14 @@ class EM:
 
         Raises:
             CapabilityError: the model has no statistics and update.
+            OptionError: every parameter is frozen.
             DataError: no data of any weight, or data that the model cannot generate.
             LikelihoodFell, NonFiniteError: the model's fault, or precision ran out.
         """
         if not isinstance(model, EMModel):
             name = type(model).__name__
             raise CapabilityError(f"EM needs an M-step: make {name} an EMModel (expect and update), or use Gradient")
+        check_not_all_frozen(model)
         data = (data if isinstance(data, Stream) else as_dataset(data)).frozen(seed)
         with fitting("highest", seed), torch.no_grad():
             return _Fit(self, model, data, seed, callbacks, checkpoint).run()
@@ -177,7 +193,7 @@ class _Fit:
                 if self.restart < self.learner.restarts:
                     self._begin()
         self.model.load_state_dict(self.best)
-        if self.learner.fresh:
+        if self.learner.fresh and not has_frozen(self.model):
             self.model.canonical()
         self._tell()
         return self.history
@@ -187,7 +203,8 @@ class _Fit:
         if self.learner.fresh:
             sample = self._sample()
             if self.leads:
-                self.model.start(sample, torch.Generator().manual_seed(seed_for(self.seed, self.restart)))
+                with held(self.model):
+                    self.model.start(sample, torch.Generator().manual_seed(seed_for(self.seed, self.restart)))
             distributed.share(self.model.state_dict())
 
     def _sample(self) -> Batch:
@@ -267,11 +284,17 @@ class _Fit:
         return (total, weight) if size else None
 
     def _update(self, total: Statistics) -> None:
-        self.model.update(total)
+        with held(self.model):
+            self.model.update(total)
         distributed.share(self.model.state_dict())
 
     def _judge(self, value: float) -> None:
         """Set `stopped` when this restart is over, and refuse what cannot be."""
+        if value < IMPOSSIBLE_MEAN:
+            raise NonFiniteError(
+                f"some of the data are impossible under the parameters of step {self.step}, restart {self.restart} "
+                "(log p(x) is -inf): probabilities of 0 stay 0; begin with others, or with fresh=True"
+            )
         if value != value or abs(value) == float("inf"):
             raise NonFiniteError(f"log p(x) is {value} at step {self.step} of restart {self.restart}")
         # a bound may fall where its coordinate ascent ends elsewhere; log p(x) may not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -9,9 +10,9 @@ import torch
 from latentia.data import Dataset, Stream, as_dataset
 from latentia.errors import CapabilityError, OptionError
 from latentia.learners.checkpoint import Checkpoint, prefixed, read_tensors, snapshot, under
-from latentia.learners.em import expectations, share_of, weigh
+from latentia.learners.em import IMPOSSIBLE_MEAN, expectations, share_of, weigh
 from latentia.learners.settings import fitting, seed_for
-from latentia.model import EMModel, LatentVariableModel, Statistics
+from latentia.model import EMModel, LatentVariableModel, Statistics, held
 
 
 class Online:
@@ -74,7 +75,8 @@ class Online:
             first = not self.chunks and self.fresh
             if first:
                 generator = torch.Generator().manual_seed(seed_for(self.seed, 0))
-                self.model.start(data.batch().to(self.model.anchor), generator)
+                with held(self.model):
+                    self.model.start(data.batch().to(self.model.anchor), generator)
             sums, value = expectations(self.model, batches, self.hard)
             self._add(sums, weight)
             self._maximise()
@@ -82,7 +84,8 @@ class Online:
             for _ in range(self.passes - 1 if first else 0):
                 self.mean = {n: s / weight for n, s in expectations(self.model, batches, self.hard)[0].items()}
                 self._maximise()
-        return float(value) / weight + log_det
+        mean = float(value) / weight
+        return mean + log_det if mean > IMPOSSIBLE_MEAN else -math.inf
 
     def seen(self, data: Dataset | Stream) -> None:
         """Count data that the model has been fitted to already: what comes next is then blended into them.
@@ -109,7 +112,8 @@ class Online:
         self.weight, self.squares = self.weight + weight, squares
 
     def _maximise(self) -> None:
-        self.model.update({name: value * self.weight for name, value in self.mean.items()})
+        with held(self.model):
+            self.model.update({name: value * self.weight for name, value in self.mean.items()})
 
     def save(self, path: Path) -> None:
         """Write the model and where learning is to one safetensors file, whole or not at all."""

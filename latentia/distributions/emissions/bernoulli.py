@@ -7,7 +7,15 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli
 from torch.nn.functional import logsigmoid
 
-from latentia.distributions.emissions.base import Emissions, Statistics, log_normalised
+from latentia.distributions.emissions.base import (
+    ZERO,
+    Emissions,
+    Statistics,
+    log_normalised,
+    possible,
+    settled,
+    smoothed,
+)
 from latentia.distributions.emissions.rows import (
     check_features,
     mixed,
@@ -45,7 +53,11 @@ class BernoulliEmissions(Emissions):
         return self.logits.sigmoid()
 
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x, log_zero = seen_only(x, mask).to(self.logits), logsigmoid(-self.logits)
+        x, log_zero = seen_only(x, mask).to(self.logits), settled(logsigmoid(-self.logits))
+        if bool(self.logits.detach().abs().amax() > -ZERO):
+            # a value that cannot be: its logit would swallow all others' digits
+            seen = torch.ones_like(x) if mask is None else mask.to(x)
+            return x @ settled(logsigmoid(self.logits)).T + (seen - x) @ log_zero.T
         constant = log_zero.sum(1) if mask is None else mask.to(x) @ log_zero.T
         return x @ self.logits.T + constant
 
@@ -72,14 +84,15 @@ class BernoulliEmissions(Emissions):
 
     def update(self, total: Statistics) -> None:
         average, mass = self.average.double(), 2 * self.smoothing
-        ones = total["ones"].clamp(min=0) + mass * average
-        zeros = (total["seen"] - total["ones"]).clamp(min=0) + mass * (1 - average)
+        log_one, log_zero = logsigmoid(self.logits), logsigmoid(-self.logits)
+        ones = smoothed(total["ones"].clamp(min=0), mass * average, log_one)
+        zeros = smoothed((total["seen"] - total["ones"]).clamp(min=0), mass * (1 - average), log_zero)
         log_zero, log_one = log_normalised(torch.stack([zeros, ones], -1)).unbind(-1)
         # what nothing is seen of keeps what it had
         self.logits.data = torch.where(ones + zeros > 0, log_one - log_zero, self.logits.double()).to(self.logits)
 
     def log_prior(self) -> Tensor:
-        one, zero = logsigmoid(self.logits), logsigmoid(-self.logits)
+        one, zero = possible(logsigmoid(self.logits)), possible(logsigmoid(-self.logits))
         return 2 * self.smoothing * (self.average * one + (1 - self.average) * zero).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
