@@ -23,7 +23,7 @@ from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
 from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device, whole_steps
-from latentia.model import Batch, LatentVariableModel, minibatches
+from latentia.model import Batch, LatentVariableModel, held, minibatches
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
 
@@ -66,7 +66,8 @@ class Gradient:
         precision: of float32 matrix products: highest, high or medium (bf16 units where there are some: faster, with
             relative errors of some 2e-3 in the products, and in all that lies between convolutions).
         device: where to fit; the data are moved there once.
-        fresh: begin from a random start, not from the parameters that the model has.
+        fresh: begin from a random start, not from the parameters that the model has. What is frozen
+            (`requires_grad_(False)`, of a part of the model too) keeps its values all the same.
         progress: show a bar when there is a terminal.
     """
 
@@ -220,7 +221,8 @@ class _Fit:
         whole = self.data.batch(dtype=self.model.anchor.dtype)
         self.model.check(whole)
         if self.learner.fresh:
-            self.model.start(whole, torch.Generator().manual_seed(seed_for(self.seed, 0)))
+            with held(self.model):
+                self.model.start(whole, torch.Generator().manual_seed(seed_for(self.seed, 0)))
         if self.learner.pretrain:
             self.origin = {name: p.detach().clone() for name, p in self._generative().items()}
 

@@ -154,19 +154,25 @@ class LDA(EMModel, DirectedModel):
         """What `Gibbs` runs: every word's topic is drawn in turn, with theta and the topics summed out."""
         if not self.emissions.smoothing > 0:
             raise OptionError("smoothing=0: to Gibbs it is the parameter of a Dirichlet prior, and must be above 0")
+        if not self.emissions.logits.requires_grad:
+            raise OptionError(
+                "the topics are frozen, and Gibbs sums them out: use EM, which learns the rest given them"
+            )
         times = batch.weights.round().long()
         if bool((times != batch.weights).any()):
             raise DataError("Gibbs sampling repeats a document by its weight, which must be a whole number")
         starts, words = _tokens(batch.select(torch.arange(batch.size).repeat_interleave(times.cpu())))
         prior = self.concentration.detach().double().cpu()
-        options = (self.emissions.smoothing, self.learn_concentration, seed)
+        learns = self.learn_concentration and self.log_concentration.requires_grad
+        options = (self.emissions.smoothing, learns, seed)
         return TopicChain(starts, words, self.topics.shape[1], prior, *options)
 
     def settle(self, mean: dict[str, Tensor]) -> None:
         """Take the posterior mean that a sampler found: its `estimate`, averaged."""
         self.emissions.logits.data = mean["topics"].log().to(self.anchor)
-        self.log_concentration.data = mean["concentration"].log().to(self.anchor)
-        self.canonical()
+        if self.log_concentration.requires_grad:
+            self.log_concentration.data = mean["concentration"].log().to(self.anchor)
+            self.canonical()
 
     def _infer(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `kernels.lda.posterior`: float64, on the model's device."""
