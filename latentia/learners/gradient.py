@@ -30,6 +30,9 @@ from latentia.progress import Bar
 EVERY = 16
 """Steps between two looks at the gradient's norm, which takes a twentieth of a small model's step."""
 
+LARGE = 10.0
+"""Values beyond it are not of unit scale."""
+
 STATE = ("epoch", "records", "waited", "best_value", "stopped", "aggressive", "information")
 
 
@@ -176,6 +179,10 @@ class _Fit:
         named = dict(model.named_parameters())
         self.names, self.parameters = list(named), list(named.values())
         self.optimizer, self.dtype = Adam(self.parameters, learner.eps), model.anchor.dtype
+        if min(learner.batch_size, len(data)) == 1 and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
+            raise OptionError(
+                "batch normalisation has no variance of one datum: give batch_size of at least 2, and as many data"
+            )
         self.steps = len(minibatches(torch.arange(len(data)), learner.batch_size))
         weights = data.batch().weights.double()
         if not bool(weights.sum() > 0):
@@ -319,13 +326,16 @@ class _Fit:
         if asking and not math.isfinite(ascent.mean.item()):
             raise NonFiniteError(
                 f"{_first_nonfinite(self.model, batch, ascent.bound)} at epoch {self.epoch + 1}, step {step + 1}"
+                + unscaled(self.data)
             )
         slopes, norm = ascent.slopes, None
         if looking or clip is not None:
             norm = nn.utils.get_total_norm([slope for slope in slopes if slope is not None])
             if asking and not math.isfinite(norm.item()):
                 where = f"is not finite at epoch {self.epoch + 1}, step {step + 1}"
-                raise NonFiniteError(f"{self._first_bad(chosen, slopes)} {where}: lower lr, or set clip")
+                raise NonFiniteError(
+                    f"{self._first_bad(chosen, slopes)} {where}: lower lr, or set clip{unscaled(self.data)}"
+                )
         if norm is not None and clip is not None:
             slopes = _times(slopes, (clip / (norm + 1e-6)).clamp(max=1.0))
         if len(chosen) < len(self.parameters):
@@ -485,6 +495,21 @@ def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
 
 def _known(value: float, shift: float = 0.0) -> float | None:
     return None if math.isnan(value) else value + shift
+
+
+def unscaled(data: Dataset) -> str:
+    """What to do about data that are far from unit scale, as words to add to an error; none where they are not."""
+    if not data.x.is_floating_point() or not len(data):
+        return ""
+    batch = data.batch()
+    size = torch.where(batch.observed, batch.x, 0.0).abs().flatten(0, -2).amax(0)
+    column = int(size.argmax())
+    if not float(size[column]) > LARGE:
+        return ""
+    return (
+        f"; column {column + 1} of the data has values of size {float(size[column]):.3g}: bring them to unit scale "
+        "(load(..., scale='standard'), --scale standard)"
+    )
 
 
 def _first_nonfinite(model: LatentVariableModel, batch: Batch, bound: Bound) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 from latentia.distributions.mixture import Mixture
-from latentia.errors import OptionError
+from latentia.errors import NonFiniteError, OptionError
 from latentia.model import Batch, held, minibatches
 from latentia.models.gaussian_mixture import GaussianMixture
 from latentia.models.vae import VAE
@@ -157,6 +157,11 @@ class ClusteringVAE(VAE):
         """Set the prior to the best of several Gaussian mixtures of the codes, by EM."""
         q = [self._code(batch.select(part)) for part in torch.arange(batch.size).split(4096)]
         codes = Batch(torch.cat([part.loc for part in q]), weight=batch.weight)
+        if not bool(codes.x.isfinite().all()):
+            raise NonFiniteError(
+                "the codes of the pretraining are not finite: bring the data to unit scale "
+                "(load(..., scale='standard'), --scale standard), or set pretrain=0"
+            )
         mixture = self._likeliest(codes, generator)
         # the aggregate posterior is wider than its means by the average variance of q
         noise = torch.cat([part.variance for part in q]).mean(0)
