@@ -14,7 +14,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError, OptionError
 
 Statistics = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class Batch(NamedTuple):
@@ -87,6 +91,29 @@ class Batch(NamedTuple):
     def to(self, like: Tensor) -> Batch:
         """Move to the device of `like`, and floating-point parts to its dtype."""
         return self.map(lambda field: field.to(like.device, like.dtype if field.is_floating_point() else field.dtype))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode (no dropout, batch normalisation as learned), and afterwards in its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def in_evaluation(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """The function of a model, called with the model in evaluation mode."""
+
+    @wraps(function)
+    def run(model: M, *args: P.args, **options: P.kwargs) -> R:
+        with evaluating(model):
+            return function(model, *args, **options)
+
+    return run
 
 
 @contextmanager

@@ -33,6 +33,8 @@ from latentia.progress import Bar
 STATE = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
 MINIBATCH = 4096
 """Data of which stepwise EM makes a step, where nobody says how many."""
+LAST_DIGITS = 4 * 2.0**-52
+"""Relative rounding of a mean in float64: a gain of no more is none, whatever tol."""
 IMPOSSIBLE_MEAN = -1e19
 """Nats per datum below which some datum has no probability at all."""
 
@@ -52,7 +54,7 @@ class EM:
 
     Args:
         steps: most E- and M-steps in a restart.
-        tol: a restart has converged when a step gains less, in nats per datum.
+        tol: a restart has converged when a step gains no more, in nats per datum; 0 goes on to the last digit.
         restarts: how many random starts; the best log p(x) wins.
         hard: give each datum to its best z instead of the posterior: k-means, Viterbi training.
         stepwise: exponent in (0.5, 1] of the step size (k + 2)^-stepwise with which each batch's statistics
@@ -175,6 +177,7 @@ class _Fit:
         self.weight, self.log_det = weigh(model, data, self.batches)
         self.restart = self.step = self.records = 0
         self.previous: float | None = None
+        self.falls: list[float] = []
         self.best_value: float | None = None
         self.best: Tensors = {}
         self.values: list[float] = []
@@ -308,8 +311,11 @@ class _Fit:
                 )
         if self.previous is not None:
             change = value - self.previous
-            # stepwise EM may fall a little before it rises again
-            if (change if strict else abs(change)) < self.learner.tol:
+            if self.learner.stepwise is None and change < -max(self.learner.tol, LAST_DIGITS * max(1.0, abs(value))):
+                self.falls.append(-change)
+            # stepwise EM may fall a little before it rises again; at a fixed point what changes is the last digit
+            least = max(self.learner.tol, LAST_DIGITS * max(1.0, abs(value)))
+            if (change if strict else abs(change)) <= least:
                 self.stopped = "converged"
         if not self.stopped and self.step >= self.learner.steps:
             self.stopped = "steps"
@@ -333,6 +339,14 @@ class _Fit:
             return
         for concern in self.model.concerns():
             warnings.warn(concern, stacklevel=2)
+        if self.falls:
+            warnings.warn(
+                f"the bound fell in {len(self.falls)} of {self.records} steps, by {max(self.falls):.2g} nats per datum "
+                f"at most: the posterior of {type(self.model).__name__} is found by coordinate ascent, which for some "
+                "data ends in another optimum than a step before, or too early (raise the model's steps or sweeps, "
+                "lower its tol)",
+                stacklevel=2,
+            )
         if self.best_stopped == "steps":
             warnings.warn(
                 f"EM stopped after steps={self.learner.steps} before it had converged to tol={self.learner.tol:g} nats "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -60,6 +61,7 @@ class Online:
         self.chunks = 0
         self.weight = self.squares = 0.0
         self.mean: Statistics = {}
+        self._told: set[str] = set()
 
     def partial_fit(self, data: Dataset | Stream) -> float:
         """Learn from a chunk. Returns its log p(x) in nats per datum, in the units of the data as given, by the model
@@ -84,8 +86,16 @@ class Online:
             for _ in range(self.passes - 1 if first else 0):
                 self.mean = {n: s / weight for n, s in expectations(self.model, batches, self.hard)[0].items()}
                 self._maximise()
+        self._tell()
         mean = float(value) / weight
         return mean + log_det if mean > IMPOSSIBLE_MEAN else -math.inf
+
+    def _tell(self) -> None:
+        """Warn of what the model gives reason to doubt, of each thing once."""
+        for concern in self.model.concerns():
+            if concern not in self._told:
+                warnings.warn(concern, stacklevel=3)
+            self._told.add(concern)
 
     def seen(self, data: Dataset | Stream) -> None:
         """Count data that the model has been fitted to already: what comes next is then blended into them.

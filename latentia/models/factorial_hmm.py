@@ -36,7 +36,7 @@ from latentia.distributions.emissions import (
     smoothed,
 )
 from latentia.distributions.factorial import Chains, CoupledChains, joint_states
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.model import Batch, DirectedModel, EMModel, ExactModel, Statistics
 
 LARGEST = 4096  # joint states whose transitions we are willing to hold
@@ -78,6 +78,7 @@ class FactorialHMM(EMModel, DirectedModel):
         length: int = 20,
     ):
         super().__init__()
+        check_not_negative(floor=floor, smoothing=smoothing, tol=tol)
         if min(features, chains, states, sweeps) < 1:
             raise OptionError(
                 f"{features} features, {chains} chains, {states} states, {sweeps} sweeps: at least 1 each"

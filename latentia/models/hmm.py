@@ -33,7 +33,7 @@ from latentia.distributions.emissions.gaussian import Covariance
 from latentia.distributions.emissions.mixture import MixtureEmissions
 from latentia.distributions.emissions.multinomial import MultinomialEmissions
 from latentia.distributions.emissions.poisson import PoissonEmissions
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.kernels import chain as kernel
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
@@ -77,6 +77,7 @@ class HMM(ExactModel, DirectedModel):
         length: int = 20,
     ):
         super().__init__()
+        check_not_negative(smoothing=smoothing, floor=floor)
         if (symbols is None) == (features is None):
             raise OptionError("an HMM emits symbols or vectors: give symbols=V or features=D, and not both")
         if emission != "auto" and (emission == "categorical") != (symbols is not None):

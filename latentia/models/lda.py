@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Dirichlet, kl_divergence
 
 from latentia.distributions.emissions import CategoricalEmissions
-from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.errors import CapabilityError, DataError, OptionError, check_not_negative
 from latentia.kernels import gibbs, lda
 from latentia.kernels.gibbs_chain import LEAST, TopicChain
 from latentia.model import Batch, DirectedModel, EMModel, Statistics
@@ -60,6 +60,7 @@ class LDA(EMModel, DirectedModel):
         length: int = 50,
     ):
         super().__init__()
+        check_not_negative(concentration=concentration, tol=tol)
         if not concentration > 0:
             raise OptionError(f"concentration={concentration}: it must be above 0")
         self.learn_concentration, self.steps, self.tol, self.length = learn_concentration, steps, tol, length

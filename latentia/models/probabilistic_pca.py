@@ -23,7 +23,7 @@ from torch.distributions import Independent, Normal
 
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.emissions.base import check_scale
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
 
@@ -41,6 +41,7 @@ class ProbabilisticPCA(ExactModel, DirectedModel):
 
     def __init__(self, event_shape: Sequence[int], latent: int = 10, floor: float = 1e-6):
         super().__init__()
+        check_not_negative(floor=floor)
         self.event_shape, self.latent, self.floor = tuple(event_shape), latent, floor
         size = math.prod(self.event_shape)
         if not 1 <= latent < size:

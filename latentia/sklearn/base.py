@@ -85,6 +85,8 @@ class EMEstimator(BaseEstimator):
         """
         self._check_counts()
         batch = _weighted(self._batch(X, True), sample_weight)
+        self._precision = np.float32 if _single(X) else np.float64
+        self._check_enough(batch)
         model = self._model(batch).to(_dtype(batch))
         fresh = not (self.warm_start and hasattr(self, "model_"))
         if not fresh:
@@ -116,6 +118,8 @@ class EMEstimator(BaseEstimator):
         fresh = not hasattr(self, "model_")
         batch = _weighted(self._batch(X, fresh), sample_weight)
         if fresh:
+            self._check_enough(batch)
+            self._precision = np.float32 if _single(X) else np.float64
             model = self._model(batch).to(_dtype(batch))
             self._online = Online(model, hard=self._learner(True).hard, seed=self._seed())
         self.lower_bound_ = self._online.partial_fit(as_dataset(batch))
@@ -127,6 +131,9 @@ class EMEstimator(BaseEstimator):
         for name, value in self.get_params().items():
             if name in COUNTS and not (isinstance(value, (int, np.integer)) and value >= 1):
                 raise OptionError(f"{name}={value!r}: it must be a whole number of at least 1")
+
+    def _check_enough(self, batch: Batch) -> None:
+        """Raise `DataError` where there are too few samples to learn from."""
 
     def _learned(self, model: EMModel, history: History) -> None:
         best = int(np.argmax(history.restarts))
@@ -140,7 +147,7 @@ class EMEstimator(BaseEstimator):
     def _show(self, model: Any) -> None:
         self.model_ = model
         for name, value in self._attributes(model).items():
-            setattr(self, name, value.detach().numpy().copy())
+            setattr(self, name, value.detach().numpy().astype(self._precision))
 
     def _warn(self, caught: list[warnings.WarningMessage]) -> None:
         """Say again what the learner has said; that EM was stopped, in scikit-learn's words."""
@@ -172,7 +179,8 @@ class EMEstimator(BaseEstimator):
         self.model_.check(batch.to(self.model_.anchor))
         parts = (batch.select(slice(i, i + ROWS)).to(self.model_.anchor) for i in range(0, batch.size, ROWS))
         with using(self.model_, 0):
-            return torch.cat([function(self.model_, part) for part in parts]).numpy()
+            found = torch.cat([function(self.model_, part) for part in parts]).numpy()
+        return found.astype(np.float32) if found.dtype == np.float64 and _single(X) else found
 
     def _draw(self, n_samples: int) -> tuple[Tensor, Tensor]:
         """n draws of x and z."""
@@ -229,6 +237,15 @@ def _weighted(batch: Batch, sample_weight: Any) -> Batch:
     if not weight.any():
         raise DataError("sample_weight is zero everywhere: nothing is left to learn from")
     return batch._replace(weight=torch.from_numpy(weight))
+
+
+def _single(X: Any) -> bool:
+    """Whether X is of float32 throughout: what is answered then is too."""
+    if isinstance(X, (list, tuple)):
+        return len(X) > 0 and all(_single(one) for one in X)
+    kinds = getattr(X, "dtypes", None)
+    kinds = [getattr(X, "dtype", None)] if kinds is None else list(kinds)
+    return all(kind == np.float32 for kind in kinds)
 
 
 def _dtype(batch: Batch) -> torch.dtype:

@@ -15,7 +15,7 @@ from latentia.distributions.emissions.base import (
     smoothed,
 )
 from latentia.distributions.emissions.rows import check_features, mixed, normalised_or_kept, seen_only, some_rows
-from latentia.errors import DataError
+from latentia.errors import DataError, check_not_negative
 from latentia.kernels.bags import spread_rows, sum_rows
 
 
@@ -30,6 +30,7 @@ class CategoricalEmissions(Emissions):
 
     def __init__(self, states: int, symbols: int, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.smoothing = smoothing
         self.logits = nn.Parameter(torch.zeros(states, symbols))
 
@@ -92,6 +93,7 @@ class CategoricalVectorEmissions(Emissions):
 
     def __init__(self, states: int, symbols: int, features: int | None = None, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.features, self.smoothing = features, smoothing
         self.logits = nn.Parameter(torch.zeros(states, features or 1, symbols))
         self.average: Tensor

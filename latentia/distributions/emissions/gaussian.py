@@ -24,7 +24,7 @@ from latentia.distributions.emissions.base import (
     check_whole,
     responsibilities,
 )
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.kernels.blocks import block_rows, map_blocks, sum_blocks
 from latentia.kernels.quadratic import expectations, flattened, plain, products, reach, squares, symmetric
 
@@ -53,6 +53,7 @@ class GaussianEmissions(Emissions):
 
     def __init__(self, states: int, features: int, covariance: Covariance = "full", floor: float = 1e-6):
         super().__init__()
+        check_not_negative(floor=floor)
         if covariance not in KINDS:
             raise OptionError(f"covariance={covariance!r}: choose one of {', '.join(KINDS)}")
         if states < 1 or features < 1:

@@ -16,7 +16,7 @@ from latentia.distributions.emissions.rows import (
     some_rows,
     total_by_state,
 )
-from latentia.errors import DataError
+from latentia.errors import DataError, check_not_negative
 
 
 class MultinomialEmissions(Emissions):
@@ -36,6 +36,7 @@ class MultinomialEmissions(Emissions):
 
     def __init__(self, states: int, features: int, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.smoothing = smoothing
         self.logits = nn.Parameter(torch.zeros(states, features))
         self.average: Tensor

@@ -17,6 +17,7 @@ from latentia.distributions.emissions.rows import (
     total_by_state,
 )
 from latentia.distributions.semiring import IMPOSSIBLE
+from latentia.errors import check_not_negative
 
 
 class PoissonEmissions(Emissions):
@@ -31,6 +32,7 @@ class PoissonEmissions(Emissions):
 
     def __init__(self, states: int, features: int, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.smoothing = smoothing
         self.log_rates = nn.Parameter(torch.zeros(states, features))
         self.average: Tensor
