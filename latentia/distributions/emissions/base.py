@@ -90,8 +90,13 @@ def patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield pattern.nonzero().squeeze(-1), (which == i).nonzero().squeeze(-1)
 
 
-ZERO = -600.0
-"""The log of a probability that counts as 0: no share of any data is as small, but zeros written as 1e-308 are."""
+WRITTEN = (-709.0, -699.0)
+"""Between these lie the logs of 1e-308 and 1e-304, as which a zero was once written: no data give such a share."""
+
+
+def impossible(log_probs: Tensor) -> Tensor:
+    """Where a log-probability is that of a zero: -inf, `IMPOSSIBLE`, or a zero as files of before have it."""
+    return (log_probs < 0.1 * IMPOSSIBLE) | ((log_probs > WRITTEN[0]) & (log_probs < WRITTEN[1]))
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -102,18 +107,18 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 def settled(log_probs: Tensor) -> Tensor:
     """Log-probabilities, with `IMPOSSIBLE` for what has none."""
-    return torch.where(log_probs > ZERO, log_probs, IMPOSSIBLE)
+    return torch.where(impossible(log_probs), IMPOSSIBLE, log_probs)
 
 
 def possible(log_probs: Tensor) -> Tensor:
     """Log-probabilities, and 0 for what has none: what a prior counts, as a zero is not learned."""
-    return torch.where(log_probs > ZERO, log_probs, 0.0)
+    return torch.where(impossible(log_probs), 0.0, log_probs)
 
 
 def smoothed(counts: Tensor, pseudo: Tensor | float, log_probs: Tensor, strict: bool = False) -> Tensor:
     """counts + pseudo, and nothing for what has no probability: zeros stay zeros. Where `strict`, whatever is counted
     there; else what the data show after all counts, as no other state could have given it."""
-    allowed = log_probs > ZERO
+    allowed = ~impossible(log_probs)
     return torch.where(allowed if strict else allowed | (counts > 0), counts + pseudo, 0.0)
 
 
