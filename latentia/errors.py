@@ -8,6 +8,13 @@ class LatentiaError(Exception):
     """An error whose message is meant for the person at the keyboard."""
 
 
+def check_not_negative(**options: float) -> None:
+    """Raise `OptionError` for one that is negative, NaN or infinite."""
+    for name, value in options.items():
+        if not 0 <= value < float("inf"):
+            raise OptionError(f"{name}={value}: it must be a number of at least 0")
+
+
 class DataError(LatentiaError, ValueError):
     """Data that cannot be used: names the file, row and column."""
 

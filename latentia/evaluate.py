@@ -20,7 +20,7 @@ from latentia.diagnose import diagnose
 from latentia.distributions.joint import remembering
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.importance import DOUBTFUL, MEMORY, LogMarginal, Weights, chunks
-from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, in_evaluation
 from latentia.objectives import kl_divergence
 from latentia.progress import Bar
 
@@ -29,6 +29,7 @@ SAMPLE = 2**20
 
 
 @torch.no_grad()
+@in_evaluation
 def log_marginal(
     model: LatentVariableModel,
     data: Dataset,
@@ -107,6 +108,7 @@ class Criteria(NamedTuple):
 
 
 @torch.no_grad()
+@in_evaluation
 def criteria(model: LatentVariableModel, training: Dataset | Stream) -> Criteria:
     """AIC and BIC of a model that was fitted to these data by maximum likelihood.
 
@@ -234,6 +236,7 @@ def _finite(value: Any) -> Any:
 
 
 @torch.no_grad()
+@in_evaluation
 def evaluate(
     model: LatentVariableModel,
     data: Dataset | Stream,
@@ -334,7 +337,6 @@ def _ready(model: LatentVariableModel, data: Dataset, seed: int) -> Dataset:
     data = as_dataset(data).frozen(seed)
     if len(data) == 0:
         raise DataError("there are no data to evaluate")
-    model.eval()
     model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
     return data
 

@@ -12,8 +12,10 @@ Capabilities combine: a Gaussian mixture is both an `ExactModel` and a `Directed
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +23,12 @@ from torch.distributions import Distribution
 
 from latentia.distributions.coordinates import log_prob_of_observed
 from latentia.distributions.unnormalised import Unnormalised
-from latentia.errors import CapabilityError
+from latentia.errors import CapabilityError, OptionError
 
 Statistics = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class Batch(NamedTuple):
@@ -86,6 +91,60 @@ class Batch(NamedTuple):
     def to(self, like: Tensor) -> Batch:
         """Move to the device of `like`, and floating-point parts to its dtype."""
         return self.map(lambda field: field.to(like.device, like.dtype if field.is_floating_point() else field.dtype))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode (no dropout, batch normalisation as learned), and afterwards in its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def in_evaluation(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """The function of a model, called with the model in evaluation mode."""
+
+    @wraps(function)
+    def run(model: M, *args: P.args, **options: P.kwargs) -> R:
+        with evaluating(model):
+            return function(model, *args, **options)
+
+    return run
+
+
+@contextmanager
+def held(model: nn.Module) -> Iterator[None]:
+    """What is frozen (`requires_grad_(False)`) has the same values afterwards, whatever sets parameters inside."""
+    frozen = [
+        (parameter, parameter.detach().clone()) for parameter in model.parameters() if not parameter.requires_grad
+    ]
+    yield
+    for parameter, value in frozen:
+        parameter.data = value
+
+
+def has_frozen(model: nn.Module) -> bool:
+    """Whether any parameter is frozen. The order of clusters or states is then not free to choose either."""
+    return not all(parameter.requires_grad for parameter in model.parameters())
+
+
+def check_not_all_frozen(model: nn.Module) -> None:
+    """Raise `OptionError` where every parameter is frozen."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise OptionError("every parameter is frozen (requires_grad=False): there is nothing to learn")
+
+
+def minibatches(order: Tensor, size: int) -> list[Tensor]:
+    """The rows of `order` (N,), `size` at a time. A last row alone joins those before it: the variance of one datum,
+    which batch normalisation asks for, is none."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1 < size:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 class LatentVariableModel(nn.Module, ABC):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 from torch import Tensor
 
 LOWEST = -80.0
 """Where exp adds nothing to a sum in float64, and below which the machine's own takes 30 times as long."""
+FORBIDDEN = -1e29
+"""So far below the peak is what cannot be."""
+NEVER, NOTHING = -85.0, math.exp(-82.5)
+"""What stands for the impossible before exp, and what tells it after: its share is 0, that of the unlikely is not."""
 
 
 def responsibilities(log_joint: Tensor, weight: np.ndarray) -> float:
@@ -30,17 +36,17 @@ def _largest(row):
 # no assumption that there is no NaN: one must come through to the value
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 def _subtract_peak(rows, peak):
-    lowest = rows.dtype.type(LOWEST)
+    lowest, never, impossible = rows.dtype.type(LOWEST), rows.dtype.type(NEVER), rows.dtype.type(FORBIDDEN)
     for m in range(rows.shape[0]):
         peak[m] = _largest(rows[m])
         for k in range(rows.shape[1]):
             away = rows[m, k] - peak[m]
-            rows[m, k] = lowest if away < lowest else away
+            rows[m, k] = (never if away < impossible else lowest) if away < lowest else away
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 def _normalise(rows, peak, weight):
-    value = 0.0
+    value, zero, nothing = 0.0, rows.dtype.type(0), rows.dtype.type(NOTHING)
     for m in range(rows.shape[0]):
         if weight[m] == 0:
             # an absent datum adds nothing, even when it is impossible
@@ -48,6 +54,8 @@ def _normalise(rows, peak, weight):
             continue
         total = rows.dtype.type(0)
         for k in range(rows.shape[1]):
+            share = rows[m, k]
+            rows[m, k] = zero if share < nothing else share
             total += rows[m, k]
         scale = weight[m] / total
         for k in range(rows.shape[1]):

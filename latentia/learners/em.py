@@ -18,17 +18,33 @@ from latentia.learners import distributed
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.settings import fitting, seed_for
-from latentia.model import Batch, EMModel, ExactModel, LatentVariableModel, Statistics
+from latentia.model import (
+    Batch,
+    EMModel,
+    ExactModel,
+    LatentVariableModel,
+    Statistics,
+    check_not_all_frozen,
+    has_frozen,
+    held,
+)
 from latentia.progress import Bar
 
 STATE = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
 MINIBATCH = 4096
 """Data of which stepwise EM makes a step, where nobody says how many."""
+LAST_DIGITS = 4 * 2.0**-52
+"""Relative rounding of a mean in float64: a gain of no more is none, whatever tol."""
+IMPOSSIBLE_MEAN = -1e19
+"""Nats per datum below which some datum has no probability at all."""
 
 
 @dataclass
 class EM:
     """Alternate posteriors and the parameters that they imply (Dempster, Laird and Rubin 1977).
+
+    Parameters that are frozen (`requires_grad_(False)`, of a part of the model too) keep their values, and the M-step
+    is the best one given them; clusters or states then keep the order in which they were found.
 
     Each restart begins where `model.start` puts it, and the best is kept. log p(x) plus the log-prior of the
     parameters never falls: if it does, `LikelihoodFell` is raised.
@@ -38,11 +54,12 @@ class EM:
 
     Args:
         steps: most E- and M-steps in a restart.
-        tol: a restart has converged when a step gains less, in nats per datum.
+        tol: a restart has converged when a step gains no more, in nats per datum; 0 goes on to the last digit.
         restarts: how many random starts; the best log p(x) wins.
         hard: give each datum to its best z instead of the posterior: k-means, Viterbi training.
         stepwise: exponent in (0.5, 1] of the step size (k + 2)^-stepwise with which each batch's statistics
-            are blended in (Cappe and Moulines 2009; Liang and Klein 2009); None is the whole data at once.
+            are blended in (Cappe and Moulines 2009; Liang and Klein 2009); None is the whole data at once. A batch
+            of less weight than a full one of average weight counts for as much less (see `share_of`).
         batch_size: data whose posteriors are held in memory at a time; None: about a million numbers of x, and at most
             65,536 data. Stepwise EM takes a step after so many, in all processes together; None: 4,096.
         fresh: begin from a random start, not from the parameters that the model has.
@@ -83,12 +100,14 @@ class EM:
 
         Raises:
             CapabilityError: the model has no statistics and update.
+            OptionError: every parameter is frozen.
             DataError: no data of any weight, or data that the model cannot generate.
             LikelihoodFell, NonFiniteError: the model's fault, or precision ran out.
         """
         if not isinstance(model, EMModel):
             name = type(model).__name__
             raise CapabilityError(f"EM needs an M-step: make {name} an EMModel (expect and update), or use Gradient")
+        check_not_all_frozen(model)
         data = (data if isinstance(data, Stream) else as_dataset(data)).frozen(seed)
         with fitting("highest", seed), torch.no_grad():
             return _Fit(self, model, data, seed, callbacks, checkpoint).run()
@@ -103,6 +122,20 @@ def expectations(model: EMModel, batches: Iterable[Batch], hard: bool = False) -
         total = {name: total[name] + sums[name] if name in total else sums[name] for name in sums}
         value = value + log_marginal.cpu()
     return total, value
+
+
+def share_of(part: float, seen: float, power: float) -> float:
+    """The share of the statistics that a chunk takes when it is blended into those of the chunks before it.
+
+    A chunk of full size takes the rate r = (seen + 1)^-power of Cappe and Moulines (2009); one of which there is but
+    a part takes r part / (1 - r + r part), so that a datum counts the same in whatever chunk it comes. With a power
+    of 1 that is the chunk's part of all the weight so far.
+
+    Args:
+        part: the chunk's weight, and `seen`: the weight before it, both in full chunks.
+    """
+    rate = (seen + 1) ** -power
+    return rate * part / max(1 - rate + rate * part, 1e-300)
 
 
 def weigh(model: EMModel, data: Dataset | Stream, batches: Iterable[Batch]) -> tuple[float, float]:
@@ -144,6 +177,7 @@ class _Fit:
         self.weight, self.log_det = weigh(model, data, self.batches)
         self.restart = self.step = self.records = 0
         self.previous: float | None = None
+        self.falls: list[float] = []
         self.best_value: float | None = None
         self.best: Tensors = {}
         self.values: list[float] = []
@@ -162,7 +196,7 @@ class _Fit:
                 if self.restart < self.learner.restarts:
                     self._begin()
         self.model.load_state_dict(self.best)
-        if self.learner.fresh:
+        if self.learner.fresh and not has_frozen(self.model):
             self.model.canonical()
         self._tell()
         return self.history
@@ -172,7 +206,8 @@ class _Fit:
         if self.learner.fresh:
             sample = self._sample()
             if self.leads:
-                self.model.start(sample, torch.Generator().manual_seed(seed_for(self.seed, self.restart)))
+                with held(self.model):
+                    self.model.start(sample, torch.Generator().manual_seed(seed_for(self.seed, self.restart)))
             distributed.share(self.model.state_dict())
 
     def _sample(self) -> Batch:
@@ -226,16 +261,20 @@ class _Fit:
             self._update(total)
             return
         size = max((self.learner.batch_size or MINIBATCH) // distributed.size(), 1)
+        rows = distributed.counts(len(self.data))
+        full = self.weight / sum(rows) * sum(min(size, count) for count in rows)
         batches = self.data.shuffled(self.model.anchor, size, seed_for(self.seed, self.step))
         nothing = {name: torch.zeros_like(value) for name, value in total.items()}
-        rate = self.step + 2
+        seen = self.step + 1.0
         # until no process has a batch left
         while (found := self._expect_next(next(batches, None), nothing)) is not None:
             sums, weight = found
-            share, whole = rate**-self.learner.stepwise, self.weight / max(weight, 1e-300)
+            if not weight > 0:
+                continue
+            share, whole = share_of(weight / full, seen, self.learner.stepwise), self.weight / weight
             total = {name: (1 - share) * total[name] + share * whole * sums[name] for name in total}
             self._update(total)
-            rate += 1
+            seen += weight / full
 
     def _expect_next(self, batch: Batch | None, nothing: Statistics) -> tuple[Statistics, float] | None:
         """The statistics of all processes' next batches, and their weight; None where there are none."""
@@ -248,11 +287,17 @@ class _Fit:
         return (total, weight) if size else None
 
     def _update(self, total: Statistics) -> None:
-        self.model.update(total)
+        with held(self.model):
+            self.model.update(total)
         distributed.share(self.model.state_dict())
 
     def _judge(self, value: float) -> None:
         """Set `stopped` when this restart is over, and refuse what cannot be."""
+        if value < IMPOSSIBLE_MEAN:
+            raise NonFiniteError(
+                f"some of the data are impossible under the parameters of step {self.step}, restart {self.restart} "
+                "(log p(x) is -inf): probabilities of 0 stay 0; begin with others, or with fresh=True"
+            )
         if value != value or abs(value) == float("inf"):
             raise NonFiniteError(f"log p(x) is {value} at step {self.step} of restart {self.restart}")
         # a bound may fall where its coordinate ascent ends elsewhere; log p(x) may not
@@ -266,8 +311,11 @@ class _Fit:
                 )
         if self.previous is not None:
             change = value - self.previous
-            # stepwise EM may fall a little before it rises again
-            if (change if strict else abs(change)) < self.learner.tol:
+            if self.learner.stepwise is None and change < -max(self.learner.tol, LAST_DIGITS * max(1.0, abs(value))):
+                self.falls.append(-change)
+            # stepwise EM may fall a little before it rises again; at a fixed point what changes is the last digit
+            least = max(self.learner.tol, LAST_DIGITS * max(1.0, abs(value)))
+            if (change if strict else abs(change)) <= least:
                 self.stopped = "converged"
         if not self.stopped and self.step >= self.learner.steps:
             self.stopped = "steps"
@@ -291,6 +339,14 @@ class _Fit:
             return
         for concern in self.model.concerns():
             warnings.warn(concern, stacklevel=2)
+        if self.falls:
+            warnings.warn(
+                f"the bound fell in {len(self.falls)} of {self.records} steps, by {max(self.falls):.2g} nats per datum "
+                f"at most: the posterior of {type(self.model).__name__} is found by coordinate ascent, which for some "
+                "data ends in another optimum than a step before, or too early (raise the model's steps or sweeps, "
+                "lower its tol)",
+                stacklevel=2,
+            )
         if self.best_stopped == "steps":
             warnings.warn(
                 f"EM stopped after steps={self.learner.steps} before it had converged to tol={self.learner.tol:g} nats "

@@ -14,7 +14,7 @@ from latentia.errors import CapabilityError, DataError, NonFiniteError, OptionEr
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.settings import fitting, seed_for
-from latentia.model import Batch, LatentVariableModel
+from latentia.model import Batch, LatentVariableModel, held
 from latentia.progress import Bar
 
 STATE = ("step", "records", "kept")
@@ -114,7 +114,8 @@ class Gibbs:
             raise DataError("no data to learn from, or every weight is 0")
         with fitting("highest", seed), torch.no_grad():
             fit = _Fit(self, model.sampler(batch, seed_for(seed)), weight, callbacks, checkpoint)
-            model.settle(fit.run())
+            with held(model):
+                model.settle(fit.run())
         return fit.history
 
 

@@ -23,24 +23,30 @@ from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
 from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device, whole_steps
-from latentia.model import Batch, LatentVariableModel
+from latentia.model import Batch, LatentVariableModel, held, minibatches
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar
 
 EVERY = 16
 """Steps between two looks at the gradient's norm, which takes a twentieth of a small model's step."""
 
+LARGE = 10.0
+"""Values beyond it are not of unit scale."""
+
 STATE = ("epoch", "records", "waited", "best_value", "stopped", "aggressive", "information")
 
 
 @dataclass
 class Gradient:
-    """Adam (Kingma and Ba 2015) on the mean of an objective over the data.
+    """Adam (Kingma and Ba 2015) on the mean of an objective over the data, sum_n w_n f_n / sum_n w_n.
+
+    A step divides its sum of w_n f_n by the weight of a full minibatch of average data, not by its own: a datum counts
+    by its weight, and the same, in whatever minibatch it comes, and the optimum does not depend on `batch_size`.
 
     Args:
         objective: what is climbed; bind options with `functools.partial(elbo, beta=0.5)`.
         epochs: most passes over the data.
-        batch_size: data a step.
+        batch_size: data a step; a last datum alone joins those of the step before.
         lr: the highest learning rate.
         schedule: of the learning rate: constant, cosine, linear, exponential or stages (see `schedules`).
         warmup: steps over which the rate rises to `lr`.
@@ -63,7 +69,8 @@ class Gradient:
         precision: of float32 matrix products: highest, high or medium (bf16 units where there are some: faster, with
             relative errors of some 2e-3 in the products, and in all that lies between convolutions).
         device: where to fit; the data are moved there once.
-        fresh: begin from a random start, not from the parameters that the model has.
+        fresh: begin from a random start, not from the parameters that the model has. What is frozen
+            (`requires_grad_(False)`, of a part of the model too) keeps its values all the same.
         progress: show a bar when there is a terminal.
     """
 
@@ -172,8 +179,17 @@ class _Fit:
         named = dict(model.named_parameters())
         self.names, self.parameters = list(named), list(named.values())
         self.optimizer, self.dtype = Adam(self.parameters, learner.eps), model.anchor.dtype
-        self.steps = math.ceil(len(data) / learner.batch_size)
-        self.log_det = float(_weighted_mean(data.log_det(), data.batch().weights.double()))
+        if min(learner.batch_size, len(data)) == 1 and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
+            raise OptionError(
+                "batch normalisation has no variance of one datum: give batch_size of at least 2, and as many data"
+            )
+        self.steps = len(minibatches(torch.arange(len(data)), learner.batch_size))
+        weights = data.batch().weights.double()
+        if not bool(weights.sum() > 0):
+            raise DataError(f"{data.schema.source}: every weight is 0, so there is nothing to learn from")
+        self.log_det = float(_weighted_mean(data.log_det(), weights))
+        # the weight of a full minibatch of average data
+        self.full = min(learner.batch_size, len(data)) * float(weights.mean())
         self.epoch = self.records = self.waited = 0
         self.best_value: float | None = None
         self.best: Tensors = {}
@@ -212,7 +228,8 @@ class _Fit:
         whole = self.data.batch(dtype=self.model.anchor.dtype)
         self.model.check(whole)
         if self.learner.fresh:
-            self.model.start(whole, torch.Generator().manual_seed(seed_for(self.seed, 0)))
+            with held(self.model):
+                self.model.start(whole, torch.Generator().manual_seed(seed_for(self.seed, 0)))
         if self.learner.pretrain:
             self.origin = {name: p.detach().clone() for name, p in self._generative().items()}
 
@@ -250,7 +267,7 @@ class _Fit:
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
         chosen, chased = self._trained(self._generative().values() if chasing else self.parameters), 0
-        for i, index in enumerate(order.split(learner.batch_size)):
+        for i, index in enumerate(minibatches(order, learner.batch_size)):
             step, total = self.epoch * self.steps + i - begun, learner.epochs * self.steps - begun
             rate = learner.lr
             if step >= 0:
@@ -309,13 +326,16 @@ class _Fit:
         if asking and not math.isfinite(ascent.mean.item()):
             raise NonFiniteError(
                 f"{_first_nonfinite(self.model, batch, ascent.bound)} at epoch {self.epoch + 1}, step {step + 1}"
+                + unscaled(self.data)
             )
         slopes, norm = ascent.slopes, None
         if looking or clip is not None:
             norm = nn.utils.get_total_norm([slope for slope in slopes if slope is not None])
             if asking and not math.isfinite(norm.item()):
                 where = f"is not finite at epoch {self.epoch + 1}, step {step + 1}"
-                raise NonFiniteError(f"{self._first_bad(chosen, slopes)} {where}: lower lr, or set clip")
+                raise NonFiniteError(
+                    f"{self._first_bad(chosen, slopes)} {where}: lower lr, or set clip{unscaled(self.data)}"
+                )
         if norm is not None and clip is not None:
             slopes = _times(slopes, (clip / (norm + 1e-6)).clamp(max=1.0))
         if len(chosen) < len(self.parameters):
@@ -326,13 +346,13 @@ class _Fit:
 
     def _ascent(self, objective: Objective, batch: Batch, chosen: list[nn.Parameter]) -> Ascent:
         if not self.learner.compile:
-            return climbed(objective, self.model, batch, chosen)
+            return climbed(objective, self.model, batch, chosen, self.full)
         options = objective.keywords if isinstance(objective, partial) else {}
         # a number that changes from step to step would be compiled anew each time, a tensor is not
         like = {"dtype": self.dtype, "device": batch.x.device}
         changing = {name: torch.as_tensor(options[name], **like) for name in ("beta",) if name in options}
         function = objective.func if isinstance(objective, partial) else objective
-        return self.compiled(function, self.model, batch, chosen, **(options | changing))
+        return self.compiled(function, self.model, batch, chosen, self.full, **(options | changing))
 
     @cached_property
     def compiled(self) -> Callable[..., Ascent]:
@@ -407,7 +427,7 @@ class Ascent(NamedTuple):
     """What a step goes by.
 
     Attributes:
-        mean: of the bound over the batch, (), nats a datum.
+        mean: of the bound, (), nats a datum: its weighted sum over the batch by the weight of a full batch.
         bound: of each datum, without a gradient.
         slopes: of minus the mean, by each parameter; None for one that it does not depend on.
     """
@@ -422,11 +442,14 @@ def climbed(
     model: LatentVariableModel,
     batch: Batch,
     parameters: Sequence[nn.Parameter],
+    full: float | None = None,
     **options: Any,
 ) -> Ascent:
-    """The objective and its gradient: all of a step that is worth compiling, as one function."""
+    """The objective and its gradient: all of a step that is worth compiling, as one function. `full` is the weight of
+    a full batch of average data, None that of this one."""
     bound = objective(model, batch, **options)
-    mean = _weighted_mean(bound.value, batch.weight)
+    value = bound.value if batch.weight is None else bound.value * batch.weight
+    mean = _weighted_mean(bound.value, batch.weight) if full is None else value.sum() / full
     slopes = torch.autograd.grad(mean, parameters, torch.full_like(mean, -1.0), allow_unused=True)
     parts = [None if part is None else part.detach() for part in bound]
     return Ascent(mean.detach(), Bound(*parts), slopes)  # type: ignore[arg-type]
@@ -472,6 +495,21 @@ def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
 
 def _known(value: float, shift: float = 0.0) -> float | None:
     return None if math.isnan(value) else value + shift
+
+
+def unscaled(data: Dataset) -> str:
+    """What to do about data that are far from unit scale, as words to add to an error; none where they are not."""
+    if not data.x.is_floating_point() or not len(data):
+        return ""
+    batch = data.batch()
+    size = torch.where(batch.observed, batch.x, 0.0).abs().flatten(0, -2).amax(0)
+    column = int(size.argmax())
+    if not float(size[column]) > LARGE:
+        return ""
+    return (
+        f"; column {column + 1} of the data has values of size {float(size[column]):.3g}: bring them to unit scale "
+        "(load(..., scale='standard'), --scale standard)"
+    )
 
 
 def _first_nonfinite(model: LatentVariableModel, batch: Batch, bound: Bound) -> str:

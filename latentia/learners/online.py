@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -9,17 +11,22 @@ import torch
 from latentia.data import Dataset, Stream, as_dataset
 from latentia.errors import CapabilityError, OptionError
 from latentia.learners.checkpoint import Checkpoint, prefixed, read_tensors, snapshot, under
-from latentia.learners.em import expectations, weigh
+from latentia.learners.em import IMPOSSIBLE_MEAN, expectations, share_of, weigh
 from latentia.learners.settings import fitting, seed_for
-from latentia.model import EMModel, LatentVariableModel, Statistics
+from latentia.model import EMModel, LatentVariableModel, Statistics, held
 
 
 class Online:
     """Learn a model from one chunk after another, without seeing any twice (Cappe and Moulines 2009, section 2.2).
 
     After chunk k = 0, 1, ... the mean statistics are s <- (1 - rate) s + rate E[statistics of the chunk] a datum,
-    with rate = (k + 1)^-power, and the M-step takes s times the weight of all data so far: so pseudo-counts lose
-    their say as data come in. The first chunk starts the model, and should show some of everything that is to come.
+    with rate = (k + 1)^-power where all chunks have the same weight, and the M-step takes s times the weight of all
+    data so far: so pseudo-counts lose their say as data come in. The first chunk starts the model, and should show
+    some of everything that is to come.
+
+    A datum counts the same in whatever chunk it comes. A chunk of weight w, after chunks of weight W together, is w / u
+    chunks of the size u in which a datum is found on average, u = (sum of squared weights) / (sum of weights), with
+    W / u before it, and takes its share accordingly (`learners.em.share_of`): with power 1, w / (W + w).
 
     Every chunk must be encoded by the same schema: `load(chunk, schema=first.schema)`.
 
@@ -28,7 +35,8 @@ class Online:
         power: in (0.5, 1]: small forgets the first, poor statistics faster, 1 weighs all chunks alike.
         passes: E- and M-steps on the first chunk, before the second comes.
         hard: each datum counts for its best z alone.
-        fresh: start the model from the first chunk; False goes on from the parameters that it has.
+        fresh: start the model from the first chunk; False goes on from the parameters that it has. What they have
+            been learned from counts for nothing unless `seen` has told of it.
         seed: of the start.
     """
 
@@ -51,8 +59,9 @@ class Online:
         self.model, self.power, self.passes = model, power, passes
         self.hard, self.fresh, self.seed = hard, fresh, seed
         self.chunks = 0
-        self.weight = 0.0
+        self.weight = self.squares = 0.0
         self.mean: Statistics = {}
+        self._told: set[str] = set()
 
     def partial_fit(self, data: Dataset | Stream) -> float:
         """Learn from a chunk. Returns its log p(x) in nats per datum, in the units of the data as given, by the model
@@ -68,27 +77,57 @@ class Online:
             first = not self.chunks and self.fresh
             if first:
                 generator = torch.Generator().manual_seed(seed_for(self.seed, 0))
-                self.model.start(data.batch().to(self.model.anchor), generator)
+                with held(self.model):
+                    self.model.start(data.batch().to(self.model.anchor), generator)
             sums, value = expectations(self.model, batches, self.hard)
-            self._blend(sums, weight)
+            self._add(sums, weight)
+            self._maximise()
+            self.chunks += 1
             for _ in range(self.passes - 1 if first else 0):
                 self.mean = {n: s / weight for n, s in expectations(self.model, batches, self.hard)[0].items()}
                 self._maximise()
-        return float(value) / weight + log_det
+        self._tell()
+        mean = float(value) / weight
+        return mean + log_det if mean > IMPOSSIBLE_MEAN else -math.inf
 
-    def _blend(self, sums: Statistics, weight: float) -> None:
-        rate = (self.chunks + 1) ** -self.power
+    def _tell(self) -> None:
+        """Warn of what the model gives reason to doubt, of each thing once."""
+        for concern in self.model.concerns():
+            if concern not in self._told:
+                warnings.warn(concern, stacklevel=3)
+            self._told.add(concern)
+
+    def seen(self, data: Dataset | Stream) -> None:
+        """Count data that the model has been fitted to already: what comes next is then blended into them.
+
+        Raises:
+            OptionError: chunks have come already.
+            DataError: as `partial_fit`.
+        """
+        if self.weight:
+            raise OptionError("seen() is for the data of an earlier fit: call it before the first chunk")
+        data = (data if isinstance(data, Stream) else as_dataset(data)).frozen(self.seed)
+        with fitting("highest", self.seed), torch.no_grad():
+            batches = data.prepared(self.model.anchor)
+            weight, _ = weigh(self.model, data, batches)
+            sums, _ = expectations(self.model, batches, self.hard)
+        self._add(sums, weight)
+
+    def _add(self, sums: Statistics, weight: float) -> None:
+        squares = self.squares + weight**2
+        full = squares / (self.weight + weight)
+        share = share_of(weight / full, self.weight / full, self.power)
         mean = {name: value / weight for name, value in sums.items()}
-        self.mean = {n: (1 - rate) * self.mean[n] + rate * mean[n] for n in mean} if self.mean else mean
-        self.chunks, self.weight = self.chunks + 1, self.weight + weight
-        self._maximise()
+        self.mean = {n: (1 - share) * self.mean[n] + share * mean[n] for n in mean} if self.mean else mean
+        self.weight, self.squares = self.weight + weight, squares
 
     def _maximise(self) -> None:
-        self.model.update({name: value * self.weight for name, value in self.mean.items()})
+        with held(self.model):
+            self.model.update({name: value * self.weight for name, value in self.mean.items()})
 
     def save(self, path: Path) -> None:
         """Write the model and where learning is to one safetensors file, whole or not at all."""
-        state = {"chunks": self.chunks, "weight": self.weight, "power": self.power, "hard": self.hard}
+        state = {name: getattr(self, name) for name in ("chunks", "weight", "squares", "power", "hard")}
         Checkpoint(path).save(prefixed("model", snapshot(self.model)) | prefixed("mean", self.mean), state)
 
     def load(self, path: Path) -> None:
@@ -103,4 +142,6 @@ class Online:
             self.model.load_state_dict(under("model", tensors))
             self.mean = {name: value.to(self.model.anchor.device) for name, value in under("mean", tensors).items()}
             self.chunks, self.weight = int(state["chunks"]), float(state["weight"])
+            # a file that does not say took all chunks to be alike
+            self.squares = float(state.get("squares", self.weight**2 / max(self.chunks, 1)))
             self.power, self.hard = float(state["power"]), bool(state["hard"])

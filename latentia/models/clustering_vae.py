@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 from latentia.distributions.mixture import Mixture
-from latentia.errors import OptionError
-from latentia.model import Batch
+from latentia.errors import NonFiniteError, OptionError
+from latentia.model import Batch, held, minibatches
 from latentia.models.gaussian_mixture import GaussianMixture
 from latentia.models.vae import VAE
 
@@ -128,18 +128,22 @@ class ClusteringVAE(VAE):
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """A plain VAE of `pretrain` passes over the data, and a mixture fitted to its codes."""
-        super().start(batch, generator)
+        # what is frozen is what the rest has to fit
+        with held(self):
+            super().start(batch, generator)
         with torch.enable_grad():
             self._pretrain(batch, generator)
         with torch.no_grad():
             self._settle(batch, generator)
 
     def _pretrain(self, batch: Batch, generator: torch.Generator) -> None:
-        networks = [*self.encoder.parameters(), *self.decoder.parameters()]
+        networks = [p for p in (*self.encoder.parameters(), *self.decoder.parameters()) if p.requires_grad]
+        if not networks:
+            return
         optimizer = torch.optim.Adam(networks, lr=RATE)
         standard = Normal(0.0, 1.0)
         for _ in range(self.pretrain):
-            for index in torch.randperm(batch.size, generator=generator).split(ROWS):
+            for index in minibatches(torch.randperm(batch.size, generator=generator), ROWS):
                 part = batch.select(index.to(batch.x.device))
                 q = self._code(part)
                 noise = torch.randn(q.loc.shape, generator=generator, dtype=q.loc.dtype).to(q.loc)
@@ -153,6 +157,11 @@ class ClusteringVAE(VAE):
         """Set the prior to the best of several Gaussian mixtures of the codes, by EM."""
         q = [self._code(batch.select(part)) for part in torch.arange(batch.size).split(4096)]
         codes = Batch(torch.cat([part.loc for part in q]), weight=batch.weight)
+        if not bool(codes.x.isfinite().all()):
+            raise NonFiniteError(
+                "the codes of the pretraining are not finite: bring the data to unit scale "
+                "(load(..., scale='standard'), --scale standard), or set pretrain=0"
+            )
         mixture = self._likeliest(codes, generator)
         # the aggregate posterior is wider than its means by the average variance of q
         noise = torch.cat([part.variance for part in q]).mean(0)

@@ -78,6 +78,7 @@ class ConvLadder(VAE):
         encoder = _Up(layout, scales, channels, blocks, dropout)
         decoder = _Output(layout, sizes[0], channels, 2 if likelihood == "gaussian" else 1)
         super().__init__(event_shape, symbols, likelihood=likelihood, encoder=encoder, decoder=decoder)
+        self.own = True
         self.layers = nn.ModuleList(
             _Layer(maps, channels, blocks, below) for maps, below in zip(latents, [sizes[1], *sizes[1:-1]], strict=True)
         )
@@ -104,6 +105,7 @@ class ConvLadder(VAE):
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Glorot weights, blocks that add little, a posterior that is nearly the prior, and an output bias at which
         the decoder begins with the data's own frequencies."""
+        self._standardise(batch)
         glorot(self, generator)
         blocks = [module for module in self.modules() if isinstance(module, _Block)]
         layers: list[Any] = list(self.layers)

@@ -27,9 +27,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from latentia.distributions import Chain
-from latentia.distributions.emissions import check_scale, log_normalised
+from latentia.distributions.emissions import (
+    check_scale,
+    check_whole,
+    log_normalised,
+    log_probabilities,
+    possible,
+    smoothed,
+)
 from latentia.distributions.factorial import Chains, CoupledChains, joint_states
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.model import Batch, DirectedModel, EMModel, ExactModel, Statistics
 
 LARGEST = 4096  # joint states whose transitions we are willing to hold
@@ -71,6 +78,7 @@ class FactorialHMM(EMModel, DirectedModel):
         length: int = 20,
     ):
         super().__init__()
+        check_not_negative(floor=floor, smoothing=smoothing, tol=tol)
         if min(features, chains, states, sweeps) < 1:
             raise OptionError(
                 f"{features} features, {chains} chains, {states} states, {sweeps} sweeps: at least 1 each"
@@ -200,7 +208,7 @@ class FactorialHMM(EMModel, DirectedModel):
         return (q.hard() if hard else q), field.bound
 
     def _chain_potentials(self) -> dict[str, Tensor]:
-        initial, transition = self.initial_logits.log_softmax(-1), self.transition_logits.log_softmax(-1)
+        initial, transition = log_probabilities(self.initial_logits), log_probabilities(self.transition_logits)
         return {"initial": initial, "transition": transition}
 
     def _quadratic(self, batch: Batch) -> _Quadratic:
@@ -295,20 +303,24 @@ class FactorialHMM(EMModel, DirectedModel):
 
     def update(self, total: Statistics) -> None:
         for logits, name in ((self.initial_logits, "initial"), (self.transition_logits, "transition")):
-            counts = total[name] + self.smoothing
+            counts = smoothed(total[name], self.smoothing, logits.log_softmax(-1), strict=True)
             # a state that is never left keeps its transitions
             logits.data = torch.where(counts.sum(-1, keepdim=True) > 0, log_normalised(counts), logits.data)
         if not total["count"] > 0:
             return
         cross, pull, square = (total[name].double() for name in ("cross", "pull", "square"))
         # only sums of contributions are determined: the pseudo-inverse takes the smallest of them
-        weights = torch.linalg.pinv(cross, hermitian=True, rtol=1e-12) @ pull
+        weights = self.weights.double().flatten(0, 1)
+        if self.weights.requires_grad:
+            weights = torch.linalg.pinv(cross, hermitian=True, rtol=1e-12) @ pull
         explained = weights.mT @ pull
         covariance = (square - explained - explained.mT + weights.mT @ cross @ weights) / total["count"]
         self.weights.data = weights.to(self.weights).view_as(self.weights)
         self._set_covariance(covariance, self.floor * _variance(total["spread"].double()))
 
     def _set_covariance(self, covariance: Tensor, floor: Tensor) -> None:
+        if self.covariance == "full":
+            check_whole(self.log_scale, self.below)
         if self.covariance == "diagonal":
             self.log_scale.data = (0.5 * torch.maximum(covariance.diagonal(), floor).log()).to(self.log_scale)
             return
@@ -323,7 +335,7 @@ class FactorialHMM(EMModel, DirectedModel):
 
     def log_prior(self) -> Tensor:
         chains = self._chain_potentials()
-        return self.smoothing * (chains["initial"].sum() + chains["transition"].sum())
+        return self.smoothing * (possible(chains["initial"]).sum() + possible(chains["transition"]).sum())
 
     def free_parameters(self) -> int:
         """Of each chain K - 1 initial probabilities, K (K - 1) transitions and K - 1 contributions, as what its states

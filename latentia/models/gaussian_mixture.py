@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import OneHot
-from latentia.distributions.emissions import GaussianEmissions, log_normalised
+from latentia.distributions.emissions import GaussianEmissions, log_normalised, log_probabilities, smoothed
 from latentia.errors import DataError
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
@@ -66,7 +66,7 @@ class GaussianMixture(ExactModel, DirectedModel):
         return self.emissions.covariances
 
     def prior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": self.logits.log_softmax(-1).expand(batch.size, -1)})
+        return OneHot({"node": log_probabilities(self.logits).expand(batch.size, -1)})
 
     def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
         return self.emissions.given(z)
@@ -78,7 +78,7 @@ class GaussianMixture(ExactModel, DirectedModel):
         return self.emissions.conditional(batch.x.flatten(1), batch.observed.flatten(1), z)
 
     def posterior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": self.logits.log_softmax(-1) + self._log_prob(batch)})
+        return OneHot({"node": log_probabilities(self.logits) + self._log_prob(batch)})
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         self.logits.data.zero_()
@@ -92,10 +92,13 @@ class GaussianMixture(ExactModel, DirectedModel):
 
     def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
         mask = None if batch.mask is None else batch.mask.flatten(1)
-        return self.emissions.mixture_step(batch.x.flatten(1), mask, batch.weights, self.logits.log_softmax(-1), hard)
+        return self.emissions.mixture_step(
+            batch.x.flatten(1), mask, batch.weights, log_probabilities(self.logits), hard
+        )
 
     def update(self, total: Statistics) -> None:
-        self.logits.data = log_normalised(total["count"]).to(self.logits)
+        counts = smoothed(total["count"], 0.0, self.logits.log_softmax(-1), strict=True)
+        self.logits.data = log_normalised(counts).to(self.logits)
         self.emissions.update(total)
 
     def free_parameters(self) -> int:

@@ -19,14 +19,22 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import Chain
-from latentia.distributions.emissions import CategoricalEmissions, Emissions, GaussianEmissions, log_normalised
+from latentia.distributions.emissions import (
+    CategoricalEmissions,
+    Emissions,
+    GaussianEmissions,
+    log_normalised,
+    log_probabilities,
+    possible,
+    smoothed,
+)
 from latentia.distributions.emissions.bernoulli import BernoulliEmissions
 from latentia.distributions.emissions.gaussian import Covariance
 from latentia.distributions.emissions.mixture import MixtureEmissions
 from latentia.distributions.emissions.multinomial import MultinomialEmissions
 from latentia.distributions.emissions.poisson import PoissonEmissions
 from latentia.distributions.emissions.rows import known_symbols
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.kernels import chain as kernel
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
@@ -50,7 +58,8 @@ class HMM(ExactModel, DirectedModel):
         floor: least variance of a Gaussian in any direction, as a fraction of the data's own.
         smoothing: pseudo-count added to every initial state, transition and symbol: a Dirichlet(1 + smoothing)
             prior, and those of Poisson, multinomial and Bernoulli emissions. 0 is maximum likelihood, which may give
-            new sequences probability 0.
+            new sequences probability 0. What has probability 0 when a fit begins (`fresh=False`: an initial state, a
+            transition, a symbol; its logit is -inf) is part of the model: it gets none, and stays 0.
         length: T of the sequences that `generate` draws.
 
     Parameters: initial (K,), transition (K, K), and the emissions'.
@@ -69,6 +78,7 @@ class HMM(ExactModel, DirectedModel):
         length: int = 20,
     ):
         super().__init__()
+        check_not_negative(smoothing=smoothing, floor=floor)
         if (symbols is None) == (features is None):
             raise OptionError("an HMM emits symbols or vectors: give symbols=V or features=D, and not both")
         if emission != "auto" and (emission == "categorical") != (symbols is not None):
@@ -157,7 +167,7 @@ class HMM(ExactModel, DirectedModel):
     def _expect(self, batch: Batch, hard: bool) -> tuple[Statistics, Tensor]:
         """The E-step by the fused kernel: likelihoods are those of the distinct observations, not of every step."""
         x, mask, row = self._distinct(batch)
-        chain = (self.initial_logits.detach().log_softmax(-1), self.transition_logits.detach().log_softmax(-1))
+        chain = (log_probabilities(self.initial_logits.detach()), log_probabilities(self.transition_logits.detach()))
         count = kernel.best_counts if hard else kernel.expected_counts
         table = self.emissions.log_prob(x, mask).detach()
         found = count(*chain, table, row, batch.lengths, batch.weights, not self.symbolic)
@@ -192,7 +202,8 @@ class HMM(ExactModel, DirectedModel):
     def update(self, total: Statistics) -> None:
         self.visits.copy_(total["initial"] + total["transition"].sum(0))
         for logits, name in ((self.initial_logits, "initial"), (self.transition_logits, "transition")):
-            counts = total[name] + self.smoothing
+            # a step that is forbidden stays so, whatever the prior
+            counts = smoothed(total[name], self.smoothing, logits.log_softmax(-1), strict=True)
             # a state that is never left keeps its transitions
             logits.data = torch.where(
                 counts.sum(-1, keepdim=True) > 0, log_normalised(counts), logits.data.to(counts)
@@ -207,7 +218,8 @@ class HMM(ExactModel, DirectedModel):
         return found + self.emissions.concerns((self.visits >= 1).double())
 
     def log_prior(self) -> Tensor:
-        chain = self.initial_logits.log_softmax(-1).sum() + self.transition_logits.log_softmax(-1).sum()
+        initial, transition = (logits.log_softmax(-1) for logits in (self.initial_logits, self.transition_logits))
+        chain = possible(initial).sum() + possible(transition).sum()
         return self.smoothing * chain + self.emissions.log_prior()
 
     def canonical(self) -> None:
@@ -239,7 +251,7 @@ class HMM(ExactModel, DirectedModel):
         self.emissions.check(x, mask)
 
     def _chain(self, node: Tensor, lengths: Tensor) -> Chain:
-        initial, transition = self.initial_logits.log_softmax(-1), self.transition_logits.log_softmax(-1)
+        initial, transition = log_probabilities(self.initial_logits), log_probabilities(self.transition_logits)
         return Chain({"initial": initial, "transition": transition.unsqueeze(0), "node": node}, lengths)
 
     def _nodes(self, batch: Batch) -> Tensor:

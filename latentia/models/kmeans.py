@@ -14,6 +14,7 @@ k-means can be compared with any other model by log p(x).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ class KMeans(GaussianMixture):
         logits = self.logits.data
         del self.logits
         self.register_buffer("logits", logits)
+        # the weight of each cluster's data at the last step
+        self.sizes: Tensor
+        self.register_buffer("sizes", torch.full((components,), torch.inf))
+        self.register_load_state_dict_pre_hook(_without_sizes)
+        self._far: tuple[Tensor, Tensor] | None = None
 
     def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
         x = batch.x.flatten(1)
@@ -66,6 +72,8 @@ class KMeans(GaussianMixture):
             return sums, counts, squares, torch.tensor(inertia, dtype=torch.float64)
 
         sums, counts, squares, inertia = sum_blocks(block, len(x), 16_384)
+        if bool((counts == 0).any()):
+            self._remember(batch)
         spread = torch.stack([counts.sum().expand_as(squares), sums.sum(0), squares])
         statistics = {"spread": spread, "count": counts, "sum": sums, "square": squares.sum().reshape(1, 1)}
         # of standardised data, whose variance neither under- nor overflows
@@ -73,7 +81,41 @@ class KMeans(GaussianMixture):
         return statistics, counts.sum() * self._at_a_mean(log_scale) - 0.5 * inertia / variance
 
     def update(self, total: Statistics) -> None:
+        """Means and variance; a cluster without data moves to the datum that is farthest from its mean.
+
+        That changes nothing for the data as they are divided now, so that the distances still never grow.
+        """
+        far, self._far = self._far_rows(), None
         self.emissions.update(total)
+        self.sizes.copy_(total["count"])
+        if not bool((self.sizes > 0).any()) or not self.means.requires_grad:
+            return
+        largest, aside = self.sizes.argmax(), 1e-3 * self.emissions.log_scale.detach().exp().squeeze()
+        for i, k in enumerate((self.sizes <= 0).nonzero().flatten().tolist()):
+            if i < len(far):
+                self.means.data[k] = far[i]
+            else:  # where data have holes: beside the largest cluster's mean, whose data it then shares
+                noise = torch.randn(self.means.shape[1], generator=torch.Generator().manual_seed(k))
+                self.means.data[k] = self.means.data[largest] + aside * noise.to(self.means)
+
+    def _remember(self, batch: Batch) -> None:
+        """Keep the rows that are farthest from the means, as many as there are clusters, for the M-step."""
+        x, means = batch.x.flatten(1), self.means.detach()
+        distance = torch.where(batch.weights > 0, torch.cdist(x, means).amin(1), -1.0)
+        distance, x = torch.cat([distance, x.new_zeros(len(far := self._far_rows()))]), torch.cat([x, far])
+        distance[len(distance) - len(far) :] = torch.cdist(far, means).amin(1)
+        self._far = means.clone(), x[distance.topk(min(len(means), int((distance > 0).sum()))).indices]
+
+    def _far_rows(self) -> Tensor:
+        """The rows kept for the means as they are, the farthest first."""
+        if self._far is None or not torch.equal(self._far[0], self.means.detach()):
+            return self.means.detach()[:0]
+        return self._far[1]
+
+    def concerns(self) -> list[str]:
+        empty = (self.sizes <= 0).nonzero().flatten().tolist()
+        found = [f"cluster {k} is empty: there are fewer different data than clusters; ask for fewer" for k in empty]
+        return found + self.emissions.concerns((self.sizes > 0).double())
 
     def free_parameters(self) -> int:
         """K D means and the variance: the weights are given."""
@@ -83,11 +125,17 @@ class KMeans(GaussianMixture):
         """Clusters by their first coordinate, then the next."""
         order = sorted(range(len(self.means)), key=lambda k: self.means[k].tolist())
         self.emissions.reorder(torch.tensor(order, device=self.means.device))
+        self.sizes.copy_(self.sizes[order])
 
     def _at_a_mean(self, log_scale: Tensor) -> Tensor:
         """log p(x, z) of a datum that lies on its mean."""
         states, features = self.means.shape
         return -math.log(states) - features * (0.5 * math.log(2 * math.pi) + log_scale)
+
+
+def _without_sizes(module: KMeans, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """A state saved before there were `sizes` tells nothing of them."""
+    state.setdefault(f"{prefix}sizes", torch.full_like(module.sizes, torch.inf))
 
 
 def tiny(seed: int) -> tuple[KMeans, Batch]:

@@ -21,7 +21,7 @@ from torch.distributions import Categorical, Dirichlet, kl_divergence
 
 from latentia.distributions.emissions import CategoricalEmissions
 from latentia.distributions.emissions.rows import known_symbols
-from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.errors import CapabilityError, DataError, OptionError, check_not_negative
 from latentia.kernels import gibbs, lda
 from latentia.kernels.gibbs_chain import LEAST, TopicChain
 from latentia.model import Batch, DirectedModel, EMModel, Statistics
@@ -61,6 +61,7 @@ class LDA(EMModel, DirectedModel):
         length: int = 50,
     ):
         super().__init__()
+        check_not_negative(concentration=concentration, tol=tol)
         if not concentration > 0:
             raise OptionError(f"concentration={concentration}: it must be above 0")
         self.learn_concentration, self.steps, self.tol, self.length = learn_concentration, steps, tol, length
@@ -157,19 +158,25 @@ class LDA(EMModel, DirectedModel):
         if not self.emissions.smoothing > 0:
             raise OptionError("smoothing=0: to Gibbs it is the parameter of a Dirichlet prior, and must be above 0")
         self.check(batch)
+        if not self.emissions.logits.requires_grad:
+            raise OptionError(
+                "the topics are frozen, and Gibbs sums them out: use EM, which learns the rest given them"
+            )
         times = batch.weights.round().long()
         if bool((times != batch.weights).any()):
             raise DataError("Gibbs sampling repeats a document by its weight, which must be a whole number")
         starts, words = _tokens(batch.select(torch.arange(batch.size).repeat_interleave(times.cpu())))
         prior = self.concentration.detach().double().cpu()
-        options = (self.emissions.smoothing, self.learn_concentration, seed)
+        learns = self.learn_concentration and self.log_concentration.requires_grad
+        options = (self.emissions.smoothing, learns, seed)
         return TopicChain(starts, words, self.topics.shape[1], prior, *options)
 
     def settle(self, mean: dict[str, Tensor]) -> None:
         """Take the posterior mean that a sampler found: its `estimate`, averaged."""
         self.emissions.logits.data = mean["topics"].log().to(self.anchor)
-        self.log_concentration.data = mean["concentration"].log().to(self.anchor)
-        self.canonical()
+        if self.log_concentration.requires_grad:
+            self.log_concentration.data = mean["concentration"].log().to(self.anchor)
+            self.canonical()
 
     def _words(self, batch: Batch) -> Tensor:
         """x, with a word that exists wherever none is observed."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
 from latentia.distributions import OneHot
-from latentia.distributions.emissions import BernoulliEmissions, log_normalised
+from latentia.distributions.emissions import BernoulliEmissions, log_normalised, log_probabilities, smoothed
 from latentia.errors import DataError
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
@@ -60,7 +60,7 @@ class MixtureOfBernoullis(ExactModel, DirectedModel):
         return self.emissions.probs.unflatten(1, self.event_shape)
 
     def prior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": self.logits.log_softmax(-1).expand(batch.size, -1)})
+        return OneHot({"node": log_probabilities(self.logits).expand(batch.size, -1)})
 
     def likelihood(self, z: Tensor, batch: Batch) -> Bernoulli:
         probs = self.emissions.given(z).probs.unflatten(-1, self.event_shape)
@@ -70,7 +70,7 @@ class MixtureOfBernoullis(ExactModel, DirectedModel):
         return (z * self.emissions.log_prob(*_rows(batch))).sum(-1)
 
     def posterior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": self.logits.log_softmax(-1) + self.emissions.log_prob(*_rows(batch))})
+        return OneHot({"node": log_probabilities(self.logits) + self.emissions.log_prob(*_rows(batch))})
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         self.logits.data.zero_()
@@ -81,10 +81,11 @@ class MixtureOfBernoullis(ExactModel, DirectedModel):
         return {"count": responsibility.sum(0), **self.emissions.statistics(*_rows(batch), responsibility)}
 
     def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
-        return self.emissions.mixture_step(*_rows(batch), batch.weights, self.logits.log_softmax(-1), hard)
+        return self.emissions.mixture_step(*_rows(batch), batch.weights, log_probabilities(self.logits), hard)
 
     def update(self, total: Statistics) -> None:
-        self.logits.data = log_normalised(total["count"]).to(self.logits)
+        counts = smoothed(total["count"], 0.0, self.logits.log_softmax(-1), strict=True)
+        self.logits.data = log_normalised(counts).to(self.logits)
         self.emissions.update(total)
 
     def log_prior(self) -> Tensor:

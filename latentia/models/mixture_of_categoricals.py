@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from latentia.distributions import OneHot
-from latentia.distributions.emissions import CategoricalVectorEmissions, log_normalised
+from latentia.distributions.emissions import CategoricalVectorEmissions, log_normalised, log_probabilities, smoothed
 from latentia.errors import DataError
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
@@ -66,7 +66,7 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
         return probs if self.emissions.features is not None else probs.squeeze(1)
 
     def prior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": self.logits.log_softmax(-1).expand(batch.size, -1)})
+        return OneHot({"node": log_probabilities(self.logits).expand(batch.size, -1)})
 
     def likelihood(self, z: Tensor, batch: Batch) -> Categorical:
         each = self.emissions.given(z)
@@ -76,7 +76,7 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
         return (z * self.emissions.log_prob(batch.x, batch.mask)).sum(-1)
 
     def posterior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": self.logits.log_softmax(-1) + self.emissions.log_prob(batch.x, batch.mask)})
+        return OneHot({"node": log_probabilities(self.logits) + self.emissions.log_prob(batch.x, batch.mask)})
 
     def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """n rows (n, D), or n documents of `self.length` words (n, T); and their clusters (n, K)."""
@@ -93,10 +93,11 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
         return {"count": responsibility.sum(0), **self.emissions.statistics(batch.x, batch.mask, responsibility)}
 
     def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
-        return self.emissions.mixture_step(batch.x, batch.mask, batch.weights, self.logits.log_softmax(-1), hard)
+        return self.emissions.mixture_step(batch.x, batch.mask, batch.weights, log_probabilities(self.logits), hard)
 
     def update(self, total: Statistics) -> None:
-        self.logits.data = log_normalised(total["count"]).to(self.logits)
+        counts = smoothed(total["count"], 0.0, self.logits.log_softmax(-1), strict=True)
+        self.logits.data = log_normalised(counts).to(self.logits)
         self.emissions.update(total)
 
     def log_prior(self) -> Tensor:

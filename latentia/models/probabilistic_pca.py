@@ -23,7 +23,7 @@ from torch.distributions import Independent, Normal
 
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.emissions.base import check_scale
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.model import Batch, DirectedModel, ExactModel, Statistics
 
 
@@ -41,6 +41,7 @@ class ProbabilisticPCA(ExactModel, DirectedModel):
 
     def __init__(self, event_shape: Sequence[int], latent: int = 10, floor: float = 1e-6):
         super().__init__()
+        check_not_negative(floor=floor)
         self.event_shape, self.latent, self.floor = tuple(event_shape), latent, floor
         size = math.prod(self.event_shape)
         if not 1 <= latent < size:
@@ -121,10 +122,23 @@ class ProbabilisticPCA(ExactModel, DirectedModel):
         # a coordinate that nobody has seen depends on nothing
         eye = torch.eye(self.latent + 1, dtype=second.dtype, device=second.device)
         second = torch.where((count > 0)[:, None, None], second, eye)
-        slopes = torch.linalg.solve(second, cross)
-        left = total["square"].double().sum() - (slopes * cross).sum()
+        slopes = self._slopes(second, cross)
+        left = (
+            total["square"].double().sum() - (slopes * (2 * cross - (second @ slopes.unsqueeze(-1)).squeeze(-1))).sum()
+        )
         noise = (left / count.sum()).clamp(min=float(self.least.clamp(min=1e-300)))
         self._set(slopes[:, :-1], slopes[:, -1] + self.center, noise)
+
+    def _slopes(self, second: Tensor, cross: Tensor) -> Tensor:
+        """The regression of each coordinate on (z, 1), (D, K + 1), given what of it is frozen."""
+        weight, mean = self.weight.double(), (self.mean - self.center).double()
+        if self.weight.requires_grad and self.mean.requires_grad:
+            return torch.linalg.solve(second, cross)
+        if self.weight.requires_grad:
+            weight = torch.linalg.solve(second[:, :-1, :-1], cross[:, :-1] - mean.unsqueeze(-1) * second[:, :-1, -1])
+        elif self.mean.requires_grad:
+            mean = (cross[:, -1] - (second[:, -1, :-1] * weight).sum(-1)) / second[:, -1, -1]
+        return torch.cat([weight, mean.unsqueeze(-1)], 1)
 
     def canonical(self) -> None:
         """Factors along the principal directions, by falling variance, each with its largest weight positive."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,13 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from latentia.distributions.heads import PosteriorHead, PriorHead
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, has_frozen
 from latentia.networks.conv import BLOCKS, ConvDecoder, ConvEncoder
 from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
 
 LEAST_SCALE = 1e-3
+LARGE = 10.0
+"""A coordinate whose mean or standard deviation is beyond it is standardised inside a Gaussian model."""
 
 
 class VAE(DirectedModel):
@@ -54,9 +56,16 @@ class VAE(DirectedModel):
         network: mlp, or for images convolutions in blocks that are residual or gated (see `ConvEncoder`).
         channels: of the convolutions at a half, a quarter, ... of the image's height and width.
 
+    Buffers of a Gaussian likelihood: shift and unit (inputs,). The networks see (x - shift) / unit, and the likelihood
+    is of x itself; `start` sets them to the mean and standard deviation of a coordinate far from unit scale, and leaves
+    0 and 1 elsewhere and where networks are your own or frozen: those are given, and have to give, x as it is.
+
     Raises:
         OptionError: an option that is none of these.
     """
+
+    shift: Tensor
+    unit: Tensor
 
     def __init__(
         self,
@@ -85,6 +94,12 @@ class VAE(DirectedModel):
         self.symbols = symbols if likelihood == "categorical" else None
         self.posterior_head = PosteriorHead(posterior, latent, transforms, flow_hidden)
         self.prior_head = PriorHead(prior, latent, transforms, flow_hidden)
+        self.own = encoder is None and decoder is None
+        if likelihood == "gaussian":
+            size = math.prod(self.event_shape)
+            self.register_buffer("shift", torch.zeros(size))
+            self.register_buffer("unit", torch.ones(size))
+            self.register_load_state_dict_pre_hook(_unscaled)
         levels, numbers = self.symbols or 1, 2 if likelihood == "gaussian" else 1
         features, inputs = self.posterior_head.inputs, math.prod(self.event_shape) * levels
         if network == "mlp":
@@ -102,11 +117,16 @@ class VAE(DirectedModel):
         return self.posterior_head(self.encoder(self._inputs(batch)))
 
     def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
-        return _LIKELIHOODS[self.family](self.decoder(z), self.event_shape)
+        p: Any = _LIKELIHOODS[self.family](self.decoder(z), self.event_shape)
+        if self.family != "gaussian":
+            return p
+        shift, unit = self.shift.view(self.event_shape), self.unit.view(self.event_shape)
+        return Normal(shift + unit * p.loc, unit * p.scale, validate_args=False)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Glorot weights, an output bias at which the decoder begins with the data's own frequencies, and flows that
         begin near the identity."""
+        self._standardise(batch)
         for network in (self.encoder, self.decoder):
             if isinstance(network, MLP | ConvEncoder | ConvDecoder):
                 glorot(network, generator)
@@ -133,9 +153,20 @@ class VAE(DirectedModel):
             x = nn.functional.one_hot(x.long(), self.symbols)
             if batch.mask is not None:
                 x = x * batch.mask.unsqueeze(-1)
-        elif batch.mask is not None:
-            x = torch.where(batch.mask, x, 0.0)
-        return x.flatten(1).to(self.anchor.dtype)
+            return x.flatten(1).to(self.anchor.dtype)
+        x = x.flatten(1).to(self.anchor.dtype)
+        if self.family == "gaussian":
+            x = (x - self.shift) / self.unit
+        return x if batch.mask is None else torch.where(batch.mask.flatten(1), x, 0.0)
+
+    def _standardise(self, batch: Batch) -> None:
+        """Set `shift` and `unit` in view of the data."""
+        if self.family != "gaussian" or has_frozen(self):
+            return
+        mean, deviation = _moments(batch)
+        far = (torch.maximum(mean.abs(), deviation) > LARGE) & self.own
+        self.shift.copy_(torch.where(far, mean, 0.0))
+        self.unit.copy_(torch.where(far, deviation.clamp(min=1.0), 1.0))
 
     def _average(self, batch: Batch) -> Tensor:
         """The decoder's output bias for a likelihood that is the data's own marginal, coordinate by coordinate."""
@@ -144,12 +175,27 @@ class VAE(DirectedModel):
         if self.symbols:
             frequency = (self._inputs(batch).unflatten(1, (-1, self.symbols)) * seen.unsqueeze(-1)).sum(0)
             return (frequency / count.unsqueeze(-1)).clamp(min=1e-3).log().flatten()
-        x = batch.x.flatten(1)
-        mean = (x * seen).sum(0) / count
         if self.family == "bernoulli":
-            return mean.clamp(1e-3, 1 - 1e-3).logit()
-        deviation = (((x - mean) ** 2 * seen).sum(0) / count).sqrt().clamp(min=0.1)
-        return torch.cat([mean, deviation.expm1().log()])
+            return ((batch.x.flatten(1) * seen).sum(0) / count).clamp(1e-3, 1 - 1e-3).logit()
+        mean, deviation = _moments(batch)
+        deviation = (deviation / self.unit).clamp(min=0.1)
+        # the inverse of softplus, which no deviation overflows
+        return torch.cat([(mean - self.shift) / self.unit, deviation + (-torch.expm1(-deviation)).log()])
+
+
+def _moments(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of what is observed of each coordinate, (inputs,) float64."""
+    seen = (batch.observed.flatten(1) * batch.weights.unsqueeze(-1)).double()
+    x, count = batch.x.flatten(1).double(), seen.sum(0).clamp(min=1e-12)
+    x = torch.where(seen > 0, x, 0.0)
+    mean = (x * seen).sum(0) / count
+    return mean, (((x - mean) ** 2 * seen).sum(0) / count).sqrt()
+
+
+def _unscaled(module: VAE, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """A state saved before there were `shift` and `unit` is of a model that does without."""
+    state.setdefault(f"{prefix}shift", torch.zeros_like(module.shift))
+    state.setdefault(f"{prefix}unit", torch.ones_like(module.unit))
 
 
 def _choose(option: str, value: str, known: Iterable[str]) -> None:

@@ -85,6 +85,8 @@ class EMEstimator(BaseEstimator):
         """
         self._check_counts()
         batch = _weighted(self._batch(X, True), sample_weight)
+        self._precision = np.float32 if _single(X) else np.float64
+        self._check_enough(batch)
         model = self._model(batch).to(_dtype(batch))
         fresh = not (self.warm_start and hasattr(self, "model_"))
         if not fresh:
@@ -92,7 +94,8 @@ class EMEstimator(BaseEstimator):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             history = self._learner(fresh).fit(model, as_dataset(batch), seed=self._seed())
-        vars(self).pop("_online", None)
+            self._online = Online(model, hard=self._learner(True).hard, fresh=False)
+            self._online.seen(as_dataset(batch))
         self._learned(model, history)
         self._warn(caught)
         return self
@@ -101,7 +104,8 @@ class EMEstimator(BaseEstimator):
         """Learn from a chunk of data, which is not kept, by stepwise EM: `latentia.learners.Online`.
 
         The first chunk starts the model, and should show some of everything that is to come; after a `fit` it goes on
-        from what has been learned. `n_iter_` counts the chunks, and `lower_bound_` is of the last one, by the model
+        from what has been learned, whose data are the first chunk. A sample counts the same in whatever chunk it comes.
+        `n_iter_` counts the chunks, and `lower_bound_` is of the last one, by the model
         that had not learned from it yet.
 
         Args:
@@ -113,10 +117,11 @@ class EMEstimator(BaseEstimator):
         self._check_counts()
         fresh = not hasattr(self, "model_")
         batch = _weighted(self._batch(X, fresh), sample_weight)
-        if not hasattr(self, "_online"):
-            model = self._model(batch).to(_dtype(batch)) if fresh else self.model_
-            seed, hard = self._seed(), self._learner(True).hard
-            self._online = Online(model, hard=hard, fresh=fresh, seed=seed)
+        if fresh:
+            self._check_enough(batch)
+            self._precision = np.float32 if _single(X) else np.float64
+            model = self._model(batch).to(_dtype(batch))
+            self._online = Online(model, hard=self._learner(True).hard, seed=self._seed())
         self.lower_bound_ = self._online.partial_fit(as_dataset(batch))
         self.n_iter_ = self._online.chunks
         self._show(self._online.model)
@@ -126,6 +131,9 @@ class EMEstimator(BaseEstimator):
         for name, value in self.get_params().items():
             if name in COUNTS and not (isinstance(value, (int, np.integer)) and value >= 1):
                 raise OptionError(f"{name}={value!r}: it must be a whole number of at least 1")
+
+    def _check_enough(self, batch: Batch) -> None:
+        """Raise `DataError` where there are too few samples to learn from."""
 
     def _learned(self, model: EMModel, history: History) -> None:
         best = int(np.argmax(history.restarts))
@@ -139,7 +147,7 @@ class EMEstimator(BaseEstimator):
     def _show(self, model: Any) -> None:
         self.model_ = model
         for name, value in self._attributes(model).items():
-            setattr(self, name, value.detach().numpy().copy())
+            setattr(self, name, value.detach().numpy().astype(self._precision))
 
     def _warn(self, caught: list[warnings.WarningMessage]) -> None:
         """Say again what the learner has said; that EM was stopped, in scikit-learn's words."""
@@ -171,7 +179,8 @@ class EMEstimator(BaseEstimator):
         self.model_.check(batch.to(self.model_.anchor))
         parts = (batch.select(slice(i, i + ROWS)).to(self.model_.anchor) for i in range(0, batch.size, ROWS))
         with using(self.model_, 0):
-            return torch.cat([function(self.model_, part) for part in parts]).numpy()
+            found = torch.cat([function(self.model_, part) for part in parts]).numpy()
+        return found.astype(np.float32) if found.dtype == np.float64 and _single(X) else found
 
     def _draw(self, n_samples: int) -> tuple[Tensor, Tensor]:
         """n draws of x and z."""
@@ -228,6 +237,15 @@ def _weighted(batch: Batch, sample_weight: Any) -> Batch:
     if not weight.any():
         raise DataError("sample_weight is zero everywhere: nothing is left to learn from")
     return batch._replace(weight=torch.from_numpy(weight))
+
+
+def _single(X: Any) -> bool:
+    """Whether X is of float32 throughout: what is answered then is too."""
+    if isinstance(X, (list, tuple)):
+        return len(X) > 0 and all(_single(one) for one in X)
+    kinds = getattr(X, "dtypes", None)
+    kinds = [getattr(X, "dtype", None)] if kinds is None else list(kinds)
+    return all(kind == np.float32 for kind in kinds)
 
 
 def _dtype(batch: Batch) -> torch.dtype:

@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from torch import Tensor
 
 from latentia import models
-from latentia.errors import OptionError
+from latentia.errors import DataError, OptionError
 from latentia.learners import EM
 from latentia.model import Batch, EMModel
 from latentia.sklearn.base import Array, EMEstimator, levels, symbols
@@ -38,6 +38,15 @@ class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self
 
     partial_fit.__doc__ = EMEstimator.partial_fit.__doc__
+
+    def _check_enough(self, batch: Batch) -> None:
+        parameters = self.get_params()
+        name = "n_clusters" if "n_clusters" in parameters else "n_components"
+        samples = int((batch.weights > 0).sum())
+        if samples < parameters[name]:
+            raise DataError(
+                f"n_samples={samples} should be >= {name}={parameters[name]}: some would have no sample; ask for fewer"
+            )
 
     def predict(self, X: Any) -> Array:
         """The most probable component of each sample, (n_samples,), numbered from 0."""
@@ -274,8 +283,6 @@ class MixtureOfCategoricals(FiniteMixture):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.categorical = tags.input_tags.positive_only = True
-        assert tags.transformer_tags is not None
-        tags.transformer_tags.preserves_dtype = ["float64"]
         return tags
 
 

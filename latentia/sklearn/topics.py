@@ -132,6 +132,8 @@ class LDA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = False
+        assert tags.transformer_tags is not None  # TransformerMixin has put them there
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = tags.input_tags.positive_only = True
         # of all tags the one that tells scikit-learn's checks to take whole numbers
         tags.input_tags.categorical = True

@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Distribution, Independent
 from latentia.data import Dataset
 from latentia.errors import CapabilityError
 from latentia.evaluate import log_marginal
-from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, evaluating
 from latentia.refinement import refinable, refined
 
 Latent = Tensor | dict[str, Tensor]
@@ -24,15 +24,9 @@ MEMORY = 2**30
 def using(model: LatentVariableModel, seed: int) -> Iterator[None]:
     """Use the model: no gradients, evaluation mode, random numbers from `seed`; afterwards all is as it was."""
     device = model.anchor.device
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad(), evaluating(model):
         torch.manual_seed(seed)
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        yield
 
 
 def checked(model: LatentVariableModel, batch: Batch) -> Batch:

@@ -1,6 +1,14 @@
 """K distributions over one observation, one for each value of a discrete z: one file a family."""
 
-from latentia.distributions.emissions.base import Emissions, check_scale, log_normalised
+from latentia.distributions.emissions.base import (
+    Emissions,
+    check_scale,
+    check_whole,
+    log_normalised,
+    log_probabilities,
+    possible,
+    smoothed,
+)
 from latentia.distributions.emissions.bernoulli import BernoulliEmissions
 from latentia.distributions.emissions.categorical import CategoricalEmissions, CategoricalVectorEmissions
 from latentia.distributions.emissions.gaussian import GaussianEmissions
@@ -18,5 +26,9 @@ __all__ = [
     "MultinomialEmissions",
     "PoissonEmissions",
     "check_scale",
+    "check_whole",
     "log_normalised",
+    "log_probabilities",
+    "possible",
+    "smoothed",
 ]

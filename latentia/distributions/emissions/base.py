@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentia.errors import DataError
+from latentia.distributions.semiring import IMPOSSIBLE
+from latentia.errors import DataError, OptionError
 from latentia.kernels import softmax
 
 Statistics = dict[str, Tensor]
@@ -89,10 +90,43 @@ def patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield pattern.nonzero().squeeze(-1), (which == i).nonzero().squeeze(-1)
 
 
+WRITTEN = (-709.0, -699.0)
+"""Between these lie the logs of 1e-308 and 1e-304, as which a zero was once written: no data give such a share."""
+
+
+def impossible(log_probs: Tensor) -> Tensor:
+    """Where a log-probability is that of a zero: -inf, `IMPOSSIBLE`, or a zero as files of before have it."""
+    return (log_probs < 0.1 * IMPOSSIBLE) | ((log_probs > WRITTEN[0]) & (log_probs < WRITTEN[1]))
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log_softmax, with `IMPOSSIBLE` for what has no probability: finite, so that 0 times it is 0, and far below what
+    any data could be worth."""
+    return settled(logits.log_softmax(-1))
+
+
+def settled(log_probs: Tensor) -> Tensor:
+    """Log-probabilities, with `IMPOSSIBLE` for what has none."""
+    return torch.where(impossible(log_probs), IMPOSSIBLE, log_probs)
+
+
+def possible(log_probs: Tensor) -> Tensor:
+    """Log-probabilities, and 0 for what has none: what a prior counts, as a zero is not learned."""
+    return torch.where(impossible(log_probs), 0.0, log_probs)
+
+
+def smoothed(counts: Tensor, pseudo: Tensor | float, log_probs: Tensor, strict: bool = False) -> Tensor:
+    """counts + pseudo, and nothing for what has no probability: zeros stay zeros. Where `strict`, whatever is counted
+    there; else what the data show after all counts, as no other state could have given it."""
+    allowed = ~impossible(log_probs)
+    return torch.where(allowed if strict else allowed | (counts > 0), counts + pseudo, 0.0)
+
+
 def log_normalised(counts: Tensor) -> Tensor:
-    """log of rows divided by their sums; impossible entries stay far down but finite, so that gradients do too."""
-    probability = counts / counts.sum(-1, keepdim=True).clamp(min=torch.finfo(counts.dtype).tiny)
-    return probability.clamp(min=torch.finfo(counts.dtype).tiny).log()
+    """log of rows divided by their sums, `IMPOSSIBLE` where nothing is counted."""
+    tiny = torch.finfo(counts.dtype).tiny
+    probability = counts / counts.sum(-1, keepdim=True).clamp(min=tiny)
+    return torch.where(probability > 0, probability.clamp(min=tiny).log(), IMPOSSIBLE)
 
 
 def responsibilities(log_joint: Tensor, weight: Tensor, hard: bool = False) -> tuple[Tensor, Tensor]:
@@ -109,7 +143,8 @@ def responsibilities(log_joint: Tensor, weight: Tensor, hard: bool = False) -> t
         value = torch.where(weight > 0, weight * peak.squeeze(1), 0.0).double().sum()
         return torch.zeros_like(log_joint).scatter_(1, best, weight.to(log_joint).unsqueeze(1)), value
     # exp is 30 times slower far below -80, where it adds nothing
-    share = (log_joint - peak).clamp_(min=-80).exp_()
+    away = log_joint - peak
+    share = away.clamp(min=-80).exp_().mul_(away > 0.1 * IMPOSSIBLE)
     total = share.sum(1, keepdim=True)
     value = torch.where(weight > 0, weight * (peak + total.log()).squeeze(1), 0.0).double().sum()
     return share.mul_(weight.to(share).unsqueeze(1) / total), value
@@ -117,6 +152,12 @@ def responsibilities(log_joint: Tensor, weight: Tensor, hard: bool = False) -> t
 
 LARGEST = 1e100
 """Beyond it, and below its inverse, squares and their sums leave the range of float64."""
+
+
+def check_whole(log_scale: Tensor, below: Tensor) -> None:
+    """Raise `OptionError` where a Cholesky factor's diagonal is frozen and what is below it is not, or the reverse."""
+    if below.numel() and log_scale.requires_grad != below.requires_grad:
+        raise OptionError("log_scale and below are one covariance matrix: freeze both (requires_grad) or neither")
 
 
 def check_scale(x: Tensor, mask: Tensor | None) -> None:

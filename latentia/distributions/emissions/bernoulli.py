@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli
 from torch.nn.functional import logsigmoid
 
-from latentia.distributions.emissions.base import Emissions, Statistics, log_normalised
+from latentia.distributions.emissions.base import (
+    Emissions,
+    Statistics,
+    log_normalised,
+)
 from latentia.distributions.emissions.rows import (
     check_features,
     mixed,
@@ -16,7 +22,13 @@ from latentia.distributions.emissions.rows import (
     some_rows,
     total_by_state,
 )
-from latentia.errors import DataError
+from latentia.distributions.semiring import IMPOSSIBLE
+from latentia.errors import DataError, check_not_negative
+
+CERTAIN = 1e20
+"""A logit beyond it is that of a value that cannot be."""
+LEAST = math.log(torch.finfo(torch.float64).tiny)
+"""The log of what an M-step leaves of a value that a state has never had: nearly nothing, and a number."""
 
 
 class BernoulliEmissions(Emissions):
@@ -34,6 +46,7 @@ class BernoulliEmissions(Emissions):
 
     def __init__(self, states: int, features: int, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.smoothing = smoothing
         self.logits = nn.Parameter(torch.zeros(states, features))
         self.average: Tensor
@@ -46,6 +59,10 @@ class BernoulliEmissions(Emissions):
 
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x, log_zero = seen_only(x, mask).to(self.logits), logsigmoid(-self.logits)
+        if bool(self.logits.detach().abs().amax() > CERTAIN):
+            # a value that cannot be: its logit would swallow all others' digits
+            seen = torch.ones_like(x) if mask is None else mask.to(x)
+            return x @ _finite(logsigmoid(self.logits)).T + (seen - x) @ _finite(log_zero).T
         constant = log_zero.sum(1) if mask is None else mask.to(x) @ log_zero.T
         return x @ self.logits.T + constant
 
@@ -72,14 +89,17 @@ class BernoulliEmissions(Emissions):
 
     def update(self, total: Statistics) -> None:
         average, mass = self.average.double(), 2 * self.smoothing
-        ones = total["ones"].clamp(min=0) + mass * average
-        zeros = (total["seen"] - total["ones"]).clamp(min=0) + mass * (1 - average)
-        log_zero, log_one = log_normalised(torch.stack([zeros, ones], -1)).unbind(-1)
-        # what nothing is seen of keeps what it had
-        self.logits.data = torch.where(ones + zeros > 0, log_one - log_zero, self.logits.double()).to(self.logits)
+        never, always = self.logits < -CERTAIN, self.logits > CERTAIN
+        ones = total["ones"].clamp(min=0) + torch.where(never, 0.0, mass * average)
+        zeros = (total["seen"] - total["ones"]).clamp(min=0) + torch.where(always, 0.0, mass * (1 - average))
+        log_zero, log_one = log_normalised(torch.stack([zeros, ones], -1)).clamp(min=LEAST).unbind(-1)
+        logits = log_one - log_zero
+        # what cannot be stays so, and what nothing is seen of keeps what it had
+        kept = (ones + zeros <= 0) | (never & (ones <= 0)) | (always & (zeros <= 0))
+        self.logits.data = torch.where(kept, self.logits.double(), logits).to(self.logits)
 
     def log_prior(self) -> Tensor:
-        one, zero = logsigmoid(self.logits), logsigmoid(-self.logits)
+        one, zero = (torch.where(side < -CERTAIN, 0.0, logsigmoid(side)) for side in (self.logits, -self.logits))
         return 2 * self.smoothing * (self.average * one + (1 - self.average) * zero).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
@@ -91,3 +111,7 @@ class BernoulliEmissions(Emissions):
                 f"the value {float(x[bad][0]):g} is neither 0 nor 1: binarize the data, or use a model with other "
                 "emissions"
             )
+
+
+def _finite(log_probs: Tensor) -> Tensor:
+    return log_probs.clamp(min=IMPOSSIBLE)

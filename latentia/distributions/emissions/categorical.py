@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
-from latentia.distributions.emissions.base import Emissions, Statistics, log_normalised
+from latentia.distributions.emissions.base import (
+    Emissions,
+    Statistics,
+    log_normalised,
+    log_probabilities,
+    possible,
+    smoothed,
+)
 from latentia.distributions.emissions.rows import (
     check_features,
     check_symbols,
@@ -15,6 +22,7 @@ from latentia.distributions.emissions.rows import (
     normalised_or_kept,
     some_rows,
 )
+from latentia.errors import check_not_negative
 from latentia.kernels.bags import spread_rows, sum_rows
 
 
@@ -29,6 +37,7 @@ class CategoricalEmissions(Emissions):
 
     def __init__(self, states: int, symbols: int, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.smoothing = smoothing
         self.logits = nn.Parameter(torch.zeros(states, symbols))
 
@@ -38,7 +47,7 @@ class CategoricalEmissions(Emissions):
         return self.logits.softmax(-1)
 
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        log_prob = self.logits.log_softmax(-1).T[known_symbols(x, mask, self.logits.shape[1])]
+        log_prob = log_probabilities(self.logits).T[known_symbols(x, mask, self.logits.shape[1])]
         return log_prob if mask is None else torch.where(mask.unsqueeze(-1), log_prob, 0.0)
 
     def given(self, z: Tensor) -> Distribution:
@@ -64,7 +73,7 @@ class CategoricalEmissions(Emissions):
         return {"symbol": counts}
 
     def update(self, total: Statistics) -> None:
-        counts = total["symbol"] + self.smoothing
+        counts = smoothed(total["symbol"], self.smoothing, self.logits.log_softmax(-1))
         # a state that nothing visits keeps what it had
         self.logits.data = torch.where(counts.sum(-1, keepdim=True) > 0, log_normalised(counts), self.logits.data)
 
@@ -73,7 +82,7 @@ class CategoricalEmissions(Emissions):
         return self.logits.numel() - len(self.logits)
 
     def log_prior(self) -> Tensor:
-        return self.smoothing * self.logits.log_softmax(-1).sum()
+        return self.smoothing * possible(self.logits.log_softmax(-1)).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         check_symbols(x, mask, self.logits.shape[1])
@@ -93,6 +102,7 @@ class CategoricalVectorEmissions(Emissions):
 
     def __init__(self, states: int, symbols: int, features: int | None = None, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.features, self.smoothing = features, smoothing
         self.logits = nn.Parameter(torch.zeros(states, features or 1, symbols))
         self.average: Tensor
@@ -104,7 +114,7 @@ class CategoricalVectorEmissions(Emissions):
         return self.logits.softmax(-1)
 
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return sum_rows(self.logits.log_softmax(-1).flatten(1).T, self._entries(x, mask), mask)
+        return sum_rows(log_probabilities(self.logits).flatten(1).T, self._entries(x, mask), mask)
 
     def _entries(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Where each value of x is found in the flattened logits, (K, D V)."""
@@ -142,14 +152,16 @@ class CategoricalVectorEmissions(Emissions):
 
     def update(self, total: Statistics) -> None:
         prior = self.smoothing * self.logits.shape[-1] * self.average.double()
-        self.logits.data = normalised_or_kept(total["symbol"] + prior, self.logits)
+        counts = smoothed(total["symbol"], prior, self.logits.log_softmax(-1))
+        self.logits.data = normalised_or_kept(counts, self.logits)
 
     def free_parameters(self) -> int:
         """K D (V - 1), or K (V - 1) for bags: probabilities sum to one."""
         return self.logits[..., 1:].numel()
 
     def log_prior(self) -> Tensor:
-        return self.smoothing * self.logits.shape[-1] * (self.logits.log_softmax(-1) * self.average).sum()
+        log_probs = possible(self.logits.log_softmax(-1))
+        return self.smoothing * self.logits.shape[-1] * (log_probs * self.average).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         if self.features is not None:

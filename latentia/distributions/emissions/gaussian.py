@@ -16,8 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
-from latentia.distributions.emissions.base import LARGEST, Emissions, Statistics, check_scale, responsibilities
-from latentia.errors import DataError, OptionError
+from latentia.distributions.emissions.base import (
+    LARGEST,
+    Emissions,
+    Statistics,
+    check_scale,
+    check_whole,
+    responsibilities,
+)
+from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.kernels.blocks import block_rows, map_blocks, sum_blocks
 from latentia.kernels.quadratic import expectations, flattened, plain, products, reach, squares, symmetric
 
@@ -46,6 +53,7 @@ class GaussianEmissions(Emissions):
 
     def __init__(self, states: int, features: int, covariance: Covariance = "full", floor: float = 1e-6):
         super().__init__()
+        check_not_negative(floor=floor)
         if covariance not in KINDS:
             raise OptionError(f"covariance={covariance!r}: choose one of {', '.join(KINDS)}")
         if states < 1 or features < 1:
@@ -455,14 +463,18 @@ class GaussianEmissions(Emissions):
         count, present = total["count"], total["count"] > 0
         mean = total["sum"] / torch.where(present, count, 1.0).unsqueeze(-1)
         floor = max(self.floor, LEAST) * self._variance_of_all(total)
+        # frozen means: the covariance is that around them
+        away = torch.zeros_like(mean) if self.means.requires_grad else mean - self._mean().to(mean)
         if self.dense:
-            self._set_matrices(total, mean, floor)
+            check_whole(self.log_scale, self.below)
+            self._set_matrices(total, mean, away, floor)
         else:
-            self._set_variances(total, mean, floor)
+            self._set_variances(total, mean, away, floor)
         self._keep("means", mean * self.unit + self.center, present)
 
-    def _set_variances(self, total: Statistics, mean: Tensor, floor: Tensor) -> None:
-        count, square = total["count"].unsqueeze(-1), mean**2
+    def _set_variances(self, total: Statistics, mean: Tensor, away: Tensor, floor: Tensor) -> None:
+        """Of statistics with these means, around the means less `away`."""
+        count, square = total["count"].unsqueeze(-1), mean**2 - away**2
         if self.round:
             square, floor, count = square.sum(1, keepdim=True), floor.max(), count * mean.shape[1]
         if self.covariance == "common":
@@ -475,16 +487,17 @@ class GaussianEmissions(Emissions):
         unit = self.unit.amax() if self.round else self.unit
         self._keep("log_scale", 0.5 * torch.maximum(variance, floor).log() + unit.log(), (count > 0).any(-1))
 
-    def _set_matrices(self, total: Statistics, mean: Tensor, floor: Tensor) -> None:
+    def _set_matrices(self, total: Statistics, mean: Tensor, away: Tensor, floor: Tensor) -> None:
         count, present = total["count"], total["count"] > 0
         if self.covariance == "tied":
             present = present.any().unsqueeze(0)
             whole = count.sum().clamp(min=torch.finfo(count.dtype).tiny)
-            between = (count.unsqueeze(-1) * mean).mT @ mean
+            between = (count.unsqueeze(-1) * mean).mT @ mean - (count.unsqueeze(-1) * away).mT @ away
             covariance = ((total["square"][0] - between) / whole).unsqueeze(0)
         else:
             safe = torch.where(present, count, 1.0)[:, None, None]
             covariance = total["square"] / safe - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+            covariance = covariance + away.unsqueeze(-1) * away.unsqueeze(-2)
         tril, floored = _factor(covariance, floor)
         rows, columns = torch.tril_indices(*tril.shape[1:], offset=-1, device=tril.device)
         self._set_floored(floored & present)
@@ -492,7 +505,7 @@ class GaussianEmissions(Emissions):
         self._keep("below", tril[:, rows, columns] * self.unit[rows], present)
 
     def _set_floored(self, floored: Tensor) -> None:
-        self.floored.copy_(floored.expand_as(self.floored))
+        self.floored.copy_(floored.expand_as(self.floored) & self.log_scale.requires_grad)
 
     def reorder(self, order: Tensor) -> None:
         super().reorder(order)

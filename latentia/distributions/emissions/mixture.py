@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal
 from torch.nn.functional import one_hot
 
-from latentia.distributions.emissions.base import Emissions, Statistics
+from latentia.distributions.emissions.base import Emissions, Statistics, log_probabilities, smoothed
 from latentia.distributions.emissions.gaussian import Covariance, GaussianEmissions
 from latentia.distributions.emissions.rows import normalised_or_kept
 
@@ -55,7 +55,7 @@ class MixtureEmissions(Emissions):
 
     def _log_joint(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """log p(x, component | z), (M, K, C)."""
-        return self.gaussians.log_prob(x, mask).unflatten(1, self.logits.shape) + self.logits.log_softmax(-1)
+        return self.gaussians.log_prob(x, mask).unflatten(1, self.logits.shape) + log_probabilities(self.logits)
 
     def given(self, z: Tensor) -> Distribution:
         shares = (z.unsqueeze(-1) * self.shares).flatten(-2)
@@ -82,6 +82,7 @@ class MixtureEmissions(Emissions):
             # a cluster without data leaves its Gaussians where they are
             if bool((own > 0).any()):
                 inner = torch.where(cluster == k, self._clusters(components, x, mask, own, generator), inner)
+        self.logits.data.zero_()
         member = one_hot(cluster * components + inner, states * components).to(x)
         self.update(self._sums(x, mask, member * weight.unsqueeze(-1).to(x)))
 
@@ -104,7 +105,8 @@ class MixtureEmissions(Emissions):
 
     def update(self, total: Statistics) -> None:
         sums = {name.removeprefix(INNER): value for name, value in total.items() if name.startswith(INNER)}
-        self.logits.data = normalised_or_kept(sums["count"].view(self.logits.shape), self.logits)
+        counts = smoothed(sums["count"].view(self.logits.shape), 0.0, self.logits.log_softmax(-1), strict=True)
+        self.logits.data = normalised_or_kept(counts, self.logits)
         self.gaussians.update(sums)
 
     def free_parameters(self) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Multinomial
 
-from latentia.distributions.emissions.base import Emissions, Statistics
+from latentia.distributions.emissions.base import Emissions, Statistics, log_probabilities, possible, smoothed
 from latentia.distributions.emissions.rows import (
     check_counts,
     check_features,
@@ -16,7 +16,7 @@ from latentia.distributions.emissions.rows import (
     some_rows,
     total_by_state,
 )
-from latentia.errors import DataError
+from latentia.errors import DataError, check_not_negative
 
 
 class MultinomialEmissions(Emissions):
@@ -36,6 +36,7 @@ class MultinomialEmissions(Emissions):
 
     def __init__(self, states: int, features: int, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.smoothing = smoothing
         self.logits = nn.Parameter(torch.zeros(states, features))
         self.average: Tensor
@@ -52,7 +53,7 @@ class MultinomialEmissions(Emissions):
         self._check_whole(mask)
         x = seen_only(x, mask).to(self.logits)
         ways = torch.lgamma(x.sum(1) + 1) - torch.lgamma(x + 1).sum(1)
-        return x @ self.logits.log_softmax(-1).T + ways.unsqueeze(-1)
+        return x @ log_probabilities(self.logits).T + ways.unsqueeze(-1)
 
     def given(self, z: Tensor) -> Distribution:
         # beyond the end of a sequence z is zero, and any count as good as another
@@ -79,14 +80,15 @@ class MultinomialEmissions(Emissions):
 
     def update(self, total: Statistics) -> None:
         prior = self.smoothing * self.average.double() * len(self.average)
-        self.logits.data = normalised_or_kept(total["sum"] + prior, self.logits)
+        counts = smoothed(total["sum"], prior, self.logits.log_softmax(-1))
+        self.logits.data = normalised_or_kept(counts, self.logits)
 
     def free_parameters(self) -> int:
         """K (V - 1): rows sum to one."""
         return self.logits.numel() - len(self.logits)
 
     def log_prior(self) -> Tensor:
-        return self.smoothing * len(self.average) * (self.logits.log_softmax(-1) @ self.average).sum()
+        return self.smoothing * len(self.average) * (possible(self.logits.log_softmax(-1)) @ self.average).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         check_features(x, self.logits.shape[1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Poisson
 
-from latentia.distributions.emissions.base import Emissions, Statistics
+from latentia.distributions.emissions.base import Emissions, Statistics, possible, settled, smoothed
 from latentia.distributions.emissions.rows import (
     check_counts,
     check_features,
@@ -16,6 +16,8 @@ from latentia.distributions.emissions.rows import (
     some_rows,
     total_by_state,
 )
+from latentia.distributions.semiring import IMPOSSIBLE
+from latentia.errors import check_not_negative
 
 
 class PoissonEmissions(Emissions):
@@ -30,6 +32,7 @@ class PoissonEmissions(Emissions):
 
     def __init__(self, states: int, features: int, smoothing: float = 0.0):
         super().__init__()
+        check_not_negative(smoothing=smoothing)
         self.smoothing = smoothing
         self.log_rates = nn.Parameter(torch.zeros(states, features))
         self.average: Tensor
@@ -43,7 +46,7 @@ class PoissonEmissions(Emissions):
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x, rates = seen_only(x, mask).to(self.log_rates), self.rates
         expected = rates.sum(1) if mask is None else mask.to(x) @ rates.T
-        return x @ self.log_rates.T - expected - torch.lgamma(x + 1).sum(1, keepdim=True)
+        return x @ settled(self.log_rates).T - expected - torch.lgamma(x + 1).sum(1, keepdim=True)
 
     def given(self, z: Tensor) -> Distribution:
         return Poisson(z @ self.rates, validate_args=False)
@@ -68,13 +71,13 @@ class PoissonEmissions(Emissions):
     def update(self, total: Statistics) -> None:
         tiny = torch.finfo(torch.float64).tiny
         seen = total["seen"] + self.smoothing
-        rates = (total["sum"] + self.smoothing * self.average.double()) / seen.clamp(min=tiny)
-        log_rates = rates.clamp(min=torch.finfo(self.log_rates.dtype).tiny).log()
+        counts = smoothed(total["sum"], self.smoothing * self.average.double(), self.log_rates)
+        log_rates = torch.where(counts > 0, (counts / seen.clamp(min=tiny)).clamp(min=tiny).log(), IMPOSSIBLE)
         # what nothing is seen of keeps what it had
         self.log_rates.data = torch.where(seen > 0, log_rates, self.log_rates.double()).to(self.log_rates)
 
     def log_prior(self) -> Tensor:
-        return self.smoothing * (self.average * self.log_rates - self.rates).sum()
+        return self.smoothing * (self.average * possible(self.log_rates) - self.rates).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         check_features(x, self.log_rates.shape[1])
