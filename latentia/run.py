@@ -205,7 +205,7 @@ def _typed(form: type, content: dict[str, Any]) -> Any:
         hint = hints.get(name, object)
         expected: Any = {float: int | float}.get(hint, get_origin(hint) if get_origin(hint) is dict else hint)
         if not isinstance(value, expected):
-            raise TypeError(f"{name} is {value!r}")
+            raise TypeError(f"{name} is {str(value)[:80]!r}")
     return form(**content)
 
 

@@ -287,7 +287,7 @@ def test_a_run_from_before_the_checksums_is_read_with_a_warning(command, copy):
 def test_parameters_that_no_fit_ends_with_are_refused(tmp_path, monkeypatch, model, name, value):
     run = Run(tmp_path, Config(type(model).__name__, Source("digits")))
     monkeypatch.setattr(Run, "blank_model", lambda self: model)
-    monkeypatch.setattr(Run, "_unchanged", lambda self, name: None)
+    monkeypatch.setattr(Run, "_unchanged", lambda self, name: None, raising=False)
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     write_tensors(tmp_path / "model.safetensors", state, {})
     run.model()
@@ -311,8 +311,9 @@ def test_aliases_are_refused_before_they_take_memory(copy):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
     (copy / "config.yaml").write_text("\n".join([*lines, "format: 1", "model: *a8"]))
-    with pytest.raises(RunError, match=r"config\.yaml is damaged"):
+    with pytest.raises(RunError, match=r"config\.yaml is damaged") as caught:
         Run.open(copy)
+    assert "alias" in str(caught.value.__cause__)
 
 
 def test_a_config_of_ours_has_no_aliases(tmp_path):
