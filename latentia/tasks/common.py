@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Distribution, Independent
 
 from latentia.data import Dataset
 from latentia.errors import CapabilityError
-from latentia.evaluate import log_marginal, remark
+from latentia.evaluate import log_marginal
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 from latentia.refinement import refinable, refined
 
@@ -78,12 +78,10 @@ def log_marginals(
         with using(model, seed):
             batches = (batch.to(model.anchor) for batch in data.batches(1024, dtype=model.anchor.dtype))
             value = torch.cat([model.posterior(batch).log_partition.double().cpu() for batch in batches])
-        remark(data, value)
         return value + shift, torch.zeros_like(value)
     one = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
     source = refined(model, steps=steps) if steps and refinable(model, one) else model
     options = {"importance_samples": importance_samples, "seed": seed, "memory": MEMORY, "progress": progress}
     with using(model, seed):
         found = log_marginal(source, data, **options)
-    remark(data, found.value)
     return found.value + shift, found.standard_error
