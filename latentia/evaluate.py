@@ -7,9 +7,11 @@ Bits a dimension, perplexity, AIC and BIC are derived here and nowhere else, and
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -272,6 +274,7 @@ def evaluate(
     marginal = _exact(model, data) if is_exact else log_marginal(model, data, progress=progress, **options)
     weights, shift = data.batch().weights.double().cpu(), data.log_det().cpu()
     mean = _Mean(weights)
+    remarks = remark(data, marginal.value + shift)
     found = diagnose(model, data, seed=seed)
     value, above = marginal.value + shift, _above(marginal.pareto_k, mean)
     kl = float(mean(_kl(model, data, seed)))
@@ -298,7 +301,7 @@ def evaluate(
         active_units=found.active_units,
         latent_units=found.latent_units,
         kl_per_unit=found.kl_per_unit,
-        verdict=found.verdict + _doubt(above),
+        verdict=" ".join([found.verdict + _doubt(above), *remarks]),
         pareto_above=above,
         layers=found.layers,
         method="exact" if is_exact else "importance sampling",
@@ -330,6 +333,48 @@ def _doubt(above: float | None) -> str:
         f" For {above:.0%} of the data the importance weights are too uneven (Pareto k above {DOUBTFUL}): their "
         "log p(x) is probably too low, and its error understated; annealing (--ais) tells."
     )
+
+
+def remark(data: Dataset, value: Tensor) -> list[str]:
+    """Warn of data whose log p(x), `value` (N,), is no measure of the model, and say the same in sentences: those that
+    are impossible under it, with the cell that lies farthest out, and those of which nothing is observed."""
+    batch, said = data.batch(), []
+    present = batch.weights.cpu() > 0
+    impossible = (value.cpu() == -math.inf) & present
+    if bool(impossible.any()):
+        where, cell = int(impossible.nonzero()[0]), ""
+        if data.schema.values == "real":
+            cell = _farthest(data, where)
+        said.append(
+            f"For {int(impossible.sum()):,} of {len(data):,} data log p(x) is -inf, and so is the mean; the first is "
+            f"row {_row(data, where)}{cell}."
+        )
+    empty = ~batch.observed.flatten(1).any(1).cpu() & present
+    if bool(empty.any()):
+        said.append(
+            f"Of {int(empty.sum()):,} of {len(data):,} data nothing is observed: their log p(x) is 0, whatever the "
+            f"model; the first is row {_row(data, int(empty.nonzero()[0]))}."
+        )
+    for words in said:
+        warnings.warn(words, stacklevel=3)
+    return said
+
+
+def _row(data: Dataset, index: int) -> int:
+    """Its number in the source, from 1."""
+    return index + 1 if data.rows is None else int(data.rows[index])
+
+
+def _farthest(data: Dataset, index: int) -> str:
+    """The cell of a datum that lies farthest from the others, in words."""
+    one = data.subset(slice(index, index + 1)).batch()
+    x = torch.where(one.observed, one.x.double().abs(), 0.0)[0]
+    place = int(x.argmax())
+    last = place % max(x.shape[-1] if x.ndim else 1, 1)
+    column = f"column {data.schema.names[last]!r}" if data.schema.names else f"column {last + 1}"
+    values = data.schema.decode(one.x, None)
+    value = float(np.asarray(values[0], dtype=np.float64).reshape(-1)[place])
+    return f", where {column} has {value:g}: if that stands for a missing value, leave the cell empty"
 
 
 def _ready(model: LatentVariableModel, data: Dataset, seed: int) -> Dataset:
@@ -404,6 +449,7 @@ def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any],
     for chunk in data.chunks():
         is_exact = isinstance(model, TractableModel)
         marginal = _exact(model, chunk) if is_exact else log_marginal(model, chunk, **options)
+        remark(chunk, marginal.value)
         weights = chunk.batch().weights.double()
         mean, value = _Mean(weights), marginal.value + chunk.log_det()
         here, both = float(mean(value)), max(total + mean.total, 1e-300)

@@ -3,6 +3,7 @@
     config.yaml         what was asked: model, learner, objective, data, seed
     schema.json         what x is
     environment.json    with what it was made
+    checksums.json      the sha256 of the files that say what a fitted model means
     metrics.jsonl       one line an epoch or a step
     learner.safetensors from where an interrupted fit goes on
     model.safetensors   the parameters; there once the fit is finished
@@ -10,7 +11,8 @@
     report.html         all of it, to look at
 
 Nothing in it is code, and loading one runs none: YAML and JSON are plain values, tensors are safetensors, and a
-model's name is looked up among latentia's own.
+model's name is looked up among latentia's own. Files that have changed since the fit are refused by their checksums,
+and so are parameters that no fit ends with. A process that fits has a lock on the directory.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import operator
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -39,12 +42,12 @@ from latentia.annealed import Annealing
 from latentia.data import BUILTIN, Dataset, Raw, Schema, Stream, load, read
 from latentia.data.bags import BAGS
 from latentia.data.blocks import SUFFIXES, Rows
-from latentia.data.files import atomic_write
+from latentia.data.files import NOFOLLOW, alone, atomic_write, checksum, read_bytes
 from latentia.data.stream import survey
 from latentia.errors import DataError, LatentiaError, OptionError, ProcessLost, RunError
-from latentia.evaluate import PLAIN, evaluate
+from latentia.evaluate import PLAIN, Evaluation, evaluate
 from latentia.learners import EM, Checkpoint, Gibbs, Gradient, History, Learner, distributed
-from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
+from latentia.learners.checkpoint import FORMAT, packed, read_tensors, write_tensors
 from latentia.learners.settings import seed_for, usable_device
 from latentia.missing import mean_field_elbo
 from latentia.model import EMModel, LatentVariableModel
@@ -61,6 +64,8 @@ OBJECTIVES = {
     "semi_amortized": semi_amortized,
     "mean_field_elbo": mean_field_elbo,
 }
+MODEL = "model.safetensors"
+BEGUN = ("config.yaml", "environment.json", "schema.json")
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""
 IN_MEMORY = 2**22
@@ -122,7 +127,11 @@ class Source:
 
 @dataclass
 class Config:
-    """What was asked for: enough to do it again."""
+    """What was asked for: enough to do it again.
+
+    Attributes:
+        importance_samples, evaluation: with how many to evaluate after the fit, and whether to, and write a report.
+    """
 
     model: str
     data: Source
@@ -134,6 +143,20 @@ class Config:
     seed: int = 0
     fingerprint: str = ""
     command: str = ""
+    importance_samples: int = 1000
+    evaluation: bool = True
+
+    def __post_init__(self):
+        """Raises `OptionError` for a number that no machine's arithmetic has: torch would say so later, otherwise."""
+        parts = (self.model_options, self.learner_options, self.objective_options)
+        options = {
+            "seed": self.seed,
+            **{name: value for part in parts if isinstance(part, dict) for name, value in part.items()},
+        }
+        for name, value in [*options.items(), *vars(self.data).items()]:
+            if not _usable(value):
+                text = f"{value:.80g}" if isinstance(value, float) else "a whole number beyond 64 bits"
+                raise OptionError(f"{name} has a value that cannot be computed with ({text}): choose a smaller number")
 
     def to_yaml(self) -> str:
         content = {"format": FORMAT, "latentia": latentia.__version__, **_plain(self.__dict__)}
@@ -144,7 +167,7 @@ class Config:
     def from_yaml(cls, text: str, path: Path) -> Config:
         """Raises `RunError` for anything that is not a config of this format."""
         try:
-            content = yaml.safe_load(text)
+            content = _PlainLoader(text).get_single_data()
             version = content.pop("format")
         except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged or no config of latentia's: fit again") from error
@@ -162,7 +185,17 @@ class Config:
 
     def same_as(self, other: Config) -> bool:
         """Whether the two ask for the same fit."""
-        return {**self.__dict__, "command": ""} == {**other.__dict__, "command": ""}
+        after = dict.fromkeys(("command", "importance_samples", "evaluation"))
+        return {**self.__dict__, **after} == {**other.__dict__, **after}
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of those stand for more values than memory can hold."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="it has an alias, which no config of latentia's has")
+        return super().compose_node(parent, index)
 
 
 def _typed(form: type, content: dict[str, Any]) -> Any:
@@ -172,8 +205,15 @@ def _typed(form: type, content: dict[str, Any]) -> Any:
         hint = hints.get(name, object)
         expected: Any = {float: int | float}.get(hint, get_origin(hint) if get_origin(hint) is dict else hint)
         if not isinstance(value, expected):
-            raise TypeError(f"{name} is {value!r}")
+            raise TypeError(f"{name} is {str(value)[:80]!r}")
     return form(**content)
+
+
+def _usable(value: Any) -> bool:
+    """Whether all numbers in an option are finite, and whole ones fit in 64 bits."""
+    if isinstance(value, list | tuple | dict):
+        return all(map(_usable, value.values() if isinstance(value, dict) else value))
+    return math.isfinite(value) if isinstance(value, float) else not isinstance(value, int) or abs(value) < 2**63
 
 
 def _plain(value: Any) -> Any:
@@ -205,31 +245,40 @@ class Run:
             RunError: the directory holds a finished run, another run, or something else.
         """
         check_options(config)  # an option that makes no sense should leave no directory behind
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file: choose another --out")
-        if (path / "config.yaml").exists():
-            run = cls.open(path)
-            if run.finished:
-                raise RunError(f"{path} holds a finished run, and nothing overwrites one: choose another --out")
-            if not run.config.same_as(config) and not run.begun:
-                # nothing learned yet, such as after an option that the data do not allow: nothing to lose
-                (path / "schema.json").unlink(missing_ok=True)
-                atomic_write(path / "config.yaml", config.to_yaml().encode())
-                return cls(path, config)
-            if not run.config.same_as(config):
-                raise RunError(
-                    f"{path} holds an interrupted run that was asked for otherwise (see its config.yaml): go on with "
-                    f"it by `latentia fit --resume {path}`, or choose another --out"
-                )
-            return run
-        if path.exists() and any(not _is_leftover(file) for file in path.iterdir()):
-            raise RunError(f"{path} is not empty and holds no run: choose another --out")
+        cls._there(path, config)  # before a lock is written to a directory that is none of ours
         try:
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make {path}: {error.strerror or error}") from error
-        atomic_write(path / "config.yaml", config.to_yaml().encode())
-        return cls(path, config)
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot make {path}: {getattr(error, 'strerror', None) or error}") from error
+        with alone(path):
+            run = cls._there(path, config)
+            if run is None:
+                (path / "schema.json").unlink(missing_ok=True)
+                atomic_write(path / "config.yaml", config.to_yaml().encode())
+                run = cls(path, config)
+        return run
+
+    @classmethod
+    def _there(cls, path: Path, config: Config) -> Run | None:
+        """The interrupted run of the same config that is there; None where there is none, or one that has learned
+        nothing yet, such as after an option that the data do not allow. Raises `RunError` as `create`."""
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file: choose another --out")
+        if not (path / "config.yaml").exists():
+            if path.exists() and any(not _is_leftover(file) for file in path.iterdir()):
+                raise RunError(f"{path} is not empty and holds no run: choose another --out")
+            return None
+        run = cls.open(path)
+        if run.finished:
+            raise RunError(f"{path} holds a finished run, and nothing overwrites one: choose another --out")
+        if run.config.same_as(config):
+            return run
+        if run.begun:
+            raise RunError(
+                f"{path} holds an interrupted run that was asked for otherwise (see its config.yaml): go on with "
+                f"it by `latentia fit --resume {path}`, or choose another --out"
+            )
+        return None
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -238,7 +287,7 @@ class Run:
         if not config.is_file():
             raise RunError(f"{path} is not a run directory: it has no config.yaml (make one with `latentia fit`)")
         try:
-            return cls(path, Config.from_yaml(config.read_text("utf-8"), config))
+            return cls(path, Config.from_yaml(read_bytes(config).decode(), config))
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{config} cannot be read: {error}") from error
 
@@ -256,9 +305,11 @@ class Run:
     def schema(self) -> Schema:
         path = self.path / "schema.json"
         try:
-            return Schema.from_json(_read_json(path))
-        except DataError as error:
+            schema = Schema.from_json(_read_json(path))
+        except (DataError, OverflowError) as error:
             raise RunError(f"{path}: {error}; fit again") from error
+        self._unchanged("schema.json")
+        return schema
 
     @cached_property
     def parts(self) -> Parts:
@@ -315,10 +366,13 @@ class Run:
 
     def blank_model(self) -> LatentVariableModel:
         """The model as constructed, before any learning. Raises `RunError` for one that latentia does not have."""
+        self._known_model()
+        return build_model(self.config.model, self.config.model_options, self.schema)
+
+    def _known_model(self) -> None:
         name = self.config.model
         if name not in MODELS:
-            raise RunError(f"{self.path} was fitted with {name!r}, which is not one of {', '.join(MODELS)}")
-        return build_model(name, self.config.model_options, self.schema)
+            raise RunError(f"{self.path} was fitted with {name[:80]!r}, which is not one of {', '.join(MODELS)}")
 
     @property
     def device(self) -> str:
@@ -334,12 +388,37 @@ class Run:
         if not self.finished:
             raise RunError(f"{self.path} is not finished: go on with `latentia fit --resume {self.path}`")
         tensors, _ = read_tensors(path)
+        self._known_model()
+        for name in ("config.yaml", "schema.json"):
+            self._unchanged(name)
+        _check_sizes(self, tensors)
         model = self.blank_model()
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
             raise RunError(f"{path} does not fit {self.config.model} as config.yaml describes it: {error}") from error
+        self._unchanged(MODEL)
+        _check_parameters(model, path)
         return model.to(usable_device(device)).eval()
+
+    def _unchanged(self, name: str) -> None:
+        """Raise `RunError` where a file is not the one that the fit wrote, or began with. A run that was made before
+        there were checksums is read with a warning."""
+        path = self.path / "checksums.json"
+        if not path.exists():
+            if name == "model.safetensors":
+                warnings.warn(
+                    f"{self.path} was made before runs had checksums: whether its files are those of the fit cannot be "
+                    "told; fit again to have them",
+                    stacklevel=3,
+                )
+            return
+        expected = _read_json(path).get(name)
+        if (self.finished or expected is not None) and checksum(self.path / name) != expected:
+            raise RunError(
+                f"{self.path / name} has changed since the fit: its sha256 is not that in checksums.json; put the file "
+                "back that was there, or fit again"
+            )
 
     def fit(self, progress: bool = True) -> History:
         """Fit from the start or from where it stopped, and write model.safetensors.
@@ -352,6 +431,18 @@ class Run:
             with self._resumable():
                 self.schema = Schema.from_json(json.loads(distributed.shared_text(str)))
                 return learner.fit(self.blank_model(), self._share(), seed=self.config.seed)
+        with alone(self.path):
+            self._still_mine()
+            return self._fit(learner)
+
+    def _still_mine(self) -> None:
+        """Raise `RunError` where another process has finished the run meanwhile, or made another one of it."""
+        if self.finished:
+            raise RunError(f"{self.path} holds a finished run, and nothing overwrites one: choose another --out")
+        if not Run.open(self.path).config.same_as(self.config):
+            raise RunError(f"{self.path} holds another run by now: another process was given the same --out")
+
+    def _fit(self, learner: Learner) -> History:
         model = self._begin()
         checkpoint = Checkpoint(self.path / "learner.safetensors")
         saved = checkpoint.load()
@@ -361,21 +452,35 @@ class Run:
         with _metrics(self.path / "metrics.jsonl", keep) as write, self._resumable():
             rest: dict[str, Any] = {"validation": self.parts.validation, "callbacks": [write], "checkpoint": checkpoint}
             history = learner.fit(model, self._share(), seed=self.config.seed, **rest)
-        learned = {"stopped": history.stopped, "restarts": history.restarts}
-        write_tensors(self.path / "model.safetensors", model.state_dict(), learned)
+        learned = packed(model.state_dict(), {"stopped": history.stopped, "restarts": history.restarts})
+        # before the model: where it is, its checksum is too
+        self._write_checksums({"metrics.jsonl": checksum(self.path / "metrics.jsonl"), MODEL: checksum(learned)})
+        atomic_write(self.path / MODEL, learned)
         return history
+
+    def _write_checksums(self, found: dict[str, str]) -> None:
+        """Those of what the fit began with, and others."""
+        path = self.path / "checksums.json"
+        known = _read_json(path) if path.exists() and (self.path / "schema.json").exists() else {}
+        begun = {name: known.get(name) or checksum(self.path / name) for name in BEGUN}
+        atomic_write(path, json.dumps({**begun, **found}, indent=1).encode())
 
     def _begin(self) -> LatentVariableModel:
         """The blank model, once the directory says what it will be fitted to, and with what."""
         train = self.parts.train
         _check_count(self.config, len(train))
         for file in self.path.glob(".*.tmp"):
-            if _is_leftover(file):
-                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder of that name is none of ours
+                file.unlink()
         if not (self.path / "schema.json").exists():
-            # the schema last: where it is, the environment is too
+            # the schema last: where it is, the others are too
+            schema = json.dumps(train.schema.to_json()).encode()
             atomic_write(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
-            atomic_write(self.path / "schema.json", json.dumps(train.schema.to_json()).encode())
+            self._write_checksums({"schema.json": checksum(schema)})
+            atomic_write(self.path / "schema.json", schema)
+        self._known_model()
+        for name in BEGUN:
+            self._unchanged(name)
         return self._model_for(train)
 
     def _share(self) -> Any:
@@ -404,7 +509,12 @@ class Run:
     @property
     def learned(self) -> dict[str, Any]:
         """How the fit ended: "stopped", and the value of each of EM's "restarts"."""
-        return read_tensors(self.path / "model.safetensors")[1]
+        path = self.path / MODEL
+        found = read_tensors(path)[1]
+        for name, form in (("stopped", "str"), ("restarts", "list")):
+            if not _is_plain(found.get(name), form):
+                raise RunError(f"{path} is damaged: {name} is {str(found.get(name))[:80]!r}; fit again")
+        return found
 
     def _model_for(self, train: Dataset | Stream) -> LatentVariableModel:
         """The blank model. Where it cannot have data of this kind, and could as another kind, the error says so."""
@@ -449,17 +559,38 @@ class Run:
         found.evaluated_on = self.evaluated_on
         content = found.to_json()
         assert found.each is not None
-        write_tensors(self.path / "evaluation.safetensors", {"each": found.each}, {})
-        atomic_write(self.path / "evaluation.json", json.dumps(content, indent=1).encode())
+        text = json.dumps(content, indent=1).encode()
+        write_tensors(self.path / "evaluation.safetensors", {"each": found.each}, {"evaluation.json": checksum(text)})
+        atomic_write(self.path / "evaluation.json", text)
         return content
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """What evaluation.json says; None where there is none.
+
+        Raises `RunError` for one that is damaged, or not of evaluation.safetensors.
+        """
+        path, each = self.path / "evaluation.json", self.path / "evaluation.safetensors"
+        if not path.exists():
+            return None
+        found = _read_json(path, "evaluate again")
+        if not set(PLAIN) <= set(found):
+            raise RunError(f"{path} is incomplete: evaluate again")
+        written = read_tensors(each)[1].get("evaluation.json") if each.exists() else None
+        if written is not None and written != checksum(path):
+            raise RunError(f"{path} has changed since it was written: evaluate again")
+        for name in PLAIN:
+            if not _is_plain(found[name], str(Evaluation.__annotations__[name])):
+                value = found[name]
+                raise RunError(f"{path} is damaged: {name} is {str(value)[:80]!r}; evaluate again")
+        return found
 
     def report(self) -> Path:
         """Write report.html, evaluating first where that has not been done."""
-        path = self.path / "evaluation.json"
-        evaluation = _read_json(path, "evaluate again") if path.exists() else self.evaluate()
-        if not set(PLAIN) <= set(evaluation):
-            raise RunError(f"{path} is incomplete: evaluate again")
+        evaluation = self.evaluation or self.evaluate()
         model = self.model()
+        for name in ("metrics.jsonl", "environment.json"):
+            self._unchanged(name)
         page = build(
             title=f"{self.config.model} on {self.config.data.source}{SAMPLED if self.config.data.stream else ''}",
             model=model,
@@ -469,11 +600,11 @@ class Run:
             evaluation=evaluation,
             train=_in_memory(self.parts.train),
             test=self.held_out,
-            environment=_read_json(self.path / "environment.json"),
+            environment={name: str(value) for name, value in _read_json(self.path / "environment.json").items()},
             command=self.config.command,
             on_training_data=not len(self.parts.test),
         )
-        atomic_write(self.path / "report.html", page.encode())
+        atomic_write(self.path / "report.html", page.encode("utf-8", "backslashreplace"))
         return self.path / "report.html"
 
 
@@ -494,9 +625,61 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
             )
     try:
         model = MODELS[name](**sizes, **options)
-    except TypeError as error:
+    except LatentiaError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
         raise OptionError(f"{name}: {error}") from error
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise
+        raise OptionError(f"{name}: options of sizes that no tensor has ({str(error).splitlines()[0]})") from error
     return model.double() if isinstance(model, EMModel) else model
+
+
+def _check_sizes(run: Run, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise `RunError` where the model has other sizes than the tensors of its file, before it asks for memory."""
+    try:
+        with torch.device("meta"):
+            sizes = {name: value.shape for name, value in run.blank_model().state_dict().items()}
+    except (NotImplementedError, RuntimeError, OptionError):
+        return  # one that computes with its parameters as it is made: loading tells
+    for name, size in sizes.items():
+        if name not in tensors or tensors[name].shape != size:
+            raise RunError(
+                f"{run.path / MODEL} does not fit {run.config.model} as config.yaml describes it: {name} has not the "
+                f"shape {tuple(size)}"
+            )
+
+
+LIMITS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "unit": lambda value: value > 0,
+    "least": lambda value: value >= 0,
+    "visits": lambda value: value >= 0,
+    "average": lambda value: (value >= 0) & (value <= 1),
+}
+"""What a model keeps beside its parameters, and where that lies."""
+
+
+def _check_parameters(model: LatentVariableModel, path: Path) -> None:
+    """Raise `RunError` for parameters that no fit ends with: NaN, infinity but for the logarithm of an impossible
+    event, a scale that is no positive number."""
+    learned = dict(model.named_parameters())
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        last = name.split(".")[-1]
+        impossible = value == -math.inf if last.endswith("logits") else torch.zeros_like(value, dtype=torch.bool)
+        if value.ndim and value.shape[-1]:
+            impossible = impossible & ~impossible.all(-1, keepdim=True)  # something must be possible
+        good = value.isfinite() | impossible
+        if name not in learned:
+            good = good | (value == math.inf)  # statistics of a fit that has none are infinite
+        if last.startswith("log_"):
+            good = good & value.exp().isfinite() & (value.exp() > 0)
+        good = good & LIMITS.get(last, torch.ones_like)(value).bool()
+        if not bool(good.all()):
+            bad = float(value[~good].flatten()[0])
+            raise RunError(f"{path} is damaged: the parameter {name} has a value of {bad:g}; fit again")
 
 
 def check_options(config: Config) -> None:
@@ -513,7 +696,7 @@ def _at_least(options: dict[str, Any]) -> None:
                 continue
             least = 1 if isinstance(one, int) else 0
             if not least <= one < math.inf:
-                raise OptionError(f"{name}={value}: it must be at least {least}")
+                raise OptionError(f"{name}={value!s:.80}: it must be at least {least}")
 
 
 def _check_count(config: Config, count: int) -> None:
@@ -557,36 +740,61 @@ def environment() -> dict[str, Any]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl. Raises `RunError` for a damaged one."""
     try:
-        records = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        records = [json.loads(line) for line in read_bytes(path).decode().splitlines() if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is missing or damaged: {error}") from error
     if not all(isinstance(record, dict) for record in records):
         raise RunError(f"{path} is damaged: a line of it is no record")
+    for i, record in enumerate(records, 1):
+        for name, value in record.items():
+            if not _is_plain(value, COUNTERS.get(name, "float | str")):
+                raise RunError(f"{path}, line {i}, is damaged: {name} is {str(value)[:80]!r}")
     return records
+
+
+COUNTERS = dict.fromkeys(("restart", "step", "epoch"), "int")
+
+
+def _is_plain(value: Any, form: str) -> bool:
+    """Whether a value that was read from JSON is of a type whose annotation this is. What is no finite number was
+    written as null."""
+    forms = [part.strip() for part in form.split(" | ")]
+    if value is None:
+        return "None" in forms or "float" in forms
+    if isinstance(value, str):
+        return "str" in forms
+    if isinstance(value, dict | list):
+        name = type(value).__name__
+        fits = any(part.startswith(name) for part in forms)
+        return fits and (isinstance(value, dict) or all(_is_plain(each, "float") for each in value))
+    if isinstance(value, float):
+        return "float" in forms
+    return type(value) is int and abs(value) < 2**63 and ("int" in forms or "float" in forms)
 
 
 @contextlib.contextmanager
 def _metrics(path: Path, keep: int):
     """A callback that adds a line to the file, of which the first `keep` lines stay."""
-    lines = path.read_text("utf-8", errors="replace").splitlines()[:keep] if keep and path.exists() else []
+    lines = read_bytes(path).decode(errors="replace").split("\n")[:keep] if keep and path.exists() else []
     if not 0 <= keep <= len(lines) or any(not _is_record(line) for line in lines):
         raise RunError(
             f"{path} is damaged: it has fewer records than learner.safetensors; fit again into another directory"
         )
     atomic_write(path, "".join(line + "\n" for line in lines).encode())
-    with path.open("a", encoding="utf-8") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | NOFOLLOW), "a", encoding="utf-8") as file:
 
         def write(record: dict[str, Any]) -> None:
             file.write(json.dumps(record) + "\n")
             file.flush()
 
         yield write
+        os.fsync(file.fileno())  # its checksum is about to be written
 
 
 def _is_record(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -595,13 +803,13 @@ def _size(path: Path) -> int:
 
 
 def _is_leftover(file: Path) -> bool:
-    """Whether a write that was killed has left the file behind."""
-    return file.name.startswith(".") and file.name.endswith(".tmp")
+    """Whether a write that was killed has left the file behind, or one that is at work here."""
+    return file.name == ".lock" or (file.name.startswith(".") and file.name.endswith(".tmp"))
 
 
 def _read_json(path: Path, remedy: str = "fit again") -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_bytes(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is missing or damaged ({error}): {remedy}") from error
     if not isinstance(content, dict):

@@ -16,22 +16,24 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from latentia.data.files import atomic_write
+from latentia.data.files import alone, atomic_write
 from latentia.errors import LatentiaError, OptionError, RunError
-from latentia.evaluate import PLAIN, standard_error
+from latentia.evaluate import standard_error
 from latentia.learners.checkpoint import read_tensors
 from latentia.model import EMModel
 from latentia.progress import Bar
@@ -86,7 +88,10 @@ def _part(text: str) -> list[str]:
     found = RANGE.fullmatch(text)
     if found is None:
         return [text]
-    first, last, step = (Decimal(number) for number in (found[1], found[2], found[3] or "1"))
+    given = (found[1], found[2], found[3] or "1")
+    if any(len(number) > 40 or not 1e-12 < abs(float(number)) < 1e15 for number in given if Decimal(number)):
+        raise OptionError(f"{text[:80]} is no range of numbers that an option can have")
+    first, last, step = map(Decimal, given)
     whole = first % 1 == last % 1 == 0
     if not (first <= last and step > 0 and (whole or found[3])):
         raise OptionError(f"{text} is no range: write first:last or first:last:step, such as 1:20 or 0.1:0.5:0.1")
@@ -188,15 +193,19 @@ class Sweep:
             jobs: fits at a time, which share the cores between them; as many as there are cores where it is None.
 
         Raises:
-            RunError: a member's directory holds something else. Nothing is fitted then.
+            RunError: a member's directory holds something else, or another sweep is at work. Nothing is fitted then.
         """
+        with _made(self.out), alone(self.out):
+            return self._run(jobs, importance_samples, progress)
+
+    def _run(self, jobs: int | None, importance_samples: int, progress: bool) -> dict[str, Any]:
         waiting = [member for member in self.members if not _finished(member.open(), importance_samples)]
         done = len(self.members) - len(waiting)
         with Bar("sweep", len(self.members), done, shown=progress) as bar:
             errors = _fit_each(waiting, importance_samples, jobs or _cores(), lambda ended: bar.show(done + ended))
         summary = self._summary(errors)
         atomic_write(self.out / "sweep.json", json.dumps(summary, indent=1).encode())
-        atomic_write(self.out / "sweep.html", build_comparison(summary).encode())
+        atomic_write(self.out / "sweep.html", build_comparison(summary).encode("utf-8", "backslashreplace"))
         return summary
 
     def _summary(self, errors: dict[str, str]) -> dict[str, Any]:
@@ -221,6 +230,21 @@ class Sweep:
         }
 
 
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The directory of a sweep; gone again where nothing came of it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot make {out}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        yield
+    except LatentiaError:
+        with suppress(OSError):  # one that is not empty stays
+            out.rmdir()
+        raise
+
+
 def _default_out(config: Config) -> Path:
     out = default_out(config.model, config.data.source)
     return out.with_name(f"sweep-{out.name}")
@@ -239,12 +263,11 @@ def _finished(run: Run, importance_samples: int) -> bool:
 
 
 def _evaluation(run: Run) -> dict[str, Any] | None:
+    """Its evaluation; None for one that is to be made, again where it is damaged."""
     try:
-        content = json.loads((run.path / "evaluation.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        return run.evaluation if (run.path / "evaluation.safetensors").exists() else None
+    except RunError:
         return None
-    whole = (run.path / "evaluation.safetensors").exists() and isinstance(content, dict) and set(PLAIN) <= set(content)
-    return content if whole else None
 
 
 def _fit_each(members: list[Member], importance_samples: int, jobs: int, tell: Callable[[int], None]) -> dict[str, str]:
@@ -253,6 +276,9 @@ def _fit_each(members: list[Member], importance_samples: int, jobs: int, tell: C
     # a fork server imports what is slow to import once, and has no threads that a fork could lose
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(SLOW_TO_IMPORT)
+    if context.get_start_method() == "forkserver":
+        with _deaf():
+            forkserver.ensure_running()
     threads = max(_cores() // jobs, 1)
     waiting, running, errors = deque(members), {}, {}
     with _threads_in_children(threads):
@@ -263,7 +289,8 @@ def _fit_each(members: list[Member], importance_samples: int, jobs: int, tell: C
                     reader, writer = context.Pipe(duplex=False)
                     arguments = (str(member.path), importance_samples, threads, writer)
                     process = context.Process(target=_work, args=arguments, daemon=True)
-                    process.start()
+                    with _deaf():
+                        process.start()
                     writer.close()
                     running[process.sentinel] = member, process, reader
                 for sentinel in wait(list(running)):
@@ -277,6 +304,33 @@ def _fit_each(members: list[Member], importance_samples: int, jobs: int, tell: C
                 process.terminate()  # its checkpoint is whole, and the same command goes on from there
                 process.join()
     return errors
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C: this one does, in a moment, and ends them. They would print where they
+    were interrupted."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """End this process when the sweep that has started it ends, in whatever way: nobody would wait for its fit."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # at any moment: files are written whole or not at all
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -295,6 +349,7 @@ def _threads_in_children(threads: int) -> Iterator[None]:
 def _work(path: str, importance_samples: int, threads: int, writer: Connection) -> None:
     """Fit and evaluate one member, in a process of its own, and say what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
+    _end_with_parent()
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     try:

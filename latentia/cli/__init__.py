@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import warnings
@@ -10,7 +12,7 @@ from typing import NoReturn
 
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
-from latentia.cli.parsing import like
+from latentia.cli.parsing import like, say, tell
 from latentia.cli.uses import cluster, complete, detect, encode, gap, interpolate, report, sample, traverse
 from latentia.errors import LatentiaError, OptionError
 
@@ -43,52 +45,86 @@ examples
 """
 
 
+FULL = ("allocate memory", "out of memory", "calculation overflowed", "multiplication overflow", "Invalid shape")
 NO_MEMORY = "out of memory: a smaller model, a lower --learner.batch_size or --first N data need less"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0 done, 2 something that its user can mend, 130 interrupted."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    warnings.showwarning = lambda message, *_, **__: print(f"latentia: warning: {message}", file=sys.stderr)
+    status = 130
+    try:
+        _prepare()
+        status = _status(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        with contextlib.suppress(KeyboardInterrupt):  # once more, out of impatience
+            say("latentia: interrupted; the same command goes on from the last checkpoint")
+    sys.exit(status)
+
+
+def _status(arguments: list[str]) -> int:
+    """Run the command. What goes wrong through no fault of the code is said in one line."""
     try:
         _run(arguments)
-        sys.stdout.flush()
-        status = 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return 0
     except LatentiaError as error:
-        status = _fail(str(error))
+        return _fail(str(error))
     except BrokenPipeError:
-        # the reader has left (`latentia ... | head`): nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        _drop_output()  # the reader has left (`latentia ... | head`): nobody to tell
+        return 0
     except OSError as error:
-        status = _fail(f"{error.filename or 'a file'}: {error.strerror or error}; what was saved before is still there")
+        _drop_output()
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}; what was saved before is still there")
+    except UnicodeError as error:
+        return _fail(f"a file name, column or word is no Unicode text ({error}): rename it")
     except MemoryError:
-        status = _fail(NO_MEMORY)
+        return _fail(NO_MEMORY)
     except RuntimeError as error:
         # torch has no exception of its own for a full memory on the CPU
-        if not any(words in str(error) for words in ("allocate memory", "out of memory")):
+        if not any(words in str(error) for words in FULL):
             raise
-        status = _fail(NO_MEMORY)
-    except KeyboardInterrupt:
-        print("latentia: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+        return _fail(NO_MEMORY)
+
+
+def _prepare() -> None:
+    """Make standard output and error such that whatever is said can be said."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file to be opened would become what is printed to
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:  # print would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of ASCII, a name that is no Unicode
+    warnings.showwarning = lambda message, *_, **__: say(f"latentia: warning: {message}")
+
+
+def _drop_output() -> None:
+    """Send the rest of standard output nowhere, where it cannot be written: python would try again at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _fail(message: str) -> int:
     who = f"process {os.environ['RANK']}: " if os.environ.get("RANK", "0") != "0" else ""
-    print(f"latentia: error: {who}{' '.join(message.split())}", file=sys.stderr)
+    say(f"latentia: error: {who}{' '.join(message.split())}")
     return 2
 
 
 def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP)
+        tell(HELP)
         return
     if arguments[0] == "--version":
         import latentia
 
-        print(f"latentia {latentia.__version__}")
+        tell(f"latentia {latentia.__version__}")
         return
     name, *rest = arguments
     if name not in COMMANDS:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from latentia.cli.measuring import show_table
-from latentia.cli.parsing import Whole, like, refuse, say
+from latentia.cli.parsing import Whole, like, printable, refuse, say, show
 from latentia.errors import OptionError
 
 FROM_DATA = {"event_shape", "features", "symbols"}
@@ -24,7 +24,7 @@ def fit(arguments: list[str]) -> None:
     chosen = _choices(arguments)
     if chosen.resume:
         refuse(chosen.rest, [], "latentia fit --resume RUN, which takes no other option,")
-        _learn(lambda: _resumed(Path(chosen.resume)))
+        _learn(lambda: _resumed(Path(chosen.resume)))  # evaluated as was asked for at first
         return
     # torch and the models take seconds to import: not for a misspelt option above
     from latentia.run import Run, default_out, this_command
@@ -41,7 +41,7 @@ def fit(arguments: list[str]) -> None:
         out = Path(parsed["out"]) if parsed["out"] else default_out(config.model, config.data.source)
         return Run.create(out, config)
 
-    _learn(create, parsed["importance_samples"], parsed["evaluation"])
+    _learn(create, config)
 
 
 def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
@@ -64,6 +64,8 @@ def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
         objective_options=_plain(parsed.get("objective") or {}),
         seed=parsed["seed"],
         command=command,
+        importance_samples=parsed["importance_samples"],
+        evaluation=parsed.get("evaluation", True),
     )
 
 
@@ -77,8 +79,9 @@ def _resumed(path: Path):
     return run
 
 
-def _learn(find: Callable[[], Any], importance_samples: int = 1000, evaluation: bool = True) -> None:
-    """Fit the run that is found, in all processes that torchrun has started; evaluate, report, and say where it is."""
+def _learn(find: Callable[[], Any], asked: Any = None) -> None:
+    """Fit the run that is found, in all processes that torchrun has started; evaluate and report as the config `asked`
+    says, or the run's own; and say where it is."""
     from latentia.learners import distributed
     from latentia.report.words import end, spread
     from latentia.run import Run
@@ -95,9 +98,11 @@ def _learn(find: Callable[[], Any], importance_samples: int = 1000, evaluation: 
     say(end(history.stopped))
     if len(history.restarts) > 1:
         say(spread(history.restarts))
-    if evaluation:
-        show_table(run.evaluate(importance_samples))
+    asked = asked or run.config
+    if asked.evaluation:
+        found = run.evaluate(asked.importance_samples)
         say(f"report: {run.report()}")
+        show_table(found)  # last: its reader may have left (`latentia fit ... | head`)
 
 
 SWEEP = """\
@@ -154,15 +159,15 @@ def _comparison(summary: dict[str, Any]) -> None:
 
     table = Table()
     for name in (*(option.split(".")[-1] for option in summary["options"]), *HEAD):
-        table.add_column(name, justify="right")
+        table.add_column(Text(printable(name)), justify="right")
     for row in rows(summary):
-        table.add_row(*map(Text, row))  # words of others are no markup
-    console = Console(width=None if sys.stdout.isatty() else 140)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # words of others are no markup
+    console = Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
     with console.capture() as drawn:
         console.print(table)
         for line in conclusions(summary):
-            console.print(line, highlight=False, markup=False)
-    print(drawn.get(), end="")
+            console.print(printable(line), highlight=False, markup=False)
+    show(drawn.get())
 
 
 def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from latentia.cli.parsing import Parser, Whole
+from latentia.cli.parsing import Parser, Whole, printable, show, tell
 from latentia.cli.runs import add_other, add_run, opened, other_data
 from latentia.errors import OptionError
 
@@ -47,7 +47,7 @@ def evaluate(arguments: list[str]) -> None:
         result = measure(run.model(parsed.device or run.device), data, progress=True, **options)
         result.evaluated_on = parsed.data
         found = result.to_json()
-    print(json.dumps(found)) if parsed.json else show_table(found)
+    tell(json.dumps(found)) if parsed.json else show_table(found)
 
 
 def _annealing(parser: argparse.ArgumentParser, parsed: argparse.Namespace):
@@ -84,6 +84,11 @@ ROWS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
 ]
 
 
+def _count(number: float | None) -> str:
+    """What is no finite number was read from JSON as null, and is said to be none."""
+    return "unknown" if number is None else f"{number:.1f}"
+
+
 def show_table(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -92,26 +97,32 @@ def show_table(found: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(justify="right")
     for label, name, error in ROWS:
-        if found.get(name) is not None:
+        if name == "log_marginal" and found[name] is None:
+            table.add_row(label, "not finite: see below")
+        elif found.get(name) is not None:
             spread = error(found)
             table.add_row(label, f"{found[name]:.3f}" + (f" ± {spread:.3f}" if spread is not None else ""))
     table.add_row("active units", f"{found['active_units']} of {found['latent_units']}")
     how = found["method"]
     if found["importance_samples"]:
-        how += f", K = {found['importance_samples']:,}, effective {found['effective_sample_size']:.1f}"
-    table.add_row("method", how)
+        effective = found["effective_sample_size"]
+        how += (
+            f", K = {found['importance_samples']:,}, effective {'unknown' if effective is None else f'{effective:.1f}'}"
+        )
+    table.add_row("method", printable(how))
     if found["pareto_above"] is not None:
         table.add_row("Pareto k above 0.7", f"{found['pareto_above']:.1%} of the data")
     if found["annealed_how"]:
-        effective = f", effective {found['annealed_effective_sample_size']:.1f}"
-        table.add_row("annealing", found["annealed_how"] + effective)
+        effective = f", effective {_count(found['annealed_effective_sample_size'])}"
+        table.add_row("annealing", printable(found["annealed_how"]) + effective)
     if found["naive_effective_sample_size"]:
         table.add_row("naive Monte Carlo", f"effective {found['naive_effective_sample_size']:.1f}")
     if found["criteria_on"]:
-        table.add_row("AIC, BIC", f"of {found['criteria_on']}, {found['free_parameters']:,} parameters")
+        table.add_row("AIC, BIC", f"of {printable(found['criteria_on'])}, {found['free_parameters']:,} parameters")
     console = Console()
     with console.capture() as drawn:  # on a broken pipe, rich itself would leave with status 1
-        console.print(f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}", highlight=False, markup=False)
+        head = f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}"
+        console.print(printable(head), highlight=False, markup=False)
         console.print(table)
-        console.print(found["verdict"], highlight=False, markup=False)
-    print(drawn.get(), end="")
+        console.print(printable(found["verdict"]), highlight=False, markup=False)
+    show(drawn.get())

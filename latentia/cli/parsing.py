@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -42,13 +44,34 @@ class Whole:
         try:
             number = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+            raise argparse.ArgumentTypeError(f"{text[:80]!r} is no whole number") from None
         if not self.least <= number < 2**63:
-            raise argparse.ArgumentTypeError(f"{number} is no whole number of {self.least} or more, below 2^63")
+            raise argparse.ArgumentTypeError(
+                f"{text.strip()[:80]} is no whole number of {self.least} or more, below 2^63"
+            )
         return number
 
     def __repr__(self) -> str:
         return f"whole number from {self.least}"  # what --help calls it
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A parser of learning rates: above 0, and no larger than that a step is one in float32."""
+
+    most: float = 1e3
+
+    def __call__(self, text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= self.most:
+            raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number above 0 and at most {self.most:g}")
+        return number
+
+    def __repr__(self) -> str:
+        return f"number above 0, at most {self.most:g}"
 
 
 def refuse(unknown: list[str], known: Any, program: str) -> None:
@@ -58,4 +81,40 @@ def refuse(unknown: list[str], known: Any, program: str) -> None:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    """Beside the results, on standard error."""
+    print(printable(text), file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """A result, on standard output. Raises `OptionError` where that is closed: it would be lost without a word."""
+    show(printable(text) + "\n")
+
+
+def show(drawn: str) -> None:
+    """What has been drawn for the terminal, colours and all, on standard output. Raises `OptionError` as `tell`."""
+    if sys.stdout is None:
+        raise OptionError("standard output is closed, and the result is written there: open it, or redirect it")
+    print(drawn, end="")
+
+
+def printable(text: str) -> str:
+    """The text with the characters that a terminal obeys, and those that no text has, as escapes.
+
+    File names, column names and what a run was asked for may come from a stranger, and an escape sequence among them
+    would move the cursor, recolour or rename the window, or, right to left, show other words than are there. Line ends
+    and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(each if each in "\n\t" or not _commands(each) else _escaped(each) for each in text)
+
+
+def _commands(character: str) -> bool:
+    # control, format (such as right to left), half a surrogate pair, line and paragraph separators
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    return (
+        character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
+    )

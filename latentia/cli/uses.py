@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentia.cli.parsing import Parser, Whole, say
+from latentia.cli.parsing import Parser, Rate, Whole, say, tell
 from latentia.cli.runs import RAGGED, add_other, add_out, add_run, chosen_data, opened, other_data, write
 from latentia.errors import OptionError
 
@@ -50,9 +50,10 @@ def encode(arguments: list[str]) -> None:
     run = opened(parsed)
     from latentia.tasks import codes
 
+    model = run.model()
     data = other_data(run, parsed) if parsed.data else run.held_out
-    path = Path(parsed.out) if parsed.out else run.path / f"encode{'.jsonl' if data.schema.kind in RAGGED else '.csv'}"
-    codes.write(run.model(), data, path)
+    path = Path(parsed.out) if parsed.out else run.path / f"encode{codes.suffix(model, data)}"
+    codes.write(model, data, path)
     say(f"wrote {path}")
 
 
@@ -149,7 +150,7 @@ def _conditional(found: Any, data: Any) -> None:
     value, entries = found.value, found.entries.double()
     error = _error(value)
     noise = float(found.standard_error.square().sum().sqrt() / len(value))
-    print(
+    tell(
         f"{len(value):,} data: log p(hidden | shown) = {float(value.mean()):.3f} ± {error:.3f} {data.schema.unit}\n"
         f"  {float(value.sum() / entries.sum()):.3f} nats a hidden value, {float(entries.mean()):,.1f} a datum\n"
         + (f"  of the ±, {noise:.3f} is that of importance sampling" if noise else "  exact")
@@ -182,7 +183,7 @@ def traverse(arguments: list[str]) -> None:
     else:
         write(run, parsed, x.reshape(-1, *x.shape[2:]), None, "traverse")
     for dimension, values in zip(found.dimensions.tolist(), found.values.tolist(), strict=True):
-        print(f"dimension {dimension}: {values[0]:.2f} to {values[-1]:.2f}")
+        tell(f"dimension {dimension}: {values[0]:.2f} to {values[-1]:.2f}")
 
 
 def cluster(arguments: list[str]) -> None:
@@ -205,7 +206,7 @@ def cluster(arguments: list[str]) -> None:
     if data.labels is None:
         return
     found, named = shares.argmax(-1).cpu(), classes(data)
-    print(
+    tell(
         f"{len(found):,} data in {len(found.unique())} clusters, {len(named.unique())} classes\n"
         f"accuracy {agreement.one_to_one(found, named):.4f} (each class to one cluster at most)\n"
         f"NMI {agreement.v_measure(found, named):.4f}, ARI {agreement.adjusted_rand_index(found, named):.4f}"
@@ -287,13 +288,13 @@ def _detected(score: str, scores: Any, order: Any, sets: Sequence[tuple[str, Any
     from latentia.tasks.detect import WARNING
 
     where = places(sets)
-    print(f"{len(scores):,} data by {score}, nats, the larger the odder: median {float(scores.median()):.2f}")
+    tell(f"{len(scores):,} data by {score}, nats, the larger the odder: median {float(scores.median()):.2f}")
     for i in order[:10].tolist():
-        print(f"  {float(scores[i]):12.2f}  {where[i][0]}, row {where[i][1]}")
+        tell(f"  {float(scores[i]):12.2f}  {where[i][0]}, row {where[i][1]}")
     if odd is not None:
-        print(f"AUROC {auroc(scores[~odd], scores[odd]):.4f}: the chance that an odd datum is ranked above another")
+        tell(f"AUROC {auroc(scores[~odd], scores[odd]):.4f}: the chance that an odd datum is ranked above another")
     if score == "likelihood":
-        print(WARNING)
+        tell(WARNING)
 
 
 def gap(arguments: list[str]) -> None:
@@ -302,7 +303,7 @@ def gap(arguments: list[str]) -> None:
     add_run(parser)
     add_other(parser, "instead of the run's own held-out data")
     parser.add_argument("--steps", type=Whole(1), default=200, help="of per-datum inference, from the encoder's output")
-    parser.add_argument("--lr", type=float, default=0.05, help="of these steps")
+    parser.add_argument("--lr", type=Rate(), default=0.05, help="of these steps")
     parser.add_argument("--importance_samples", type=Whole(1), default=1000, help="for log p(x) and both bounds")
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -318,12 +319,12 @@ def gap(arguments: list[str]) -> None:
     errors = {name: _error(getattr(found, name)) for name in parts}
     if parsed.json:
         known = {name: error if math.isfinite(error) else None for name, error in errors.items()}
-        print(json.dumps({"n": len(data), "units": data.schema.unit, "means": means, "standard_errors": known}))
+        tell(json.dumps({"n": len(data), "units": data.schema.unit, "means": means, "standard_errors": known}))
         return
     labels = ("log p(x)", "ELBO, q refined", "ELBO, the encoder's q", "approximation gap", "amortization gap")
-    print(f"{len(data):,} data; {data.schema.unit}; mean ± standard error over the data")
+    tell(f"{len(data):,} data; {data.schema.unit}; mean ± standard error over the data")
     for name, label in zip(parts, labels, strict=True):
-        print(f"  {label:22} {means[name]:10.3f} ± {errors[name]:.3f}")
+        tell(f"  {label:22} {means[name]:10.3f} ± {errors[name]:.3f}")
 
 
 def report(arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class Stream:
 
     rows: Rows
     schema: Schema
+    seen: tuple[int, ...] | None = None
+    """What the file was when the stream was opened, see `_stamp`."""
 
     @classmethod
     def open(
@@ -71,6 +74,8 @@ class Stream:
             raise OptionError(
                 "binarize='dynamic' draws anew for each batch, and a stream is to be the same each pass: say 'fixed'"
             )
+        if self.seen is None:
+            object.__setattr__(self, "seen", _stamp(self.rows.file.path))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,7 +92,20 @@ class Stream:
 
     def chunks(self, size: int | None = None, seed: int | None = None) -> Iterator[Dataset]:
         """All data in parts that fit in memory: from `size` rows of the file each, None = of a million numbers."""
-        return (self.schema.encode(raw) for raw in self.rows.blocks(size, seed))
+        self._unchanged()
+        for raw in self.rows.blocks(size, seed):
+            yield self.schema.encode(raw)
+        self._unchanged()
+
+    def _unchanged(self) -> None:
+        """Raise `DataError` where the file is no longer the one that the stream was opened on: a fit would learn from
+        other data at each pass."""
+        path = self.rows.file.path
+        if _stamp(path) != self.seen:
+            raise DataError(
+                f"{path.name} has changed while it was read: let nothing write to it, and begin again; what was "
+                "learned from it so far is of data that no longer are"
+            )
 
     def batches(self, size: int, *, sort: bool = False, dtype: torch.dtype | None = None) -> Iterator[Batch]:
         """Every datum once, in the file's order, from `size` rows at a time. A stream cannot `sort`."""
@@ -107,9 +125,10 @@ class Stream:
 
     def subset(self, index: Tensor | slice) -> Dataset:
         """The data at `index`, a slice or positions that rise, in memory."""
-        if isinstance(index, slice):
-            return self.schema.encode(self.rows.take(np.arange(*index.indices(len(self)))))
-        return self.schema.encode(self.rows.take(index.cpu().numpy()))
+        chosen = np.arange(*index.indices(len(self))) if isinstance(index, slice) else index.cpu().numpy()
+        found = self.schema.encode(self.rows.take(chosen))
+        self._unchanged()
+        return found
 
     def sample(self, count: int, seed: int = 0) -> Dataset:
         """So many data at random, in memory, in the file's order."""
@@ -127,6 +146,15 @@ class Stream:
     def part(self, start: int, stop: int) -> Stream:
         """Those in the file's rows from `start`, before `stop`."""
         return replace(self, rows=self.rows.part(start, stop))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Which file there is, how long it is, and when it was last written: cheap enough to ask at each pass."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def draw(count: int, total: int, generator: torch.Generator) -> Tensor:

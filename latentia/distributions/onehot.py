@@ -25,6 +25,12 @@ class OneHot(Structured):
     def recursion(self, log_potentials: Potentials, sum: Semiring) -> Tensor:
         return sum(sum.start(log_potentials["node"]), -1)
 
+    def expectations(self, weight: Tensor | None = None) -> Potentials:
+        # so far down that log K is lost to rounding, each of the K would have the probability 1
+        found = super().expectations()["node"]
+        found = found / found.sum(-1, keepdim=True)
+        return {"node": found if weight is None else found * weight.to(found).unsqueeze(-1)}
+
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All K values, (K, B, K)."""
         node = self.log_potentials["node"]

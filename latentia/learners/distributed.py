@@ -7,22 +7,45 @@ set up there is one process, and they return what they were given. Messages are 
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from latentia.errors import ProcessLost
+from latentia.errors import OptionError, ProcessLost
 from latentia.model import Batch, Statistics
+
+LISTEN = 5.0
+"""Seconds for which the others are waited for before it is asked whether they are alive."""
+SILENT = 6
+"""How often in a row nothing may have been heard of one."""
+JOIN = timedelta(minutes=10)
+"""For which the others are waited for at the start."""
 
 
 def launched() -> bool:
-    """Whether this is one of several processes that torchrun has started."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether this is one of several processes that torchrun has started. Raises `OptionError` for a variable of
+    torchrun's that is no number."""
+    return "RANK" in os.environ and _number("WORLD_SIZE", 1) > 1 and _number("RANK", 0) >= 0
+
+
+def _number(name: str, default: int) -> int:
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        raise OptionError(
+            f"the environment says {name}={os.environ[name]!r}, which is no whole number: unset it, or start the fit "
+            "by torchrun, which sets it"
+        ) from None
 
 
 def rank() -> int:
@@ -46,15 +69,68 @@ def group() -> Iterator[None]:
         return
     before = signal.signal(signal.SIGTERM, _terminated)
     with _reached("the others could not be reached"):
-        dist.init_process_group("gloo")
+        store, rank, size = next(rendezvous("env://", timeout=JOIN))
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     try:
-        yield
+        with _heard(store, rank):
+            yield
     except BaseException:
         # ending already: the error that is on its way is the one to tell
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     dist.destroy_process_group()
     signal.signal(signal.SIGTERM, before)
+
+
+_pulse: list[Any] = []
+"""Where each process says that it is alive; empty where nobody does."""
+
+
+@contextmanager
+def _heard(store: Any, rank: int) -> Iterator[None]:
+    """Say every second that this process is alive, in a thread of its own: one at work on its share is heard, one that
+    was stopped or whose machine is gone is not."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        with suppress(RuntimeError, ValueError):  # the store has ended, and so has the fit
+            for count in itertools.count():
+                store.set(f"latentia/alive/{rank}", str(count))
+                if ended.wait(LISTEN / 5):
+                    return
+
+    threading.Thread(target=beat, daemon=True).start()
+    _pulse.append(store)
+    try:
+        yield
+    finally:
+        _pulse.clear()
+        ended.set()
+
+
+def _wait(work: Any) -> None:
+    """Wait for what all processes do together, as long as all are alive."""
+    if not _pulse:
+        work.wait()
+        return
+    last, silent = [b""] * size(), [0] * size()
+    while True:
+        try:
+            work.wait(timedelta(seconds=LISTEN))
+            return
+        except RuntimeError:
+            if work.is_completed() or not _pulse:
+                raise
+        for other in range(size()):
+            key = f"latentia/alive/{other}"
+            heard = _pulse[0].get(key) if _pulse[0].check([key]) else b""
+            silent[other] = silent[other] + 1 if heard == last[other] else 0
+            last[other] = heard
+            if other != rank() and silent[other] >= SILENT:
+                raise ProcessLost(
+                    f"nothing has been heard of process {other} for {SILENT * LISTEN:.0f} seconds: it was stopped, or "
+                    "its machine cannot be reached"
+                )
 
 
 def _terminated(*_: object) -> None:
@@ -65,7 +141,15 @@ def _terminated(*_: object) -> None:
 def _reached(what: str = "another process of the fit has ended, or cannot be reached") -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # torch raises either; gloo begins with a line of its source
+    except ProcessLost:
+        raise
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        OSError,
+    ) as error:  # torch raises either; gloo begins with a line of its source
         raise ProcessLost(f"{what} ({' '.join(str(error).split()).split('] ', 1)[-1][:120]})") from error
 
 
@@ -81,7 +165,7 @@ def added(tensors: Statistics) -> Statistics:
     names = sorted(tensors)
     total = _packed(tensors[name] for name in names)
     with _reached():
-        dist.all_reduce(total)
+        _wait(dist.all_reduce(total, async_op=True))
     return dict(zip(names, _unpacked(total, [tensors[name] for name in names]), strict=True))
 
 
@@ -90,7 +174,7 @@ def largest(*numbers: int) -> list[int]:
     found = torch.tensor(numbers)
     if size() > 1:
         with _reached():
-            dist.all_reduce(found, dist.ReduceOp.MAX)
+            _wait(dist.all_reduce(found, dist.ReduceOp.MAX, async_op=True))
     return found.tolist()
 
 
@@ -108,7 +192,7 @@ def share(tensors: Statistics) -> None:
     mine = [tensors[name] for name in sorted(tensors)]
     packed = _packed(mine)
     with _reached():
-        dist.broadcast(packed, 0)
+        _wait(dist.broadcast(packed, 0, async_op=True))
     for tensor, value in zip(mine, _unpacked(packed, mine), strict=True):
         tensor.copy_(value)
 
@@ -121,7 +205,7 @@ def shared_text(make: Callable[[], str]) -> str:
     length = largest(len(content))[0]
     message = content if rank() == 0 else torch.empty(length, dtype=torch.uint8)
     with _reached():
-        dist.broadcast(message, 0)
+        _wait(dist.broadcast(message, 0, async_op=True))
     return bytes(message.tolist()).decode()
 
 

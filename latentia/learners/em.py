@@ -15,7 +15,7 @@ from latentia.data import Dataset, Stream, as_dataset
 from latentia.data.stream import draw
 from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
 from latentia.learners import distributed
-from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
+from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, take_up, the_same_shapes, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.settings import fitting, seed_for
 from latentia.model import (
@@ -367,9 +367,10 @@ class _Fit:
         if self.checkpoint is not None and saved is not None:
             with self.checkpoint.fitting():
                 self.model.load_state_dict(under("model", saved[0]))
-                self.best = under("best", saved[0])
-                for name in STATE:
-                    setattr(self, name, state[name])
+                self.best = the_same_shapes(under("best", saved[0]), self.model)
+                take_up(self, STATE, state)
+                if (self.best_value is None) != (not self.best):
+                    raise ValueError("best_value and the best parameters are not of one fit")
         else:
             self.best = {} if state["best_value"] is None else snapshot(self.model)
             self.__dict__.update({name: state[name] for name in STATE})

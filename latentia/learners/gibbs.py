@@ -11,7 +11,7 @@ import torch
 
 from latentia.data import Dataset, as_dataset
 from latentia.errors import CapabilityError, DataError, NonFiniteError, OptionError
-from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, under
+from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, take_up, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.settings import fitting, seed_for
 from latentia.model import Batch, LatentVariableModel, held
@@ -182,5 +182,4 @@ class _Fit:
         with self.checkpoint.fitting():
             self.sampler.restore(under("sampler", tensors))
             self.total = under("total", tensors)
-            for name in STATE:
-                setattr(self, name, int(state[name]))
+            take_up(self, STATE, state)

@@ -18,7 +18,7 @@ from latentia.data import Dataset, as_dataset
 from latentia.diagnose import mutual_information
 from latentia.errors import DataError, NonFiniteError, OptionError
 from latentia.learners.adam import Adam
-from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, under
+from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, take_up, the_same_shapes, under
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
@@ -417,10 +417,10 @@ class _Fit:
 
     def _restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         self.model.load_state_dict(under("model", tensors))
-        self.best, self.origin = under("best", tensors), under("origin", tensors)
+        self.best = the_same_shapes(under("best", tensors), self.model)
+        self.origin = under("origin", tensors)
         self.optimizer.load(under("adam", tensors))
-        for name in STATE:
-            setattr(self, name, state[name])
+        take_up(self, STATE, state)
 
 
 class Ascent(NamedTuple):

@@ -11,6 +11,7 @@ from torch import Tensor
 from latentia.data import Dataset
 from latentia.distributions import OneHot
 from latentia.errors import CapabilityError, DataError
+from latentia.evaluate import remark
 from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.encode import article, gather
 
@@ -31,11 +32,14 @@ def responsibilities(model: LatentVariableModel, data: Dataset, *, batch_size: i
         CapabilityError: z is not one of K values, and there is no `clusters(batch)`.
     """
 
+    values: list[Tensor] = []
+
     def shares(batch: Batch) -> Tensor:
         if isinstance(model, Clusters):
             return model.clusters(batch)
         q = model.posterior(batch)
         if isinstance(q, OneHot):
+            values.append(q.log_partition.cpu())
             return q.marginals
         name = type(model).__name__
         raise CapabilityError(
@@ -45,6 +49,8 @@ def responsibilities(model: LatentVariableModel, data: Dataset, *, batch_size: i
 
     found = gather(model, data, shares, batch_size, seed)
     assert isinstance(found, Tensor)  # `shares` returns one
+    if values:
+        remark(data, torch.cat(values))
     return found
 
 

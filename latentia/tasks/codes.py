@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from latentia.data import Dataset
 from latentia.data.files import atomic_write
 from latentia.data.writing import plain
 from latentia.distributions import OneHot
 from latentia.distributions.structured import Structured
-from latentia.errors import OptionError
+from latentia.errors import DataError, OptionError
 from latentia.model import LatentVariableModel
 from latentia.tasks.encode import decode_path, encode
 
@@ -32,9 +33,8 @@ def write(model: LatentVariableModel, data: Dataset, path: Path, *, seed: int = 
     Raises:
         OptionError: a suffix that does not fit the model's z.
     """
-    posterior = model.posterior(data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor))
-    path_like = isinstance(posterior, Structured) and not isinstance(posterior, OneHot)
-    fitting = (".jsonl", ".npy") if path_like else (".csv", ".npy")
+    posterior = _of_one(model, data)
+    fitting = (suffix(model, data), ".npy")
     if path.suffix not in fitting:
         raise OptionError(f"{path}: codes of this model are written as {' or '.join(fitting)}")
     if path.suffix == ".jsonl":
@@ -49,6 +49,20 @@ def write(model: LatentVariableModel, data: Dataset, path: Path, *, seed: int = 
         atomic_write(path, buffer.getvalue())
         return
     atomic_write(path, _table(means.cpu().flatten(1), data, isinstance(posterior, OneHot)))
+
+
+def suffix(model: LatentVariableModel, data: Dataset) -> str:
+    """How codes are written unless asked otherwise: .jsonl for structured z, such as a path of states; else .csv."""
+    posterior = _of_one(model, data)
+    return ".jsonl" if isinstance(posterior, Structured) and not isinstance(posterior, OneHot) else ".csv"
+
+
+def _of_one(model: LatentVariableModel, data: Dataset) -> Distribution:
+    """q(z | x) of a single datum, to see what kind of z there is."""
+    if not len(data):
+        raise DataError(f"{data.schema.source}: there are no data to encode")
+    with torch.no_grad():
+        return model.posterior(data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor))
 
 
 def write_clusters(shares: Tensor, data: Dataset, path: Path) -> None:

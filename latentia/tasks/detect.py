@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentia.data import Dataset, as_dataset
 from latentia.errors import DataError, OptionError
+from latentia.evaluate import remark
 from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.common import log_marginals
 from latentia.tasks.gap import gaps
@@ -66,7 +67,9 @@ def anomaly_scores(
         options = {"importance_samples": importance_samples, "seed": seed, "progress": progress}
         return gaps(model, data, steps=steps, **options).amortization
     length = code_lengths(data) if score == "complexity" else 0.0
-    return -log_marginals(model, data, importance_samples, 0, seed, progress)[0] - length
+    value = log_marginals(model, data, importance_samples, 0, seed, progress)[0]
+    remark(data, value)
+    return -value - length
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:

@@ -10,7 +10,9 @@ from torch.distributions import Distribution
 
 from latentia.data import Dataset
 from latentia.distributions.structured import Structured
+from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
+from latentia.evaluate import remark
 from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.common import Latent, checked, each, using
 
@@ -23,7 +25,18 @@ def encode(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, 
     Raises:
         CapabilityError: the posterior has no mean.
     """
-    return gather(model, data, lambda batch: _mean(model.posterior(batch)), batch_size, seed)
+    values: list[Tensor] = []
+
+    def mean(batch: Batch) -> Latent:
+        q = model.posterior(batch)
+        if isinstance(q, Unnormalised):
+            values.append(q.log_partition.cpu())
+        return _mean(q)
+
+    found = gather(model, data, mean, batch_size, seed)
+    if values:
+        remark(data, torch.cat(values))
+    return found
 
 
 def decode_path(
