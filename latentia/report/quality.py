@@ -28,8 +28,11 @@ MEANINGS = {
     "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
     "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z; −distortion"),
     "kl": ("KL(q(z | x) ‖ p(z))", "how far what x says of z is from the prior: what z costs; the rate"),
-    "mutual_information": ("mutual information", "what z and x tell of each other under the posterior, at least"),
-    "mutual_information_upper": ("mutual information, at most", "the same without a datum's own share in q(z)"),
+    "mutual_information": (
+        "mutual information",
+        "what z and x tell of each other in these data; of all there could be, on average over samples no more",
+    ),
+    "mutual_information_upper": ("mutual information, from above", "on average over samples no less"),
     "total_correlation": ("total correlation", "KL(q(z) ‖ ∏ q(z_d)): what the latent dimensions tell of each other"),
     "dimension_wise_kl": (
         "KL of the dimensions",
@@ -37,7 +40,7 @@ MEANINGS = {
     ),
     "active_units": ("active units", "latent dimensions whose posterior mean changes with x (variance above 0.01)"),
     "effective_sample_size": ("effective sample size", "importance samples that count, on average for a datum"),
-    "pareto_above": ("Pareto k above 0.7", "share of data whose importance weights are too uneven to be trusted"),
+    "pareto_above": ("Pareto k too high", "share of data whose importance weights are too uneven to be trusted"),
     "bits_per_dimension": ("bits per dimension", "−log₂ p(x) for each coordinate of x; smaller is better"),
     "perplexity": ("perplexity", "as uncertain at each symbol as a fair choice among so many; smaller is better"),
     "aic": ("AIC", "−2 log p(training data) + 2 for each parameter; smaller is better"),
@@ -52,7 +55,8 @@ BESIDE = {
     "units", "method", "importance_samples", "latent_units",
     "kl_per_unit", "layers", "verdict", "evaluated_on", "seed", "divided_by", "rate", "distortion",
     "annealed_log_marginal_se", "annealed_log_marginal_mc_se", "annealed_gain_se", "annealed_gap_se", "annealed_n",
-    "annealed_how",
+    "annealed_how", "mutual_information_se", "mutual_information_upper_se", "total_correlation_se",
+    "dimension_wise_kl_se", "pareto_threshold",
 }  # fmt: skip
 
 
@@ -121,7 +125,7 @@ def _caption(evaluation: Evaluation) -> str:
     unit = evaluation.get("units") or "nats per datum"
     parts = [f"Log-probabilities, KL and information in {unit}."]
     if finite(evaluation.get("log_marginal_se")):
-        parts.append("± is one standard error over the data.")
+        parts.append("± is one standard error over the data, and over the draws of z where those were sampled.")
     for key, what in (
         ("log_marginal_mc_se", "Sampling itself"),
         ("naive_log_marginal_mc_se", "Naive sampling"),
@@ -130,6 +134,10 @@ def _caption(evaluation: Evaluation) -> str:
         noise = evaluation.get(key)
         if isinstance(noise, float) and finite(noise) and noise > 0:
             parts.append(f"{what} adds an error of {number(noise, 2)}.")
+    if finite(evaluation.get("pareto_threshold")):
+        parts.append(
+            f"Pareto k is too high above min(1 − 1/log₁₀ K, 0.7) = {number(evaluation['pareto_threshold'], 2)}."
+        )
     if evaluation.get("annealed_how") is not None:
         parts.append(f"Annealed: {evaluation['annealed_how']}.")
     if evaluation.get("criteria_on") is not None:
