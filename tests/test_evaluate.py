@@ -22,7 +22,17 @@ from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import criteria, evaluate, log_marginal, standard_error
 from latentia.learners import EM
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.models import HMM, VAE, ExactFactorialHMM, GaussianMixture, KMeans
+from latentia.models import (
+    HMM,
+    LDA,
+    VAE,
+    ClusteringVAE,
+    ExactFactorialHMM,
+    GaussianMixture,
+    KMeans,
+    MixtureOfCategoricals,
+    NeuralHMM,
+)
 
 
 class LinearGaussian(DirectedModel):
@@ -369,6 +379,8 @@ FREE = {
     "hmm-symbols": (HMM, {"symbols": 4, "states": 3, "length": 5}),
     "hmm-diagonal": (HMM, {"features": 2, "states": 2, "length": 4}),
     "hmm-full": (HMM, {"features": 2, "states": 2, "covariance": "full", "length": 4}),
+    "categorical-rows": (MixtureOfCategoricals, {"symbols": 3, "features": 3, "components": 2}),
+    "neural-hmm-narrow": (NeuralHMM, {"symbols": 3, "states": 3, "hidden": 1, "layers": 0, "length": 8}),
     "factorial-full": (ExactFactorialHMM, {"features": 2, "chains": 2, "states": 2, "length": 5}),
     "factorial-diagonal": (ExactFactorialHMM, {"features": 3, "states": 3, "covariance": "diagonal", "length": 4}),
 }
@@ -392,6 +404,54 @@ def test_free_parameters_are_the_directions_in_which_the_density_can_change(name
     jacobian = torch.stack(gradients)
     singular = torch.linalg.svdvals(jacobian / jacobian.norm(dim=0))
     assert int((singular > 1e-10 * singular[0]).sum()) == model.free_parameters()
+
+
+def test_the_tables_of_a_neural_hmm_are_counted_and_not_its_networks():
+    """The singular values of the tables' derivatives: no data can tell more directions than these apart."""
+    for symbols, states, hidden, layers in ((4, 2, 3, 1), (3, 3, 1, 0), (9, 6, 2, 0), (3, 4, 2, 1), (5, 1, 2, 1)):
+        model = NeuralHMM(symbols, states, hidden, layers).double()
+        generator = torch.Generator().manual_seed(0)
+        parameters = list(model.parameters())
+        for parameter in parameters:
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        tables = (model.initial_log_probs, model.transition_log_probs, model.emission_log_probs)
+        entries = torch.cat([table.flatten() for table in tables])
+        rows = []
+        for entry in entries:
+            slopes = torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([slope.flatten() for slope in slopes]))
+        singular = torch.linalg.svdvals(torch.stack(rows))
+        assert int((singular > 1e-9 * singular[0]).sum()) == model.free_parameters()
+    assert NeuralHMM(symbols=4, states=2, hidden=3).free_parameters() == 9
+
+
+def test_what_sums_to_one_leaves_one_without_a_choice():
+    assert LDA(symbols=4, topics=3).free_parameters() == 3 * 3 + 3
+    assert LDA(symbols=4, topics=3, learn_concentration=False).free_parameters() == 3 * 3
+    assert LDA(symbols=4, topics=1).free_parameters() == 3  # theta is 1, whatever its concentration
+    model = ClusteringVAE((3,), components=2, latent=1, hidden=(4,))
+    assert model.free_parameters() == sum(parameter.numel() for parameter in model.parameters()) - 1
+
+
+def test_the_levels_of_each_column_are_counted_as_they_are():
+    """Columns of 2, 3, 5 and 2 levels share tables of five: 2 + 3 (1 + 2 + 4 + 1) are free, and not 2 + 3 * 4 * 4."""
+    random = np.random.default_rng(0)
+    x = np.stack([random.integers(0, levels, 200) for levels in (2, 3, 5, 2)], 1)
+    data = load(x, values="levels")
+    model = MixtureOfCategoricals(5, 4, components=3).double()
+    assert model.free_parameters() == 2 + 3 * 4 * 4
+    EM(steps=3).fit(model, data)
+    assert model.free_parameters() == 2 + 3 * (1 + 2 + 4 + 1) == 26
+    assert criteria(model, data).parameters == 26
+    # one of another level that comes later counts from then on
+    model.update(model.expect(Batch(torch.tensor([[0, 0, 0, 4]])))[0])
+    assert model.free_parameters() == 26 + 3
+    again = MixtureOfCategoricals(5, 4, components=3).double()
+    again.load_state_dict(model.state_dict())
+    assert again.free_parameters() == 29
+    old = {name: value for name, value in model.state_dict().items() if name != "emissions.shown"}
+    again.load_state_dict(old)
+    assert again.free_parameters() == 2 + 3 * 4 * 4
 
 
 def test_a_weight_counts_in_the_criteria():
