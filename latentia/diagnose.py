@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
 
+from latentia.baseline import Gain
 from latentia.data import Dataset
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.divergence import kl_given, kl_terms
@@ -20,6 +21,12 @@ from latentia.model import Batch, DirectedModel, LatentVariableModel
 
 ACTIVE = 0.01
 """A unit is active when the variance over x of its posterior mean exceeds this (Burda et al. 2016, section 5.2)."""
+
+NEGLIGIBLE = 0.05
+"""Nats a datum that are as good as none."""
+
+PAYS = 0.1
+"""Nats a unit: where each costs as much, on average, and the data gain by it, more units may gain more."""
 
 FEW = 10
 """Below so many data a verdict is a guess."""
@@ -106,10 +113,14 @@ class Information(NamedTuple):
 
 
 @torch.no_grad()
-def diagnose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int = 2000) -> Diagnosis:
+def diagnose(
+    model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int = 2000, gain: Gain | None = None
+) -> Diagnosis:
     """Diagnose the posterior on data.
 
     Args:
+        gain: how much better the model is than the best without z. The verdict weighs it: that units vary with x, or
+            that the posterior differs from the prior, may be noise that was learned, and does not make x likelier.
         limit: mutual information is estimated on so many data (an eighth as many where z is structured, or layers
             depend on x and on each other), as its cost is quadratic.
     """
@@ -128,7 +139,10 @@ def diagnose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit:
     elif isinstance(q, Dirichlet):
         words = _shares_verdict(average, largest, information)
     else:
-        words = _continuous_verdict(active, means.shape[-1], information)
+        words = _continuous_verdict(active, means.shape[-1], found)
+    # of one value, or of no information at all, nothing could have been gained
+    if gain is not None and information != 0 and COLLAPSED not in words:
+        words = _weighed(words, gain, active == means.shape[-1] and min(terms or [0.0]) > PAYS)
     if layers is not None:
         words += _layer_words(layers)
     if len(data) < FEW:
@@ -234,8 +248,8 @@ def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit
     dear = _dear(model, data)
     batch = _some(model, data, seed, limit // 8 if dear else limit)
     q, weight = model.posterior(batch), batch.weights.double()
-    draws = _draws(batch.size**2 * _width(q) * (DEAR if dear else 1))
     with torch.random.fork_rng():
+        draws = _draws(batch.size**2 * _width(q) * (DEAR if dear else 1))
         torch.manual_seed(seed)
         z: Any = q.sample((draws,))  # type: ignore[arg-type]
     lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
@@ -451,31 +465,48 @@ def _layer_words(layers: dict[str, dict[str, Any]]) -> str:
     return f" By layer: {'; '.join(said)}."
 
 
-def _continuous_verdict(active: int, units: int, information: float) -> str:
+COLLAPSED = "the posterior has collapsed, z says nothing about x"
+
+
+def _weighed(words: str, gain: Gain, all_pay: bool) -> str:
+    """The verdict in nats: what z is worth to x, against the best model without it."""
+    if gain.value < max(2 * gain.standard_error, NEGLIGIBLE):
+        said = f"{gain.value:.2f} ± {gain.standard_error:.2f} nats".replace("-", "−")
+        return (
+            f"z is of no use, as if the posterior had collapsed: log p(x) less that of the best model without z "
+            f"({gain.how}) is {said}; there is nothing to code, or it has not been learned. {words}"
+        )
+    said = _nats(gain.value, gain.standard_error)
+    more = " More latents may help." if all_pay else ""
+    return f"{words} With z log p(x) is {said} more than that of the best model without ({gain.how}).{more}"
+
+
+def _nats(value: float, error: float) -> str:
+    return f"{value:.2f} nats" if math.isnan(error) else f"{value:.2f} ± {error:.2f} nats"
+
+
+def _continuous_verdict(active: int, units: int, found: Information) -> str:
     said = f"{active} of {units} units active"
     remedy = "try free bits (--objective.free_bits 0.1), a smaller --objective.beta, or a weaker decoder"
-    if active == 0 or information < 0.05:
-        return f"{said}: the posterior has collapsed, z says nothing about x; {remedy}."
-    if active <= 0.1 * units:
-        return f"{said}: the posterior has largely collapsed; {remedy}."
+    if active == 0 or found.mutual_information < NEGLIGIBLE:
+        return f"{said}: {COLLAPSED}; {remedy}."
+    said += f"; z and x tell {_nats(found.mutual_information, found.mutual_information_se)} of each other"
     if active < units:
-        return (
-            f"{said}: no collapse; the other {units - active} follow the prior, and a smaller latent would do as well."
-        )
-    return f"{said}: no collapse, every unit is used; more latents may help."
+        return f"{said}; the other {units - active} follow the prior, and a smaller latent would do as well."
+    return f"{said}."
 
 
 def _discrete_verdict(share: Tensor, confidence: float, active: int) -> str:
     used = int((share > 0.01 / len(share)).sum())
     said = f"{used} of {len(share)} values of z in use"
     if len(share) > 1 and (used <= 1 or active == 0):
-        return f"{said}: the posterior has collapsed, z says nothing about x; try more restarts."
+        return f"{said}: {COLLAPSED}; try more restarts."
     return f"{said}; the posterior gives its best value {confidence:.0%} on average."
 
 
 def _shares_verdict(average: Tensor, largest: float, information: float) -> str:
     used = int((average > 0.1 / len(average)).sum())
     said = f"{used} of {len(average)} topics have more than a tenth of an equal share"
-    if information < 0.05:
-        return f"{said}: the posterior has collapsed, z says nothing about x; try another seed, or fewer topics."
+    if information < NEGLIGIBLE:
+        return f"{said}: {COLLAPSED}; try another seed, or fewer topics."
     return f"{said}; the largest share of a datum is {largest:.0%} on average."

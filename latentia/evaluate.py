@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.annealed import Annealing, Sandwich, annealed_log_marginal, bidirectional
+from latentia.baseline import Gain, without_latents
 from latentia.data import Dataset, Schema, Stream, as_dataset
 from latentia.diagnose import diagnose, mean_and_error
 from latentia.distributions.joint import remembering
@@ -156,6 +157,9 @@ class Evaluation:
             above, on average over samples; total_correlation, dimension_wise_kl: what else the KL is made of, see
             `diagnose.Information`. Each with its standard error over the data and their draws of z.
         active_units, latent_units, kl_per_unit, verdict, layers: see `diagnose`.
+        without_z: mean log p(x) of the best model without z, see `baseline.without_latents`, fitted to the training
+            data where they are given; gain: how much more log_marginal is, with its standard error over the data;
+            without_z_how: what model it is. None where there is none.
         method: "exact" or "importance sampling"; importance_samples: K; effective_sample_size: its mean.
         pareto_above: the share of data whose importance weights have a Pareto k above pareto_threshold,
             min(1 - 1 / log10 K, 0.7): their log p(x), and its error, cannot be trusted. None where exact, or with too
@@ -202,6 +206,10 @@ class Evaluation:
     mutual_information_upper_se: float | None = None
     total_correlation_se: float | None = None
     dimension_wise_kl_se: float | None = None
+    without_z: float | None = None
+    gain: float | None = None
+    gain_se: float | None = None
+    without_z_how: str | None = None
     pareto_above: float | None = None
     pareto_threshold: float | None = None
     annealed_log_marginal: float | None = None
@@ -275,7 +283,8 @@ def evaluate(
     marginal = _exact(model, data) if is_exact else log_marginal(model, data, progress=progress, **options)
     weights, shift = data.batch().weights.double().cpu(), data.log_det().cpu()
     mean = _Mean(weights)
-    found = diagnose(model, data, seed=seed)
+    gain = _gain(model, data, marginal, training if isinstance(training, Dataset) else None)
+    found = diagnose(model, data, seed=seed, gain=gain)
     value, threshold = marginal.value + shift, doubtful(importance_samples)
     above = _above(marginal.pareto_k, threshold, mean)
     kl = float(mean(_kl(model, data, seed)))
@@ -307,6 +316,10 @@ def evaluate(
         latent_units=found.latent_units,
         kl_per_unit=found.kl_per_unit,
         verdict=found.verdict + _doubt(above, threshold),
+        without_z=None if gain is None else gain.without,
+        gain=None if gain is None else gain.value,
+        gain_se=None if gain is None else gain.standard_error,
+        without_z_how=None if gain is None else gain.how,
         pareto_above=above,
         pareto_threshold=None if above is None else threshold,
         layers=found.layers,
@@ -326,6 +339,21 @@ def evaluate(
     if annealing is not None:
         result = _with_annealed(result, model, data, annealing, value, {"seed": seed, "memory": memory}, progress)
     return result if training is None or not is_exact else _with_criteria(result, criteria(model, training))
+
+
+def _gain(model: LatentVariableModel, data: Dataset, marginal: LogMarginal, training: Dataset | None) -> Gain | None:
+    """By how much the model is better than the best without z; None where that is not known."""
+    training = None if training is None or training.schema.kind != data.schema.kind else training
+    found = without_latents(model, data, training)
+    if found is None or not bool(found.value.isfinite().all()):
+        return None
+    mean = _Mean(data.batch().weights.double().cpu())
+    noise = 0.0 if isinstance(model, TractableModel) else mean.combined(marginal.standard_error)
+    error = math.hypot(mean.error(marginal.value - found.value), 0.0 if math.isnan(noise) else noise)
+    shift = data.log_det().cpu()
+    if math.isnan(error):
+        return None
+    return Gain(float(mean(marginal.value - found.value)), error, float(mean(found.value + shift)), found.how)
 
 
 def _above(pareto_k: Tensor, threshold: float, mean: _Mean) -> float | None:

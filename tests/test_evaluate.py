@@ -20,7 +20,7 @@ from latentia.data import Dataset, load
 from latentia.diagnose import diagnose, mutual_information
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import criteria, evaluate, log_marginal, standard_error
-from latentia.learners import EM
+from latentia.learners import EM, Gradient
 from latentia.model import Batch, DirectedModel, LatentVariableModel
 from latentia.models import (
     HMM,
@@ -202,6 +202,68 @@ def test_a_collapsed_posterior_is_called_so():
     assert found.mutual_information == pytest.approx(0, abs=1e-4)
     assert "0 of 32 units active: the posterior has collapsed" in found.verdict
     assert found.kl_per_unit == pytest.approx([0.0] * 32, abs=1e-6)
+
+
+def coins(count: int, columns: int) -> torch.Tensor:
+    return torch.randint(2, (count, columns), generator=torch.Generator().manual_seed(7)).float()
+
+
+def test_a_verdict_weighs_nats_and_not_units():
+    """Independent coins, of which noise was learned: all units vary with x, and x is no likelier for it."""
+    train, test = load(coins(900, 8)).split(0.3)
+    model = VAE((8,), latent=3, hidden=(16,))
+    Gradient(epochs=15, lr=5e-3, progress=False).fit(model, train)
+    for options in ({}, {"training": train}):
+        found = evaluate(model, test, importance_samples=100, **options)
+        assert found.active_units == 3
+        assert found.without_z == pytest.approx(-8 * math.log(2), abs=0.05)
+        assert found.verdict.startswith("z is of no use, as if the posterior had collapsed")
+        assert "more latents" not in found.verdict.lower()
+        assert "no collapse" not in found.verdict
+
+
+def noise(count: int = 300) -> torch.Tensor:
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+NOTHING = {
+    "mixture": (GaussianMixture(3, 3), lambda: load(noise())),
+    "levels": (MixtureOfCategoricals(2, 5, 3), lambda: load(coins(300, 5).long(), values="levels")),
+    "hmm": (HMM(symbols=2, states=2), lambda: load(list(coins(80, 12).long().numpy()), kind="sequence")),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_clusters_of_nothing_are_called_so(name):
+    model, data = NOTHING[name][0].double(), NOTHING[name][1]()
+    train, test = data.split(0.4)
+    EM(steps=30).fit(model, train)
+    assert "z is of no use" in evaluate(model, test, training=train).verdict
+
+
+def test_what_z_is_worth_is_the_difference_to_the_best_model_without_it(pca):
+    """Of normal data both are known: log p(x) with the whole covariance, and with its diagonal alone."""
+    model, data = pca
+    deviation = model.covariance().diagonal().sqrt().detach()
+    apart = Normal(torch.zeros_like(deviation), deviation).log_prob(data.x).sum(-1)
+    truth = model.exact(data.x) - apart
+    found = evaluate(model, data, importance_samples=2)
+    error = float(truth.std()) / len(truth) ** 0.5
+    assert found.gain == pytest.approx(float(truth.mean()), abs=0.02)
+    assert found.gain_se == pytest.approx(error, rel=0.05)
+    assert found.without_z == pytest.approx(found.log_marginal - found.gain, abs=1e-9)
+    assert "more than that of the best model without (independent coordinates)" in found.verdict
+
+
+def test_two_clusters_gain_by_z():
+    x = noise()
+    x[::2] += 5
+    model = GaussianMixture(3, 2).double()
+    EM().fit(model, load(x))
+    found = evaluate(model, load(x))
+    assert found.without_z_how == "one Gaussian"
+    assert (found.gain or 0) > 0.5
+    assert "of no use" not in found.verdict
 
 
 class TestExactModels:

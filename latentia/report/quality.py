@@ -24,6 +24,8 @@ MEANINGS = {
     "annealed_gain": ("annealed, more by", "how much more than log p(x) above, for the same data"),
     "annealed_gap": ("annealing gap", "between bounds from above and from below, on data simulated from the model"),
     "annealed_effective_sample_size": ("effective chains", "chains of the annealing that count, on average"),
+    "without_z": ("without z", "log p(x) of the best model without z, whose p(x) is of the same family as p(x | z)"),
+    "gain": ("gain by z", "how much more log p(x) is: what the latents are worth"),
     "total_log_marginal": ("log p of all", "the log-probability of all these data together, in nats"),
     "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
     "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z; −distortion"),
@@ -56,7 +58,7 @@ BESIDE = {
     "kl_per_unit", "layers", "verdict", "evaluated_on", "seed", "divided_by", "rate", "distortion",
     "annealed_log_marginal_se", "annealed_log_marginal_mc_se", "annealed_gain_se", "annealed_gap_se", "annealed_n",
     "annealed_how", "mutual_information_se", "mutual_information_upper_se", "total_correlation_se",
-    "dimension_wise_kl_se", "pareto_threshold",
+    "dimension_wise_kl_se", "pareto_threshold", "gain_se", "without_z_how",
 }  # fmt: skip
 
 
@@ -134,6 +136,8 @@ def _caption(evaluation: Evaluation) -> str:
         noise = evaluation.get(key)
         if isinstance(noise, float) and finite(noise) and noise > 0:
             parts.append(f"{what} adds an error of {number(noise, 2)}.")
+    if evaluation.get("without_z_how") is not None:
+        parts.append(f"Without z: {evaluation['without_z_how']}.")
     if finite(evaluation.get("pareto_threshold")):
         parts.append(
             f"Pareto k is too high above min(1 − 1/log₁₀ K, 0.7) = {number(evaluation['pareto_threshold'], 2)}."
