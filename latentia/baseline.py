@@ -58,9 +58,9 @@ class Gain(NamedTuple):
 
 
 def without_latents(model: LatentVariableModel, data: Dataset, training: Dataset | None = None) -> Baseline | None:
-    """log p(x) of the data without z, by the best that the family of p(x | z) can do: its parameters are the same for
-    all x, and fitted by maximum likelihood (of sequences the same for all steps). To a decoder of any other family z
-    is given as its prior mean, the same for all.
+    """log p(x) of the data without z, by the better of two: the family of p(x | z) with parameters that are the same
+    for all x (and all steps of a sequence), fitted by maximum likelihood with half a count of every value more; and the
+    model's own decoder where z is its prior mean, the same for all, which is all there is for other families.
 
     Args:
         data: what it is measured on, frozen.
@@ -71,13 +71,20 @@ def without_latents(model: LatentVariableModel, data: Dataset, training: Dataset
     """
     if not isinstance(model, DirectedModel):
         return None
-    try:
-        family = _family(model, data)
-        if family is None:
-            return _at_the_mean(model, data)
-        return Baseline(_marginal(family, data, training), _words(family, data))
-    except (CapabilityError, DataError, NotImplementedError, RuntimeError):  # such as a covariance of no full rank
-        return None
+    weight = data.batch().weights.double().cpu()
+    found = []
+    for make in (lambda: _by_family(model, data, training), lambda: _at_the_mean(model, data)):
+        try:
+            found.append(make())
+        except (CapabilityError, DataError, NotImplementedError, RuntimeError):  # such as a covariance of no full rank
+            continue
+    known = [one for one in found if one is not None and bool(one.value.isfinite().all())]
+    return max(known, key=lambda one: float(weight @ one.value), default=None)
+
+
+def _by_family(model: DirectedModel, data: Dataset, training: Dataset | None) -> Baseline | None:
+    family = _family(model, data)
+    return None if family is None else Baseline(_marginal(family, data, training), _words(family, data))
 
 
 def _family(model: DirectedModel, data: Dataset) -> Emissions | None:
@@ -137,6 +144,9 @@ def _fit(family: Emissions, data: Dataset) -> None:
         raise DataError("there is nothing to fit a model without z to")
     family.check(x, mask)
     family.start(x, mask, weight, torch.Generator().manual_seed(0))
+    if isinstance(family, (BernoulliEmissions, CategoricalVectorEmissions, MultinomialEmissions)):
+        # the half counts are of every value alike: of many levels most have not been seen in few data
+        family.average.fill_(0.5 if isinstance(family, BernoulliEmissions) else 1 / family.average.shape[-1])
     # what is missing is expected under the last step's parameters
     for _ in range(1 if mask is None else STEPS):
         family.update(family.statistics(x, mask, weight.unsqueeze(-1)))

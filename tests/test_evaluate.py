@@ -222,6 +222,18 @@ def test_a_verdict_weighs_nats_and_not_units():
         assert "no collapse" not in found.verdict
 
 
+def test_many_levels_of_few_data_are_no_gain():
+    """Uniform levels: frequencies alone would give those that were not seen next to no probability."""
+    x = torch.randint(64, (150, 6), generator=torch.Generator().manual_seed(7))
+    train, test = load(x, values="levels").split(0.3)
+    model = VAE((6,), symbols=64, latent=2, hidden=(8,), likelihood="categorical")
+    for parameter in model.decoder.parameters():
+        parameter.data.zero_()  # uniform over the levels
+    found = evaluate(model, test, importance_samples=20, training=train)
+    assert (found.gain or 0) < 1e-3
+    assert "with z" not in found.verdict.lower()
+
+
 def noise(count: int = 300) -> torch.Tensor:
     return torch.randn(count, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
