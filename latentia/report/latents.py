@@ -28,13 +28,15 @@ BATCH = 128
 
 
 def latents(
-    model: LatentVariableModel, train: Dataset, data: Dataset, evaluation: dict[str, Any], seed: int
+    model: LatentVariableModel, data: Dataset, evaluation: dict[str, Any], seed: int, train: Dataset | None = None
 ) -> list[Panel]:
     """The panels that suit the posterior's kind: one of K values, a chain of states, topics, or a point in space.
 
     Shares, means and the order of clusters, states and topics are those of the fitted parameters, read off the prior
-    and the likelihood, not of the few data shown; `train` gives the lengths of sequences, which are not modelled.
+    and the likelihood, not of the few data shown; `train` (`data` where
+    there are no others) gives the lengths of sequences, which are not modelled, and how many words there were.
     """
+    train = data if train is None else train
     with using(model, seed):
         q = model.posterior(data.subset(slice(0, 2)).frozen(seed).batch().to(model.anchor))
     if isinstance(q, OneHot):

@@ -54,7 +54,7 @@ def build(
     sections = [
         Section("learning", "Learning", "", gathered(lambda: curves(lines, unit, learned or {}))),
         Section(
-            "latents", "What the latents do", shown, gathered(lambda: latents(model, train, test, evaluation, SEED))
+            "latents", "What the latents do", shown, gathered(lambda: latents(model, test, evaluation, SEED, train))
         ),
         Section("uses", "What the model makes", "", gathered(lambda: uses(model, test, SEED, len(lines) * len(train)))),
     ]
