@@ -54,7 +54,8 @@ def main() -> None:
     print(f"  its bound says             {found.elbo:8.2f}")
     print(f"  1,000 importance samples   {found.log_marginal:8.2f}, said to be within {found.log_marginal_mc_se:.2f}")
     print(f"  an annealed walk           {found.annealed_log_marginal:8.2f}, {found.annealed_log_marginal_mc_se:.2f}")
-    print(f"  Pareto k above 0.7 for {found.pareto_above:.0%}: what the weights themselves say of their mean")
+    doubt = f"Pareto k above {found.pareto_threshold:.2g} for {found.pareto_above:.0%}"
+    print(f"  {doubt}: what the weights themselves say of their mean")
 
 
 if __name__ == "__main__":

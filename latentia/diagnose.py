@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
 
+from latentia.baseline import Gain
 from latentia.data import Dataset
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.divergence import kl_given, kl_terms
@@ -21,11 +22,25 @@ from latentia.model import Batch, DirectedModel, LatentVariableModel
 ACTIVE = 0.01
 """A unit is active when the variance over x of its posterior mean exceeds this (Burda et al. 2016, section 5.2)."""
 
+NEGLIGIBLE = 0.05
+"""Nats a datum that are as good as none."""
+
+PAYS = 0.1
+"""Nats a unit: where each costs as much, on average, and the data gain by it, more units may gain more."""
+
 FEW = 10
 """Below so many data a verdict is a guess."""
 
-PAIRS = 2**24
-"""Numbers that a block of pairwise posterior densities may hold."""
+PAIRS = 2**18
+"""Numbers that a block of pairwise posterior densities may hold: those of a block that stays in the cache."""
+
+DRAWS, WORK, DEAR = 16, 2**25, 16
+"""Draws of z for each datum: so many, or as many as make so many numbers of pairwise densities, if that is less; each
+number counted so many times where it takes a recursion, or a network's pass."""
+
+CERTAIN = 3.0
+"""Standard errors by which one bound must be below another to be taken instead: the lesser of two that are as good as
+equal would be below both on average, and no bound."""
 
 
 @dataclass
@@ -34,9 +49,9 @@ class Diagnosis:
 
     Attributes:
         kl_per_unit: mean KL(q(z_d | x) || p(z_d)), nats, a latent dimension; None where they do not factorise.
-        mutual_information: I(x; z) under q, nats.
+        mutual_information: I(x; z) under q, nats; mutual_information_se: its standard error.
         mutual_information_ceiling: log of the number of data it was estimated on: it cannot exceed that.
-        mutual_information_upper, total_correlation, dimension_wise_kl: see `Information`.
+        mutual_information_upper, total_correlation, dimension_wise_kl, and their errors: see `Information`.
         active_units, latent_units: how many of the units vary with x, and how many there are.
         verdict: the same in words.
         layers: of several latents, each one's `kl`, E_q of the divergence of its conditionals (nats, None without a
@@ -49,9 +64,13 @@ class Diagnosis:
     active_units: int
     latent_units: int
     verdict: str
+    mutual_information_se: float = math.nan
     mutual_information_upper: float | None = None
+    mutual_information_upper_se: float | None = None
     total_correlation: float | None = None
+    total_correlation_se: float | None = None
     dimension_wise_kl: float | None = None
+    dimension_wise_kl_se: float | None = None
     layers: dict[str, dict[str, Any]] | None = None
 
 
@@ -60,18 +79,24 @@ class Information(NamedTuple):
 
         E_x KL(q(z | x) || p(z)) = I_q(x; z) + KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d))
 
-    where q(z) is the mean of q(z | x_n) over the data. Sampled, from the same draws of z, so that the sum is exact.
+    where q(z) is the mean of q(z | x_n) over the data. Sampled, `draws` of z a datum, or fewer where each dimension is
+    looked at. An error is the standard error of a part over the data and their draws, NaN for a single datum. A part
+    near 0 may come out below it, by about its error.
 
     Attributes:
         mutual_information: I of the data that were drawn, log q(z) counting a draw's own datum: unbiased for those
-            data, and for all the data that there could be a lower bound, which cannot exceed `ceiling`.
-        upper: the same with the draw's own datum left out of q(z): an upper bound in expectation (Poole et al. 2019,
-            section 2), as the mean KL is; the lesser of the two.
+            data. Its mean over sets of data is no more than I of all the data that there could be, and it cannot
+            exceed `ceiling` by more than noise. Exact for a z that can be enumerated.
+        upper: the same with the draw's own datum left out of q(z): on average no less than I of all data (Poole et al.
+            2019, section 2). The mean KL is no less either, and taken instead where it is lower beyond doubt, by
+            `CERTAIN` standard errors of the difference. One sample of either may lie below I, by about its error.
         ceiling: the logarithm of the number of data.
         total_correlation: KL(q(z) || prod_d q(z_d)): the dependence between latent dimensions; None where q(z | x) has
             no marginals in closed form. Near the ceiling it holds what the mutual information lacks.
         dimension_wise_kl: sum_d KL(q(z_d) || p(z_d)); None as before, or where the prior does not factorise.
-        kl: what the parts add up to: the sampled E KL(q(z | x) || p(z)); None for a model without a prior.
+        kl: what the parts add up to where all are known, else the sampled E KL(q(z | x) || p(z)); None for a model
+            without a prior.
+        draws: of z for each datum; None where exact.
     """
 
     mutual_information: float
@@ -80,13 +105,22 @@ class Information(NamedTuple):
     total_correlation: float | None = None
     dimension_wise_kl: float | None = None
     kl: float | None = None
+    mutual_information_se: float = math.nan
+    upper_se: float | None = None
+    total_correlation_se: float | None = None
+    dimension_wise_kl_se: float | None = None
+    draws: int | None = None
 
 
 @torch.no_grad()
-def diagnose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int = 2000) -> Diagnosis:
+def diagnose(
+    model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int = 2000, gain: Gain | None = None
+) -> Diagnosis:
     """Diagnose the posterior on data.
 
     Args:
+        gain: how much better the model is than the best without z. The verdict weighs it: that units vary with x, or
+            that the posterior differs from the prior, may be noise that was learned, and does not make x likelier.
         limit: mutual information is estimated on so many data (an eighth as many where z is structured, or layers
             depend on x and on each other), as its cost is quadratic.
     """
@@ -105,16 +139,39 @@ def diagnose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit:
     elif isinstance(q, Dirichlet):
         words = _shares_verdict(average, largest, information)
     else:
-        words = _continuous_verdict(active, means.shape[-1], information)
+        words = _continuous_verdict(active, means.shape[-1], found)
+    # of one value, or of no information at all, nothing could have been gained
+    if gain is not None and information != 0 and COLLAPSED not in words:
+        words = _weighed(words, gain, active == means.shape[-1] and min(terms or [0.0]) > PAYS)
     if layers is not None:
         words += _layer_words(layers)
     if len(data) < FEW:
         words = f"{len(data)} data are too few to tell what the latents carry. {words}"
     if information > 0.9 * ceiling > 0:
         words += f" The mutual information is at its ceiling of {ceiling:.2f} nats: more data would show more."
-        words += f" It is {found.upper:.2f} nats at most." if found.upper is not None else ""
-    parts = found.upper, found.total_correlation, found.dimension_wise_kl
-    return Diagnosis(terms, information, ceiling, active, means.shape[-1], words, *parts, layers)
+        words += _bounded(found)
+    return Diagnosis(
+        kl_per_unit=terms,
+        mutual_information=information,
+        mutual_information_ceiling=ceiling,
+        active_units=active,
+        latent_units=means.shape[-1],
+        verdict=words,
+        mutual_information_se=found.mutual_information_se,
+        mutual_information_upper=found.upper,
+        mutual_information_upper_se=found.upper_se,
+        total_correlation=found.total_correlation,
+        total_correlation_se=found.total_correlation_se,
+        dimension_wise_kl=found.dimension_wise_kl,
+        dimension_wise_kl_se=found.dimension_wise_kl_se,
+        layers=layers,
+    )
+
+
+def _bounded(found: Information) -> str:
+    if found.upper is None or found.upper_se is None:
+        return ""
+    return f" It is at most {found.upper:.2f} ± {found.upper_se:.2f} nats, on average over samples."
 
 
 def _layers(model: LatentVariableModel, data: Dataset, varies: Tensor, seed: int) -> dict[str, dict[str, Any]] | None:
@@ -184,43 +241,103 @@ def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit
     """What z and x tell of each other, what the dimensions of z tell of each other, and how far each is from its prior.
 
     Args:
-        limit: of the data drawn at random, one draw of z each; the cost is its square.
+        limit: of the data drawn at random; the cost is its square, times the draws of z for each.
     """
     if model.posterior(_one(model, data)).has_enumerate_support:
-        means, weight = _rows(model, data)
-        share = (weight / weight.sum()).unsqueeze(-1)
-        value = _entropy((share * means).sum(0)) - (share.squeeze(-1) * _entropy(means)).sum()
-        return Information(max(float(value), 0.0) + 0.0, None, math.log(len(data)))
-    batch = _some(model, data, seed, limit)
+        return _enumerated(*_rows(model, data), len(data))
+    dear = _dear(model, data)
+    batch = _some(model, data, seed, limit // 8 if dear else limit)
     q, weight = model.posterior(batch), batch.weights.double()
     with torch.random.fork_rng():
+        draws = _draws(batch.size**2 * _width(q) * (DEAR if dear else 1))
         torch.manual_seed(seed)
-        z: Any = q.sample()
+        z: Any = q.sample((draws,))  # type: ignore[arg-type]
     lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
     mass = (weight * (lengths.unsqueeze(-1) == lengths)).sum(-1)
     own, aggregate = q.log_prob(z).double(), _log_aggregate(q, z, weight) - mass.log()
-    share = weight / weight.sum()
-
-    def mean(values: Tensor) -> float:
-        return float((share * values).sum())
-
     parts = _apart(model, batch, q, z, weight)
-    total, units, kl = (None if part is None else mean(part) for part in (parts.joint, parts.units, parts.kl))
-    bounds = [bound for bound in (mean(own - _left_out(aggregate, own, weight, mass)), kl) if bound is not None]
-    bounds = [bound for bound in bounds if math.isfinite(bound)]
+    some = aggregate if parts.joint is None else aggregate[: len(parts.joint)]
+    information, information_se = divergence(own - aggregate, weight)
+    upper, upper_se = _upper(own - _left_out(aggregate, own, weight, mass), parts.kl, weight)
+    total, total_se = (None, None) if parts.joint is None else divergence(some - parts.joint, weight)
+    units, units_se = (None, None)
+    if parts.joint is not None and parts.units is not None:
+        units, units_se = mean_and_error((parts.joint - parts.units).mean(0), weight)
+    kl = None if parts.kl is None else divergence(parts.kl, weight)[0]
     return Information(
-        max(mean(own - aggregate), 0.0) + 0.0,
-        max(min(bounds), 0.0) if bounds else None,
-        mean(mass.log() - weight.log()),
-        None if total is None else mean(aggregate) - total,
-        None if total is None or units is None else total - units,
-        kl,
+        mutual_information=information,
+        upper=upper,
+        ceiling=float((weight / weight.sum() * (mass.log() - weight.log())).sum()),
+        total_correlation=total,
+        dimension_wise_kl=units,
+        kl=kl if total is None or units is None else information + total + units,
+        mutual_information_se=information_se,
+        upper_se=upper_se,
+        total_correlation_se=total_se,
+        dimension_wise_kl_se=units_se,
+        draws=draws,
     )
+
+
+def _enumerated(means: Tensor, weight: Tensor, count: int) -> Information:
+    """Of a z with so few values that q(z) is a row of their probabilities, `means` (N, K) a datum: exact for these."""
+    average = (weight / weight.sum()) @ means
+    each = (torch.special.xlogy(means, means) - torch.special.xlogy(means, average)).sum(-1)
+    value, error = mean_and_error(each, weight)
+    # rounding alone can take a sum of divergences below 0
+    return Information(max(value, 0.0), None, math.log(count), mutual_information_se=error)
+
+
+def mean_and_error(values: Tensor, weight: Tensor) -> tuple[float, float]:
+    """The mean of independent data (N,), weighted (N,), and its standard error; a weight is a number of repetitions."""
+    total = float(weight.sum())
+    share = weight / max(total, 1e-300)
+    # an absent datum adds nothing, even when it is impossible
+    mean = torch.where(share > 0, share * values.double(), 0.0).sum()
+    if total <= 1:
+        return float(mean), math.nan
+    spread = torch.where(share > 0, share * (values.double() - mean) ** 2, 0.0).sum()
+    return float(mean), math.sqrt(float(spread) / (total - 1))
+
+
+def divergence(log_ratio: Tensor, weight: Tensor) -> tuple[float, float]:
+    """E log(q / p) and its standard error, from log(q / p) at draws from q, (S, N), of data weighted (N,).
+
+    E p / q = 1, so log(q / p) + p / q - 1 has the same mean, and is nowhere below 0: where q is near p its noise is of
+    second order. Where it is far p / q is 1 on average through values that are hardly ever drawn, and log(q / p) alone
+    is taken, unless the other has less than a quarter of its variance.
+    """
+    near = log_ratio + torch.expm1((-log_ratio).clamp(max=300.0))
+    calm = near.var(unbiased=False) < 0.25 * log_ratio.var(unbiased=False)
+    return mean_and_error((near if bool(calm) else log_ratio).mean(0), weight)
+
+
+def _upper(left_out: Tensor, kl: Tensor | None, weight: Tensor) -> tuple[float | None, float | None]:
+    """The bound on the mutual information from above, and its error: see `Information.upper`."""
+    if kl is not None:
+        lower, error = mean_and_error((left_out - kl).mean(0), weight)
+        if not math.isfinite(lower) or lower > CERTAIN * error:
+            return divergence(kl, weight)
+    value, error = divergence(left_out, weight)
+    return (value, error) if math.isfinite(value) else (None, None)
+
+
+def _draws(numbers: int) -> int:
+    """How many draws of z a datum `WORK` allows, where one for each datum takes so many numbers."""
+    return max(min(DRAWS, WORK // numbers), 1)
+
+
+def _width(q: Distribution) -> int:
+    """Numbers in the density of a pair of z_m and x_n."""
+    if _gaussian_pairs(q) is not None:
+        return 1
+    one: Any = q.sample()
+    return sum(part[0].numel() for part in one.values()) if isinstance(one, dict) else one[0].numel()
 
 
 def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> Batch:
     """At random: the first so many of a sorted file would be all of one kind."""
-    count = min(limit // 8 if _dear(model, data) else limit, len(data))
+    count = min(limit, len(data))
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
     return data.batch(chosen, model.anchor.dtype).to(model.anchor)
 
@@ -237,13 +354,14 @@ def _dear(model: LatentVariableModel, data: Dataset) -> bool:
 
 
 def _left_out(aggregate: Tensor, own: Tensor, weight: Tensor, mass: Tensor) -> Tensor:
-    """log q(z) of each draw by the other data alone, (M,)."""
+    """log q(z) of each draw by the other data alone, (S, M)."""
     share = (weight.log() - mass.log() + own - aggregate).exp().clamp(max=1.0)
     return aggregate + torch.log1p(-share) - torch.log1p(-weight / mass)
 
 
 class _Parts(NamedTuple):
-    """Of every draw z_m, (M,), in nats: sum_d log q(z_d), sum_d log p(z_d) and log q(z | x_m) - log p(z)."""
+    """Of draws z_m, in nats: sum_d log q(z_d) and sum_d log p(z_d) of the first few of each datum, and of all
+    log q(z | x_m) - log p(z), (S, M)."""
 
     joint: Tensor | None
     units: Tensor | None
@@ -256,9 +374,10 @@ def _apart(model: LatentVariableModel, batch: Batch, q: Distribution, z: Any, we
     units = _marginals(q)
     if units is None:
         return _Parts(None, None, kl)
+    z = z[: _draws(len(weight) ** 2 * units.batch_shape[1])]
     joint = _log_aggregate(units, z, weight, apart=True) - weight.sum().log()
     factors = None if prior is None else _marginals(prior)
-    return _Parts(joint.sum(-1), None if factors is None else factors.log_prob(z).double().flatten(1).sum(-1), kl)
+    return _Parts(joint.sum(-1), None if factors is None else factors.log_prob(z).double().flatten(2).sum(-1), kl)
 
 
 def _marginals(q: Distribution) -> Distribution | None:
@@ -295,25 +414,24 @@ def _gaussian_pairs(q: Distribution) -> Callable[[Tensor], Tensor] | None:
 
 
 def _log_aggregate(q: Distribution, z: Any, weight: Tensor, apart: bool = False) -> Tensor:
-    """log sum_n weight_n q(z_m | x_n) of every draw m, (M,); of distributions that are `apart`, (M, D)."""
+    """log sum_n weight_n q(z_m | x_n) of all draws, (S, M); of distributions that are `apart`, (S, M, D)."""
+    many, count = isinstance(z, dict), len(weight)
+    shape = (next(iter(z.values())) if many else z).shape[:2]
+    z = {name: part.flatten(0, 1) for name, part in z.items()} if many else z.flatten(0, 1)
     pairs = None if apart else _gaussian_pairs(q)
     if pairs is not None:
-        rows = max(PAIRS // len(weight), 1)
-        return torch.cat([torch.logsumexp(pairs(part) + weight.log(), 1) for part in z.double().split(rows)])
-    many, count = isinstance(z, dict), len(weight)
+        rows = max(PAIRS // count, 1)
+        parts = [torch.logsumexp(pairs(part) + weight.log(), 1) for part in z.double().split(rows)]
+        return torch.cat(parts).unflatten(0, shape)
     width = sum(part[0].numel() for part in z.values()) if many else z[0].numel()
     rows = max(PAIRS // (count * width), 1)
     shares = weight.log().unsqueeze(-1) if apart else weight.log()
     parts = []
-    for start in range(0, count, rows):
+    for start in range(0, shape.numel(), rows):
         block = slice(start, start + rows)
         drawn = {name: part[block].unsqueeze(1) for name, part in z.items()} if many else z[block].unsqueeze(1)
         parts.append(torch.logsumexp(q.log_prob(drawn) + shares, 1))  # type: ignore[arg-type]
-    return torch.cat(parts)
-
-
-def _entropy(probability: Tensor) -> Tensor:
-    return -torch.special.xlogy(probability, probability).sum(-1)
+    return torch.cat(parts).unflatten(0, shape)
 
 
 def _kl_per_unit(model: LatentVariableModel, data: Dataset) -> list[float] | None:
@@ -347,31 +465,48 @@ def _layer_words(layers: dict[str, dict[str, Any]]) -> str:
     return f" By layer: {'; '.join(said)}."
 
 
-def _continuous_verdict(active: int, units: int, information: float) -> str:
+COLLAPSED = "the posterior has collapsed, z says nothing about x"
+
+
+def _weighed(words: str, gain: Gain, all_pay: bool) -> str:
+    """The verdict in nats: what z is worth to x, against the best model without it."""
+    if gain.value < max(2 * gain.standard_error, NEGLIGIBLE):
+        said = f"{gain.value:.2f} ± {gain.standard_error:.2f} nats".replace("-", "−")
+        return (
+            f"z is of no use, as if the posterior had collapsed: log p(x) less that of the best model without z "
+            f"({gain.how}) is {said}; there is nothing to code, or it has not been learned. {words}"
+        )
+    said = _nats(gain.value, gain.standard_error)
+    more = " More latents may help." if all_pay else ""
+    return f"{words} With z log p(x) is {said} more than that of the best model without ({gain.how}).{more}"
+
+
+def _nats(value: float, error: float) -> str:
+    return f"{value:.2f} nats" if math.isnan(error) else f"{value:.2f} ± {error:.2f} nats"
+
+
+def _continuous_verdict(active: int, units: int, found: Information) -> str:
     said = f"{active} of {units} units active"
     remedy = "try free bits (--objective.free_bits 0.1), a smaller --objective.beta, or a weaker decoder"
-    if active == 0 or information < 0.05:
-        return f"{said}: the posterior has collapsed, z says nothing about x; {remedy}."
-    if active <= 0.1 * units:
-        return f"{said}: the posterior has largely collapsed; {remedy}."
+    if active == 0 or found.mutual_information < NEGLIGIBLE:
+        return f"{said}: {COLLAPSED}; {remedy}."
+    said += f"; z and x tell {_nats(found.mutual_information, found.mutual_information_se)} of each other"
     if active < units:
-        return (
-            f"{said}: no collapse; the other {units - active} follow the prior, and a smaller latent would do as well."
-        )
-    return f"{said}: no collapse, every unit is used; more latents may help."
+        return f"{said}; the other {units - active} follow the prior, and a smaller latent would do as well."
+    return f"{said}."
 
 
 def _discrete_verdict(share: Tensor, confidence: float, active: int) -> str:
     used = int((share > 0.01 / len(share)).sum())
     said = f"{used} of {len(share)} values of z in use"
     if len(share) > 1 and (used <= 1 or active == 0):
-        return f"{said}: the posterior has collapsed, z says nothing about x; try more restarts."
+        return f"{said}: {COLLAPSED}; try more restarts."
     return f"{said}; the posterior gives its best value {confidence:.0%} on average."
 
 
 def _shares_verdict(average: Tensor, largest: float, information: float) -> str:
     used = int((average > 0.1 / len(average)).sum())
     said = f"{used} of {len(average)} topics have more than a tenth of an equal share"
-    if information < 0.05:
-        return f"{said}: the posterior has collapsed, z says nothing about x; try another seed, or fewer topics."
+    if information < NEGLIGIBLE:
+        return f"{said}: {COLLAPSED}; try another seed, or fewer topics."
     return f"{said}; the largest share of a datum is {largest:.0%} on average."

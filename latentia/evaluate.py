@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.annealed import Annealing, Sandwich, annealed_log_marginal, bidirectional
+from latentia.baseline import Gain, without_latents
 from latentia.data import Dataset, Schema, Stream, as_dataset
-from latentia.diagnose import diagnose
+from latentia.diagnose import diagnose, mean_and_error
 from latentia.distributions.joint import remembering
 from latentia.errors import CapabilityError, DataError, OptionError
-from latentia.importance import DOUBTFUL, MEMORY, LogMarginal, Weights, chunks
+from latentia.importance import MEMORY, LogMarginal, Weights, chunks, doubtful
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, in_evaluation
 from latentia.objectives import kl_divergence
 from latentia.progress import Bar
@@ -154,15 +155,20 @@ class Evaluation:
 
     Attributes:
         log_marginal: mean log p(x); log_marginal_se: its standard error over the data; log_marginal_mc_se: the part
-            of it that more importance samples would take away.
+            of it that more importance samples would take away, NaN (null) for a single sample, which has no spread.
         elbo, reconstruction, kl: of the model's posterior; for an exact one the bound is log p(x) itself.
         rate, distortion: the KL, and minus the reconstruction: R + D = -ELBO (Alemi et al. 2018, section 2).
-        mutual_information: I(x; z) under the aggregate posterior of the data; mutual_information_upper, at most.
-        total_correlation, dimension_wise_kl: what else the KL is made of, see `diagnose.Information`.
+        mutual_information: I(x; z) under the aggregate posterior of the data; mutual_information_upper: a bound from
+            above, on average over samples; total_correlation, dimension_wise_kl: what else the KL is made of, see
+            `diagnose.Information`. Each with its standard error over the data and their draws of z.
         active_units, latent_units, kl_per_unit, verdict, layers: see `diagnose`.
+        without_z: mean log p(x) of the best model without z, see `baseline.without_latents`, fitted to the training
+            data where they are given; gain: how much more log_marginal is, with its standard error over the data;
+            without_z_how: what model it is. None where there is none.
         method: "exact" or "importance sampling"; importance_samples: K; effective_sample_size: its mean.
-        pareto_above: the share of data whose importance weights have a Pareto k above 0.7: their log p(x), and its
-            error, cannot be trusted. None where exact, or with too few samples to tell.
+        pareto_above: the share of data whose importance weights have a Pareto k above pareto_threshold,
+            min(1 - 1 / log10 K, 0.7): their log p(x), and its error, cannot be trusted. None where exact, or with too
+            few samples to tell.
         naive_log_marginal: by samples from the prior, where asked for, with the same errors and sample size.
         annealed_log_marginal: by annealed importance sampling, where asked for, of `annealed_n` of the data, with the
             same errors and the effective number of chains; annealed_gain: how much more it is than log_marginal for
@@ -201,7 +207,16 @@ class Evaluation:
     mutual_information_upper: float | None = None
     total_correlation: float | None = None
     dimension_wise_kl: float | None = None
+    mutual_information_se: float = math.nan
+    mutual_information_upper_se: float | None = None
+    total_correlation_se: float | None = None
+    dimension_wise_kl_se: float | None = None
+    without_z: float | None = None
+    gain: float | None = None
+    gain_se: float | None = None
+    without_z_how: str | None = None
     pareto_above: float | None = None
+    pareto_threshold: float | None = None
     annealed_log_marginal: float | None = None
     annealed_log_marginal_se: float | None = None
     annealed_log_marginal_mc_se: float | None = None
@@ -275,8 +290,10 @@ def evaluate(
     weights, shift = data.batch().weights.double().cpu(), data.log_det().cpu()
     mean = _Mean(weights)
     remarks = remark(data, marginal.value + shift)
-    found = diagnose(model, data, seed=seed)
-    value, above = marginal.value + shift, _above(marginal.pareto_k, mean)
+    gain = _gain(model, data, marginal, training if isinstance(training, Dataset) else None)
+    found = diagnose(model, data, seed=seed, gain=gain)
+    value, threshold = marginal.value + shift, doubtful(importance_samples)
+    above = _above(marginal.pareto_k, threshold, mean)
     kl = float(mean(_kl(model, data, seed)))
     # the KL in closed form where there is one: the bound is then the less noisy for it
     reconstruction = (
@@ -298,11 +315,20 @@ def evaluate(
         mutual_information_upper=found.mutual_information_upper,
         total_correlation=found.total_correlation,
         dimension_wise_kl=found.dimension_wise_kl,
+        mutual_information_se=found.mutual_information_se,
+        mutual_information_upper_se=found.mutual_information_upper_se,
+        total_correlation_se=found.total_correlation_se,
+        dimension_wise_kl_se=found.dimension_wise_kl_se,
         active_units=found.active_units,
         latent_units=found.latent_units,
         kl_per_unit=found.kl_per_unit,
-        verdict=" ".join([found.verdict + _doubt(above), *remarks]),
+        verdict=" ".join([found.verdict + _doubt(above, threshold), *remarks]),
+        without_z=None if gain is None else gain.without,
+        gain=None if gain is None else gain.value,
+        gain_se=None if gain is None else gain.standard_error,
+        without_z_how=None if gain is None else gain.how,
         pareto_above=above,
+        pareto_threshold=None if above is None else threshold,
         layers=found.layers,
         method="exact" if is_exact else "importance sampling",
         importance_samples=None if is_exact else importance_samples,
@@ -322,15 +348,30 @@ def evaluate(
     return result if training is None or not is_exact else _with_criteria(result, criteria(model, training))
 
 
-def _above(pareto_k: Tensor, mean: _Mean) -> float | None:
-    return None if pareto_k.isnan().all() else float(mean((pareto_k > DOUBTFUL).double()))
+def _gain(model: LatentVariableModel, data: Dataset, marginal: LogMarginal, training: Dataset | None) -> Gain | None:
+    """By how much the model is better than the best without z; None where that is not known."""
+    training = None if training is None or training.schema.kind != data.schema.kind else training
+    found = without_latents(model, data, training)
+    if found is None or not bool(found.value.isfinite().all()):
+        return None
+    mean = _Mean(data.batch().weights.double().cpu())
+    noise = 0.0 if isinstance(model, TractableModel) else mean.combined(marginal.standard_error)
+    error = math.hypot(mean.error(marginal.value - found.value), 0.0 if math.isnan(noise) else noise)
+    shift = data.log_det().cpu()
+    if math.isnan(error):
+        return None
+    return Gain(float(mean(marginal.value - found.value)), error, float(mean(found.value + shift)), found.how)
 
 
-def _doubt(above: float | None) -> str:
+def _above(pareto_k: Tensor, threshold: float, mean: _Mean) -> float | None:
+    return None if pareto_k.isnan().all() else float(mean((pareto_k > threshold).double()))
+
+
+def _doubt(above: float | None, threshold: float) -> str:
     if not above or above < 0.01:
         return ""
     return (
-        f" For {above:.0%} of the data the importance weights are too uneven (Pareto k above {DOUBTFUL}): their "
+        f" For {above:.0%} of the data the importance weights are too uneven (Pareto k above {threshold:.2g}): their "
         "log p(x) is probably too low, and its error understated; annealing (--ais) tells."
     )
 
@@ -408,14 +449,11 @@ class _Mean:
 
     def error(self, values: Tensor) -> float:
         """Standard error of the mean over independent data; a weight is a number of repetitions."""
-        if self.total <= 1:
-            return math.nan
-        variance = float(self((values.double() - self(values)) ** 2)) * self.total / (self.total - 1)
-        return math.sqrt(variance / self.total)
+        return mean_and_error(values, self.weights * self.total)[1]
 
     def combined(self, errors: Tensor) -> float:
         """Standard error of the mean of independent estimates with these errors."""
-        return float((self.weights * errors.double()).square().sum().sqrt())
+        return float(torch.where(self.weights > 0, self.weights * errors.double(), 0.0).square().sum().sqrt())
 
 
 def _exact(model: TractableModel, data: Dataset) -> LogMarginal:

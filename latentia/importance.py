@@ -15,7 +15,8 @@ MEMORY = 64 * 2**20
 """Bytes that the samples of one chunk may take: arrays of some megabytes stay in the cache, larger ones are slower."""
 
 DOUBTFUL = 0.7
-"""The Pareto shape above which a mean of weights cannot be trusted, nor its error (Vehtari et al. 2024, section 3)."""
+"""The Pareto shape above which no practical number of weights has a mean to be trusted, nor has its error (Vehtari et
+al. 2024, section 3); see `doubtful` for few."""
 
 LEAST = 5
 """Weights that a tail must have for its shape to be told."""
@@ -26,7 +27,8 @@ class LogMarginal(NamedTuple):
 
     Attributes:
         value: the logarithm of the unbiased estimate of p(x); exact where the model is.
-        standard_error: of `value`, by the delta method; 0 where exact.
+        standard_error: of `value`, by the delta method, the variance of the weights with divisor K - 1; NaN for a
+            single weight, which has no spread; 0 where exact.
         effective_sample_size: (sum w)^2 / sum w^2, of the K importance weights (Kong 1992); inf where exact.
         elbo: the mean log-weight, a lower bound on log p(x).
         reconstruction: the mean of log p(x | z) under the proposal; NaN for a model without a likelihood.
@@ -75,7 +77,8 @@ class Weights:
         reference = torch.where(self.peak.isfinite(), self.peak, 0.0)
         value = self.first.log() + reference - math.log(self.count)
         share = self.second / self.first**2
-        error = (share - 1 / self.count).clamp(min=0).sqrt()
+        spread = self.count / (self.count - 1) if self.count > 1 else math.nan
+        error = ((share - 1 / self.count).clamp(min=0) * spread).sqrt()
         shape = pareto_shape(self.largest) if len(self.largest) > LEAST else torch.full_like(value, math.nan)
         return LogMarginal(value, error, 1 / share, self.log_sum / self.count, self.fit_sum / self.count, shape)
 
@@ -83,6 +86,12 @@ class Weights:
 def tail_length(samples: int) -> int:
     """How many of the largest weights are the tail: min(K / 5, 3 sqrt(K)) (Vehtari et al. 2024, section 2)."""
     return int(min(samples / 5, 3 * math.sqrt(samples)))
+
+
+def doubtful(samples: int) -> float:
+    """The Pareto shape above which the mean of so many weights cannot be trusted: min(1 - 1 / log10 K, 0.7) (Vehtari et
+    al. 2024, section 3.2.4). So heavy a tail may be averaged out by many weights, and not by few."""
+    return min(1 - 1 / math.log10(samples), DOUBTFUL) if samples > 1 else -math.inf
 
 
 def pareto_shape(largest: Tensor) -> Tensor:

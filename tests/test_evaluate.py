@@ -20,9 +20,19 @@ from latentia.data import Dataset, load
 from latentia.diagnose import diagnose, mutual_information
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import criteria, evaluate, log_marginal, standard_error
-from latentia.learners import EM
+from latentia.learners import EM, Gradient
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.models import HMM, VAE, ExactFactorialHMM, GaussianMixture, KMeans
+from latentia.models import (
+    HMM,
+    LDA,
+    VAE,
+    ClusteringVAE,
+    ExactFactorialHMM,
+    GaussianMixture,
+    KMeans,
+    MixtureOfCategoricals,
+    NeuralHMM,
+)
 
 
 class LinearGaussian(DirectedModel):
@@ -192,6 +202,80 @@ def test_a_collapsed_posterior_is_called_so():
     assert found.mutual_information == pytest.approx(0, abs=1e-4)
     assert "0 of 32 units active: the posterior has collapsed" in found.verdict
     assert found.kl_per_unit == pytest.approx([0.0] * 32, abs=1e-6)
+
+
+def coins(count: int, columns: int) -> torch.Tensor:
+    return torch.randint(2, (count, columns), generator=torch.Generator().manual_seed(7)).float()
+
+
+def test_a_verdict_weighs_nats_and_not_units():
+    """Independent coins, of which noise was learned: all units vary with x, and x is no likelier for it."""
+    train, test = load(coins(900, 8)).split(0.3)
+    model = VAE((8,), latent=3, hidden=(16,))
+    Gradient(epochs=15, lr=5e-3, progress=False).fit(model, train)
+    for options in ({}, {"training": train}):
+        found = evaluate(model, test, importance_samples=100, **options)
+        assert found.active_units == 3
+        assert found.without_z == pytest.approx(-8 * math.log(2), abs=0.05)
+        assert found.verdict.startswith("z is of no use, as if the posterior had collapsed")
+        assert "more latents" not in found.verdict.lower()
+        assert "no collapse" not in found.verdict
+
+
+def test_many_levels_of_few_data_are_no_gain():
+    """Uniform levels: frequencies alone would give those that were not seen next to no probability."""
+    x = torch.randint(64, (150, 6), generator=torch.Generator().manual_seed(7))
+    train, test = load(x, values="levels").split(0.3)
+    model = VAE((6,), symbols=64, latent=2, hidden=(8,), likelihood="categorical")
+    for parameter in model.decoder.parameters():
+        parameter.data.zero_()  # uniform over the levels
+    found = evaluate(model, test, importance_samples=20, training=train)
+    assert (found.gain or 0) < 1e-3
+    assert "with z" not in found.verdict.lower()
+
+
+def noise(count: int = 300) -> torch.Tensor:
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+NOTHING = {
+    "mixture": (GaussianMixture(3, 3), lambda: load(noise())),
+    "levels": (MixtureOfCategoricals(2, 5, 3), lambda: load(coins(300, 5).long(), values="levels")),
+    "hmm": (HMM(symbols=2, states=2), lambda: load(list(coins(80, 12).long().numpy()), kind="sequence")),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_clusters_of_nothing_are_called_so(name):
+    model, data = NOTHING[name][0].double(), NOTHING[name][1]()
+    train, test = data.split(0.4)
+    EM(steps=30).fit(model, train)
+    assert "z is of no use" in evaluate(model, test, training=train).verdict
+
+
+def test_what_z_is_worth_is_the_difference_to_the_best_model_without_it(pca):
+    """Of normal data both are known: log p(x) with the whole covariance, and with its diagonal alone."""
+    model, data = pca
+    deviation = model.covariance().diagonal().sqrt().detach()
+    apart = Normal(torch.zeros_like(deviation), deviation).log_prob(data.x).sum(-1)
+    truth = model.exact(data.x) - apart
+    found = evaluate(model, data, importance_samples=2)
+    error = float(truth.std()) / len(truth) ** 0.5
+    assert found.gain == pytest.approx(float(truth.mean()), abs=0.02)
+    assert found.gain_se == pytest.approx(error, rel=0.05)
+    assert found.without_z == pytest.approx(found.log_marginal - found.gain, abs=1e-9)
+    assert "more than that of the best model without (independent coordinates)" in found.verdict
+
+
+def test_two_clusters_gain_by_z():
+    x = noise()
+    x[::2] += 5
+    model = GaussianMixture(3, 2).double()
+    EM().fit(model, load(x))
+    found = evaluate(model, load(x))
+    assert found.without_z_how == "one Gaussian"
+    assert (found.gain or 0) > 0.5
+    assert "of no use" not in found.verdict
 
 
 class TestExactModels:
@@ -369,6 +453,8 @@ FREE = {
     "hmm-symbols": (HMM, {"symbols": 4, "states": 3, "length": 5}),
     "hmm-diagonal": (HMM, {"features": 2, "states": 2, "length": 4}),
     "hmm-full": (HMM, {"features": 2, "states": 2, "covariance": "full", "length": 4}),
+    "categorical-rows": (MixtureOfCategoricals, {"symbols": 3, "features": 3, "components": 2}),
+    "neural-hmm-narrow": (NeuralHMM, {"symbols": 3, "states": 3, "hidden": 1, "layers": 0, "length": 8}),
     "factorial-full": (ExactFactorialHMM, {"features": 2, "chains": 2, "states": 2, "length": 5}),
     "factorial-diagonal": (ExactFactorialHMM, {"features": 3, "states": 3, "covariance": "diagonal", "length": 4}),
 }
@@ -392,6 +478,54 @@ def test_free_parameters_are_the_directions_in_which_the_density_can_change(name
     jacobian = torch.stack(gradients)
     singular = torch.linalg.svdvals(jacobian / jacobian.norm(dim=0))
     assert int((singular > 1e-10 * singular[0]).sum()) == model.free_parameters()
+
+
+def test_the_tables_of_a_neural_hmm_are_counted_and_not_its_networks():
+    """The singular values of the tables' derivatives: no data can tell more directions than these apart."""
+    for symbols, states, hidden, layers in ((4, 2, 3, 1), (3, 3, 1, 0), (9, 6, 2, 0), (3, 4, 2, 1), (5, 1, 2, 1)):
+        model = NeuralHMM(symbols, states, hidden, layers).double()
+        generator = torch.Generator().manual_seed(0)
+        parameters = list(model.parameters())
+        for parameter in parameters:
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        tables = (model.initial_log_probs, model.transition_log_probs, model.emission_log_probs)
+        entries = torch.cat([table.flatten() for table in tables])
+        rows = []
+        for entry in entries:
+            slopes = torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([slope.flatten() for slope in slopes]))
+        singular = torch.linalg.svdvals(torch.stack(rows))
+        assert int((singular > 1e-9 * singular[0]).sum()) == model.free_parameters()
+    assert NeuralHMM(symbols=4, states=2, hidden=3).free_parameters() == 9
+
+
+def test_what_sums_to_one_leaves_one_without_a_choice():
+    assert LDA(symbols=4, topics=3).free_parameters() == 3 * 3 + 3
+    assert LDA(symbols=4, topics=3, learn_concentration=False).free_parameters() == 3 * 3
+    assert LDA(symbols=4, topics=1).free_parameters() == 3  # theta is 1, whatever its concentration
+    model = ClusteringVAE((3,), components=2, latent=1, hidden=(4,))
+    assert model.free_parameters() == sum(parameter.numel() for parameter in model.parameters()) - 1
+
+
+def test_the_levels_of_each_column_are_counted_as_they_are():
+    """Columns of 2, 3, 5 and 2 levels share tables of five: 2 + 3 (1 + 2 + 4 + 1) are free, and not 2 + 3 * 4 * 4."""
+    random = np.random.default_rng(0)
+    x = np.stack([random.integers(0, levels, 200) for levels in (2, 3, 5, 2)], 1)
+    data = load(x, values="levels")
+    model = MixtureOfCategoricals(5, 4, components=3).double()
+    assert model.free_parameters() == 2 + 3 * 4 * 4
+    EM(steps=3).fit(model, data)
+    assert model.free_parameters() == 2 + 3 * (1 + 2 + 4 + 1) == 26
+    assert criteria(model, data).parameters == 26
+    # one of another level that comes later counts from then on
+    model.update(model.expect(Batch(torch.tensor([[0, 0, 0, 4]])))[0])
+    assert model.free_parameters() == 26 + 3
+    again = MixtureOfCategoricals(5, 4, components=3).double()
+    again.load_state_dict(model.state_dict())
+    assert again.free_parameters() == 29
+    old = {name: value for name, value in model.state_dict().items() if name != "emissions.shown"}
+    again.load_state_dict(old)
+    assert again.free_parameters() == 2 + 3 * 4 * 4
 
 
 def test_a_weight_counts_in_the_criteria():

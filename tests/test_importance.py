@@ -13,7 +13,7 @@ from torch.distributions import Independent, Normal
 
 from latentia.data import load
 from latentia.evaluate import evaluate, log_marginal
-from latentia.importance import Weights, pareto_shape, tail_length
+from latentia.importance import Weights, doubtful, pareto_shape, tail_length
 from latentia.model import Batch, DirectedModel
 from latentia.models import ProbabilisticPCA
 
@@ -106,9 +106,34 @@ def test_a_narrow_proposal_is_doubted_and_a_good_one_is_not():
     assert shapes[0.4] > 0.7 > 0.45 > shapes[0.9]
     doubted, trusted = (evaluate(Narrow(f), load(x), importance_samples=2000) for f in (0.3, 0.95))
     assert (doubted.pareto_above or 0) > 0.5
-    assert "Pareto k above 0.7" in doubted.verdict
+    assert "Pareto k above 0.7)" in doubted.verdict
     assert trusted.pareto_above == 0
     assert "Pareto" not in trusted.verdict
+
+
+def test_few_weights_bear_less_of_a_tail():
+    """Vehtari et al. (2024), section 3.2.4: a shape that 2,000 weights average out is too much for 100."""
+    assert [doubtful(10**n) for n in (1, 2, 3)] == pytest.approx([0, 0.5, 2 / 3])
+    assert doubtful(2200) == doubtful(10**6) == 0.7
+    x = torch.linspace(-2, 2, 60, dtype=torch.float64).unsqueeze(-1)
+    found = evaluate(Narrow(0.7), load(x), importance_samples=100)
+    shapes = log_marginal(Narrow(0.7), load(x), importance_samples=100).pareto_k
+    assert found.pareto_threshold == pytest.approx(0.5)
+    assert found.pareto_above == pytest.approx(float((shapes > 0.5).double().mean()))
+    assert (found.pareto_above or 0) > float((shapes > 0.7).double().mean())
+    assert "Pareto k above 0.5)" in found.verdict
+
+
+def test_the_error_of_a_mean_of_weights_has_divisor_k_less_one():
+    weight = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64)
+    found = of(weight.log())
+    assert float(found.standard_error) == pytest.approx(float(weight.std()) / 3**0.5 / float(weight.mean()))
+    # a single weight has no spread to tell its error by
+    assert of(weight[:1].log()).standard_error.isnan().all()
+    x = torch.linspace(-2, 2, 6, dtype=torch.float64).unsqueeze(-1)
+    found = evaluate(Narrow(0.7), load(x), importance_samples=1)
+    assert math.isnan(found.log_marginal_mc_se)
+    assert found.to_json()["log_marginal_mc_se"] is None
 
 
 def test_exact_values_have_no_weights_to_doubt():

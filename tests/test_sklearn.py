@@ -504,6 +504,17 @@ def test_the_mixture_of_bernoullis_by_its_formula():
         clone(model).fit(10 * X)
 
 
+def test_a_weight_counts_in_the_criteria():
+    X, weight = load_iris().data, np.arange(150) % 3
+    model = GaussianMixture(2, random_state=0).fit(X, sample_weight=weight)
+    repeated = np.repeat(X, weight, axis=0)
+    assert model.bic(X, sample_weight=weight) == pytest.approx(model.bic(repeated), rel=1e-12)
+    assert model.aic(X, sample_weight=weight) == pytest.approx(model.aic(repeated), rel=1e-12)
+    assert model.bic(X, sample_weight=weight) != pytest.approx(model.bic(X))
+    with pytest.raises(ValueError, match="a number for each"):
+        model.bic(X, sample_weight=[1.0])
+
+
 def test_the_mixture_of_categoricals_by_its_formula():
     random = np.random.default_rng(0)
     X = random.integers(3, size=(100, 4)).astype(float)

@@ -72,10 +72,10 @@ ROWS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
     ("ELBO", "elbo", lambda e: None),
     ("  reconstruction, -distortion", "reconstruction", lambda e: None),
     ("  KL to the prior, rate", "kl", lambda e: None),
-    ("mutual information", "mutual_information", lambda e: None),
-    ("  at most", "mutual_information_upper", lambda e: None),
-    ("total correlation", "total_correlation", lambda e: None),
-    ("KL of each dimension, summed", "dimension_wise_kl", lambda e: None),
+    ("mutual information", "mutual_information", lambda e: e["mutual_information_se"]),
+    ("  from above", "mutual_information_upper", lambda e: e["mutual_information_upper_se"]),
+    ("total correlation", "total_correlation", lambda e: e["total_correlation_se"]),
+    ("KL of each dimension, summed", "dimension_wise_kl", lambda e: e["dimension_wise_kl_se"]),
     ("bits per dimension", "bits_per_dimension", lambda e: None),
     ("perplexity", "perplexity", lambda e: None),
     ("total log p(x)", "total_log_marginal", lambda e: None),
@@ -111,7 +111,7 @@ def show_table(found: dict[str, Any]) -> None:
         )
     table.add_row("method", printable(how))
     if found["pareto_above"] is not None:
-        table.add_row("Pareto k above 0.7", f"{found['pareto_above']:.1%} of the data")
+        table.add_row(f"Pareto k above {found['pareto_threshold']:.2g}", f"{found['pareto_above']:.1%} of the data")
     if found["annealed_how"]:
         effective = f", effective {_count(found['annealed_effective_sample_size'])}"
         table.add_row("annealing", printable(found["annealed_how"]) + effective)

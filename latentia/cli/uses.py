@@ -237,6 +237,7 @@ def detect(arguments: list[str]) -> None:
     import torch
 
     from latentia.tasks import anomaly_scores, codes
+    from latentia.tasks.detect import advice, ranked
 
     model, data = run.model(), chosen_data(run, parsed, labels=parsed.labels).frozen(parsed.seed)
     name = parsed.data or ("held out" if len(run.parts.test) else "training")
@@ -250,9 +251,11 @@ def detect(arguments: list[str]) -> None:
     path = Path(parsed.out) if parsed.out else run.path / "detect.csv"
     codes.write_scores(scores, sets, odd, path)
     say(f"wrote {path}")
-    order = scores.argsort(descending=True)
+    order = ranked(scores)
     _oddest(run, sets, order, path)
     _detected(parsed.score, scores, order, sets, odd)
+    if parsed.score == "likelihood":
+        tell(advice(model, data))
 
 
 def _odd(parsed: argparse.Namespace, data: Any) -> Any:
@@ -285,16 +288,16 @@ def _oddest(run, sets: Sequence[tuple[str, Any]], order: Any, path: Path) -> Non
 def _detected(score: str, scores: Any, order: Any, sets: Sequence[tuple[str, Any]], odd: Any) -> None:
     from latentia.tasks import auroc
     from latentia.tasks.codes import places
-    from latentia.tasks.detect import WARNING
 
     where = places(sets)
-    tell(f"{len(scores):,} data by {score}, nats, the larger the odder: median {float(scores.median()):.2f}")
+    unit = "nats per step" if sets[0][1].schema.kind in ("sequence", "text") else "nats"
+    tell(f"{len(scores):,} data by {score}, {unit}, the larger the odder: median {float(scores.nanmedian()):.2f}")
+    if len(order) < len(scores):
+        tell(f"  {len(scores) - len(order):,} of which nothing is observed: they have no score")
     for i in order[:10].tolist():
         tell(f"  {float(scores[i]):12.2f}  {where[i][0]}, row {where[i][1]}")
     if odd is not None:
         tell(f"AUROC {auroc(scores[~odd], scores[odd]):.4f}: the chance that an odd datum is ranked above another")
-    if score == "likelihood":
-        tell(WARNING)
 
 
 def gap(arguments: list[str]) -> None:

@@ -126,6 +126,10 @@ class ClusteringVAE(VAE):
         factor[:, row, column] = self.below
         return MultivariateNormal(self.means, scale_tril=factor, validate_args=False)
 
+    def free_parameters(self) -> int:
+        """Every entry of the networks, the means and the covariances, and K - 1 weights, which sum to one."""
+        return super().free_parameters() - 1
+
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """A plain VAE of `pretrain` passes over the data, and a mixture fitted to its codes."""
         # what is frozen is what the rest has to fit

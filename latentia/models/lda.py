@@ -126,6 +126,11 @@ class LDA(EMModel, DirectedModel):
     def log_prior(self) -> Tensor:
         return self.emissions.log_prior()
 
+    def free_parameters(self) -> int:
+        """K (V - 1) probabilities of words, and K concentrations where they are learned and theta is not always 1."""
+        learned = self.learn_concentration and len(self.log_concentration) > 1
+        return self.emissions.free_parameters() + learned * len(self.log_concentration)
+
     def canonical(self) -> None:
         """Topics by falling concentration, their share of all documents; equal ones by their commonest word."""
         order = self.topics.argmax(-1).argsort(stable=True)

@@ -104,7 +104,7 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
         return self.emissions.log_prior()
 
     def free_parameters(self) -> int:
-        """K - 1 weights, and V - 1 probabilities for each cluster and column."""
+        """K - 1 weights, and for each cluster and column one less than the levels that the data have in it."""
         return len(self.logits) - 1 + self.emissions.free_parameters()
 
     def concerns(self) -> list[str]:

@@ -106,6 +106,21 @@ class NeuralHMM(TractableModel, DirectedModel):
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         self._randomise(batch, generator)
 
+    def free_parameters(self) -> int:
+        """The dimensions in which the three tables can move, which is what AIC and BIC count, and not the networks'
+        entries: K - 1 + K (K - 1) + K (V - 1) where the embeddings are as wide as there are states. Narrower ones make
+        matrices of logits of rank `hidden` at most, which are that much less free (and for several times as many
+        states as their width this counts up to a fifth too many: the networks then cannot move all states apart)."""
+        (states, hidden), symbols = self.states.shape, len(self.words)
+        rank = min(hidden, states - 1)
+        moves = rank * (2 * states - rank)  # initial and transition, whose logits have K + 1 rows, up to one a row
+        rank = min(hidden, states - 1, symbols - 1)
+        tables = moves + symbols - 1 + rank * (states + symbols - 2 - rank)
+        if len(self.move) > 1 or hidden >= states:
+            return min(tables, super().free_parameters())
+        # without networks one change of the embeddings' coordinates, or of their origin, leaves both tables as they are
+        return min(tables, super().free_parameters() - hidden * hidden - 2 * hidden - 1)
+
     def check(self, batch: Batch) -> None:
         if batch.x.ndim != 2:
             raise DataError(f"this model takes sequences of symbols, x (B, T), not shape {tuple(batch.x.shape)}")

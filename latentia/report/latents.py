@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Dirichlet, Distribution
+from torch.distributions import Categorical, Dirichlet, Distribution, Independent, MultivariateNormal
 
 from latentia.data import Dataset
 from latentia.distributions import Chain, OneHot
-from latentia.model import Batch, EMModel, LatentVariableModel
+from latentia.distributions.mixture import Mixture
+from latentia.errors import CapabilityError
+from latentia.model import Batch, DirectedModel, LatentVariableModel
 from latentia.report import figures, pictures
 from latentia.report.panel import Panel, table
 from latentia.report.words import finite, number, percent
 from latentia.tasks import encode, responsibilities
 from latentia.tasks.cluster import Clusters
-from latentia.tasks.common import using
+from latentia.tasks.common import expected, using
 
 ACTIVE = 0.01  # variance of the posterior mean: Burda et al. (2016)
 MOST_DATA, MOST_SEQUENCES = 4000, 2000
@@ -26,16 +27,24 @@ WORDS, MOST_STATES, MOST_COLUMNS, MOST_LABELS = 12, 40, 12, 12
 BATCH = 128
 
 
-def latents(model: LatentVariableModel, data: Dataset, evaluation: dict[str, Any], seed: int) -> list[Panel]:
-    """The panels that suit the posterior's kind: one of K values, a chain of states, topics, or a point in space."""
+def latents(
+    model: LatentVariableModel, data: Dataset, evaluation: dict[str, Any], seed: int, train: Dataset | None = None
+) -> list[Panel]:
+    """The panels that suit the posterior's kind: one of K values, a chain of states, topics, or a point in space.
+
+    Shares, means and the order of clusters, states and topics are those of the fitted parameters, read off the prior
+    and the likelihood, not of the few data shown; `train` (`data` where
+    there are no others) gives the lengths of sequences, which are not modelled, and how many words there were.
+    """
+    train = data if train is None else train
     with using(model, seed):
         q = model.posterior(data.subset(slice(0, 2)).frozen(seed).batch().to(model.anchor))
     if isinstance(q, OneHot):
         return _clusters(model, _part(data, MOST_DATA), seed)
     if isinstance(q, Chain):
-        return _states(model, _part(data, MOST_SEQUENCES), seed)
-    if isinstance(q, Dirichlet) and isinstance(model, EMModel) and data.schema.values == "symbols":
-        return [_topics(model, _part(data, MOST_SEQUENCES), seed)]
+        return _states(model, _part(train, MOST_SEQUENCES), len(train), seed)
+    if isinstance(q, Dirichlet) and isinstance(model, DirectedModel) and data.schema.values == "symbols":
+        return [_topics(model, train, seed)]
     units = _units(model, _part(data, MOST_DATA), evaluation, seed)
     return [*_clusters(model, _part(data, MOST_DATA), seed), *units] if isinstance(model, Clusters) else units
 
@@ -96,7 +105,7 @@ def _map(points: np.ndarray, pair: np.ndarray, labels: np.ndarray | None) -> Pan
         axes.set_aspect("equal", adjustable="datalim")
 
     coloured = " The colours are the data's labels, which the model never saw." if names else ""
-    caption = f"The posterior means of the two units that carry most, a point for each datum.{coloured}"
+    caption = f"The posterior means of the two units that carry most, a point for each datum shown.{coloured}"
     return Panel("svg", figures.draw(paint, height=4.6, width=6.6), caption, "Map")
 
 
@@ -111,29 +120,85 @@ def _groups(labels: np.ndarray | None) -> tuple[list[str], np.ndarray | None]:
 # one of K values ----------------------------------------------------------------------------------------------------
 
 
+class _Fitted(NamedTuple):
+    """What the parameters say of K clusters, in the units of the data: their shares (K,), and of every column the means
+    (K, D) and covariances (K, D, D); None where the likelihood does not tell."""
+
+    share: np.ndarray
+    mean: np.ndarray | None
+    covariance: np.ndarray | None
+
+
+def _fitted(model: LatentVariableModel, data: Dataset, seed: int) -> _Fitted | None:
+    """None where the prior is not over K values: what is shown is then of the data, and is called so."""
+    if not isinstance(model, DirectedModel):
+        return None
+    with using(model, seed):
+        one = data.subset(slice(0, 1)).frozen(seed).batch(dtype=model.anchor.dtype).to(model.anchor)
+        prior: Any = model.prior(one)
+        if isinstance(prior, Mixture):
+            return _Fitted(_numpy(prior.log_weights.exp()), None, None)
+        if not isinstance(prior, OneHot):
+            return None
+        share = prior.marginals[0]
+        every = one.select(torch.zeros(len(share), dtype=torch.long, device=share.device))
+        likelihood = model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every)
+        return _Fitted(_numpy(share), *_moments(likelihood, len(share), data))
+
+
+def _moments(likelihood: Distribution, count: int, data: Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
+    mean = expected(likelihood).reshape(count, -1)
+    if mean.shape[1] != data.entries:
+        return None, None
+    if data.schema.kind != "table":  # of images no one looks at the covariance, which would be large
+        covariance = torch.empty(0)
+    elif isinstance(likelihood, MultivariateNormal):
+        covariance = likelihood.covariance_matrix.reshape(count, data.entries, data.entries)
+    else:
+        covariance = torch.diag_embed(_variance(likelihood).reshape(count, -1))
+    scale = np.broadcast_to(np.asarray(data.schema.scale or 1.0), (data.entries,))
+    shift = np.broadcast_to(np.asarray(data.schema.shift or 0.0), (data.entries,))
+    fitted = _numpy(mean) * scale + shift
+    return fitted, None if not covariance.numel() else _numpy(covariance) * np.outer(scale, scale)
+
+
+def _variance(likelihood: Distribution) -> Tensor:
+    """Of each coordinate; of the levels of a categorical that of the level, for which torch has NaN."""
+    inner = likelihood.base_dist if isinstance(likelihood, Independent) else likelihood
+    if not isinstance(inner, Categorical):
+        return inner.variance
+    levels = torch.arange(inner.probs.shape[-1], device=inner.probs.device).to(inner.probs)
+    return inner.probs @ levels**2 - (inner.probs @ levels) ** 2
+
+
 def _clusters(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
     r = _numpy(responsibilities(model, data, seed=seed)) * _numpy(data.batch().weights)[:, None]
-    size = r.sum(0)
+    fitted = _fitted(model, data, seed)
+    size = r.sum(0) / r.sum() if fitted is None else fitted.share
     order = np.argsort(-size, kind="stable")
-    panels = [_sizes(size, order)]
+    panels = [_sizes(size, order, fitted is not None)]
     names, groups = _groups(data.labels)
     if data.schema.kind == "table":
-        panels += _table_panels(data, r, order)
+        panels += _table_panels(data, r, order, fitted)
     elif pictures.showable(data.schema):
-        panels.append(_mean_images(data, r, order))
+        panels.append(_mean_images(data, r, order, fitted))
     if groups is not None:
         panels.append(_against_labels(r, order, names, groups))
     return panels
 
 
-def _sizes(size: np.ndarray, order: np.ndarray) -> Panel:
+def _sizes(size: np.ndarray, order: np.ndarray, fitted: bool) -> Panel:
     def paint(axes) -> None:
         colours = [figures.colour(rank) for rank in range(len(order))]
-        figures.bars(axes, 100 * size[order] / size.sum(), colours, [str(k) for k in order])
+        figures.bars(axes, 100 * size[order], colours, [str(k) for k in order])
         axes.set_xlabel("cluster")
-        axes.set_ylabel("% of the data")
+        axes.set_ylabel("% of the model" if fitted else "% of the data shown")
 
-    caption = "The expected share of the data in each cluster, sum of p(z = k | x), largest first."
+    caption = (
+        "The share of each cluster in the fitted model, p(z = k), largest first."
+        if fitted
+        else "The expected share of the data shown in each cluster, mean of p(z = k | x), largest first."
+    )
     return Panel("svg", figures.draw(paint, height=2.1), caption, "Clusters")
 
 
@@ -141,15 +206,21 @@ def _against_labels(r: np.ndarray, order: np.ndarray, names: list[str], groups: 
     """How many data of each label every cluster is expected to hold."""
     counts = r.T @ np.eye(len(names))[groups]
     rows = [[str(k), *(f"{count:.1f}" for count in counts[k])] for k in order[:MOST_STATES]]
-    caption = "Expected number of data of each label in each cluster. The model never saw the labels."
+    caption = f"Expected number of the {len(r):,} data shown of each label in each cluster. The model never saw them."
     return table(["cluster", *names], rows, caption)
 
 
-def _table_panels(data: Dataset, r: np.ndarray, order: np.ndarray) -> list[Panel]:
+def _table_panels(data: Dataset, r: np.ndarray, order: np.ndarray, fitted: _Fitted | None) -> list[Panel]:
     values = np.asarray(data.schema.decode(data.x, data.mask), dtype=np.float64)
-    panels = [group_table(values, r, order, column_names(data), "cluster")]
+    mean, deviation = moments(values, r)
+    covariance = np.stack([np.diag(row**2) for row in deviation])
+    share, known = r.sum(0) / r.sum() if fitted is None else fitted.share, False
+    if fitted is not None and fitted.mean is not None and fitted.covariance is not None:
+        mean, covariance, known = fitted.mean, fitted.covariance, True
+    spread = np.sqrt(np.einsum("kdd->kd", covariance))
+    panels = [group_table((share, mean, spread), order, column_names(data), "cluster", known)]
     if values.shape[1] >= 2 and data.schema.values == "real":
-        panels.insert(0, _cluster_map(values, r, order, column_names(data)))
+        panels.insert(0, _cluster_map(values, r, order, column_names(data), (share, mean, covariance), known))
     return panels
 
 
@@ -174,18 +245,20 @@ def moments(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
     return mean + center, np.sqrt(variance.clip(min=0))
 
 
-def group_table(values: np.ndarray, weight: np.ndarray, order: np.ndarray, names: list[str], group: str) -> Panel:
-    """Mean and standard deviation of each column in each cluster or state, in the units of the data."""
-    mean, deviation = moments(values, weight)
-    share = weight.sum(0) / weight.sum()
+def group_table(
+    groups: tuple[np.ndarray, np.ndarray, np.ndarray], order: np.ndarray, names: list[str], group: str, fitted: bool
+) -> Panel:
+    """Shares (K,), and mean and standard deviation of each column (K, D), of clusters or states."""
+    share, mean, deviation = groups
     columns = range(min(len(names), MOST_COLUMNS))
     rows = []
     for k in order[:MOST_STATES]:
         cells = [_mean_cell(mean[k, j], deviation[k, j]) for j in columns]
-        rows.append([str(k), percent(share[k]), *cells])
+        rows.append([str(k), percent(float(share[k])), *cells])
     head = [group, "share", *(names[j] for j in columns)]
     left = f" The first {len(columns)} of {len(names)} columns." if len(columns) < len(names) else ""
-    caption = f"Mean ± standard deviation of each column in each {group}, in the units of the data.{left}"
+    of = "in the fitted model" if fitted else "over the data shown, as p(z = k | x) weighs them"
+    caption = f"Mean ± standard deviation of each column in each {group} {of}, in the units of the data.{left}"
     return table(head, rows, caption)
 
 
@@ -193,104 +266,121 @@ def _mean_cell(mean: float, deviation: float) -> str:
     return f"{number(float(mean), 3)} ± {number(float(deviation), 2)}" if np.isfinite(mean) else number(None)
 
 
-def _cluster_map(values: np.ndarray, r: np.ndarray, order: np.ndarray, names: list[str]) -> Panel:
-    x, y = _telling(values, r)
-    whole = np.isfinite(values[:, [x, y]]).all(1)
-    points, r = values[whole][:, [x, y]], r[whole]
-    rank = np.argsort(order)
+def _cluster_map(
+    values: np.ndarray,
+    r: np.ndarray,
+    order: np.ndarray,
+    names: list[str],
+    groups: tuple[np.ndarray, np.ndarray, np.ndarray],
+    fitted: bool,
+) -> Panel:
+    share, mean, covariance = groups
+    pair = _telling(share, mean, covariance)
+    whole = np.isfinite(values[:, pair]).all(1)
+    points, r, rank = values[whole][:, pair], r[whole], np.argsort(order)
 
     def paint(axes) -> None:
         figures.scatter(axes, points, rank[r.argmax(1)])
         for place, k in enumerate(order):
-            if r[:, k].sum() > 0:
-                figures.ellipse(axes, *_gaussian(points, r[:, k]), figures.colour(place))
-        axes.set_xlabel(names[x])
-        axes.set_ylabel(names[y])
+            if np.isfinite(mean[k, pair]).all() and share[k] > 0:
+                figures.ellipse(axes, mean[k, pair], covariance[k][np.ix_(pair, pair)], figures.colour(place))
+        axes.set_xlabel(names[pair[0]])
+        axes.set_ylabel(names[pair[1]])
 
     chosen = " (the two columns in which the clusters differ most)" if values.shape[1] > 2 else ""
+    of = "both of the fitted model" if fitted else "of the data shown, as p(z = k | x) weighs them"
     caption = (
-        f"The data{chosen}, each point in the colour of its most probable cluster, in the units of the data. The "
-        "ellipses lie one and two standard deviations around each cluster's mean, both as p(z = k | x) weighs the data."
+        f"The {len(points):,} data shown{chosen}, each point in the colour of its most probable cluster, in the units "
+        f"of the data. The ellipses lie one and two standard deviations around each cluster's mean, {of}."
     )
     return Panel("svg", figures.draw(paint, height=4.2, width=6.8), caption)
 
 
-def _telling(values: np.ndarray, r: np.ndarray) -> tuple[int, int]:
+def _telling(share: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> list[int]:
     """The two columns of which the clusters explain the largest share of the variance, in the data's order."""
-    mean, deviation = moments(values, r)
-    share = r.sum(0) / r.sum()
-    within = np.nansum(share[:, None] * deviation**2, 0)
+    within = np.nansum(share[:, None] * np.einsum("kdd->kd", covariance), 0)
     between = np.nansum(share[:, None] * (mean - np.nansum(share[:, None] * mean, 0)) ** 2, 0)
     best = np.sort(np.argsort(-between / np.maximum(within + between, 1e-300), kind="stable")[:2])
-    return int(best[0]), int(best[1])
+    return best.tolist()
 
 
-def _gaussian(points: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean = weight @ points / weight.sum()
-    away = points - mean
-    return mean, (away * weight[:, None]).T @ away / weight.sum()
-
-
-def _mean_images(data: Dataset, r: np.ndarray, order: np.ndarray) -> Panel:
+def _mean_images(data: Dataset, r: np.ndarray, order: np.ndarray, fitted: _Fitted | None) -> Panel:
     x = _numpy(data.x)
-    mean = np.einsum("nk,n...->k...", r, x) / r.sum(0).clip(min=1e-12).reshape(-1, *(1,) * (x.ndim - 1))
+    known = False
+    if fitted is not None and fitted.mean is not None:
+        known = True
+        scale, shift = (np.asarray(part or one) for part, one in ((data.schema.scale, 1.0), (data.schema.shift, 0.0)))
+        mean = ((fitted.mean - shift) / scale).reshape(-1, *x.shape[1:])
+    else:
+        mean = np.einsum("nk,n...->k...", r, x) / r.sum(0).clip(min=1e-12).reshape(-1, *(1,) * (x.ndim - 1))
     shown = order[: len(order) // 10 * 10 or len(order)][:60]
     images = mean[shown].reshape(-1, min(10, len(shown)), *x.shape[1:])
     picture = pictures.grid(images, pictures.white(data.schema, x))
-    return Panel("pictures", [{"name": "", "picture": picture}], "The mean image of each cluster, largest first.")
+    of = "in the fitted model" if known else f"over the {len(x):,} data shown"
+    return Panel("pictures", [{"name": "", "picture": picture}], f"The mean image of each cluster {of}, largest first.")
 
 
 # shares of topics ---------------------------------------------------------------------------------------------------
 
 
-def _topics(model: EMModel, data: Dataset, seed: int) -> Panel:
+def _topics(model: DirectedModel, train: Dataset, seed: int) -> Panel:
     with using(model, seed):
-        counts = sum(_numpy(model.expect(batch.to(model.anchor))[0]["symbol"]) for batch in data.batches(BATCH))
-    return _words_of_states(np.asarray(counts), np.argsort(-np.asarray(counts).sum(1), kind="stable"), data, "topic")
+        one = train.subset(slice(0, 1)).frozen(seed).batch().to(model.anchor)
+        share = model.prior(one).mean[0]
+        every = one.select(torch.zeros(len(share), dtype=torch.long, device=share.device))
+        likelihood: Any = model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every)
+        given = _numpy(likelihood.probs[0, :, 0])
+    counts = _numpy(share)[:, None] * given * _observed_steps(train)
+    return _words_of_states(counts, np.argsort(-_numpy(share), kind="stable"), train, "topic")
+
+
+def _observed_steps(train: Dataset) -> float:
+    """How many steps the model has learned from, by weight."""
+    batch = train.batch()
+    return float((batch.weights.double() * batch.observed.unsqueeze(-1).flatten(2).any(-1).sum(1)).sum())
 
 
 # a chain of states --------------------------------------------------------------------------------------------------
 
 
-def _states(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
+def _states(model: LatentVariableModel, train: Dataset, count: int, seed: int) -> list[Panel]:
+    """Of the model's own chain, run for sequences as long as those that it was fitted to."""
+    if not isinstance(model, DirectedModel):
+        raise CapabilityError(f"{type(model).__name__} has no prior: its states cannot be told from its parameters")
     with using(model, seed):
-        posteriors = list(_posteriors(model, data.frozen(seed)))
-        transition = sum(_transitions(q) for _, q in posteriors)
-        node = [_numpy(q.marginals) for _, q in posteriors]
-    share = sum(part.sum((0, 1)) for part in node)
-    order = np.argsort(-np.asarray(share), kind="stable")
+        transition, share = np.zeros(()), np.zeros(())
+        for batch in train.frozen(seed).batches(BATCH, sort=True):
+            prior, weight = model.prior(batch.to(model.anchor)), _numpy(batch.weights)
+            assert isinstance(prior, Chain)  # the posterior is one
+            share = share + np.einsum("b,btk->k", weight, _numpy(prior.marginals))
+            transition = transition + _transitions(prior)
+        likelihood: Any = _given_states(model, train, len(share), seed)
+    order, steps = np.argsort(-share, kind="stable"), share.sum()
+    share = share / steps
     panels = []
-    if data.schema.values == "symbols":
-        counts = sum(_symbol_counts(b, m, data) for (b, _), m in zip(posteriors, node, strict=True))
-        panels.append(_words_of_states(np.asarray(counts), order, data))
-    elif len(data.schema.event_shape) == 1:
-        steps = [np.where(_numpy(b.observed) > 0, _numpy(b.x), np.nan) for b, _ in posteriors]
-        values = np.concatenate([s.reshape(-1, s.shape[-1]) for s in steps])
-        values = values * np.array(data.schema.scale or 1.0) + np.array(data.schema.shift or 0.0)
-        weight = np.concatenate([m.reshape(-1, m.shape[-1]) for m in node])
-        panels.append(group_table(values, weight, order, column_names(data), "state"))
-    return [*panels, _transition_map(np.asarray(transition), order)]
+    if train.schema.values == "symbols":
+        counts = share[:, None] * _numpy(likelihood.probs[0, 0]) * steps * count / max(len(train), 1)
+        panels.append(_words_of_states(counts, order, train))
+    elif len(train.schema.event_shape) == 1:
+        scale, shift = np.array(train.schema.scale or 1.0), np.array(train.schema.shift or 0.0)
+        width = len(share), -1
+        mean = _numpy(expected(likelihood)).reshape(width) * scale + shift
+        deviation = np.sqrt(_numpy(_variance(likelihood)).reshape(width)) * scale
+        panels.append(group_table((share, mean, deviation), order, column_names(train), "state", True))
+    return [*panels, _transition_map(transition, order)]
 
 
-def _posteriors(model: LatentVariableModel, data: Dataset) -> Iterator[tuple[Batch, Any]]:
-    for batch in data.batches(BATCH, sort=True):
-        on = batch.to(model.anchor)
-        yield on, model.posterior(on)
+def _given_states(model: DirectedModel, train: Dataset, states: int, seed: int) -> Distribution:
+    """p(x_t | z_t = k) of every state, as of one sequence that visits each of them once."""
+    one = train.subset(slice(0, 1)).frozen(seed).batch(dtype=model.anchor.dtype).to(model.anchor)
+    x = one.x[:, :1].expand(1, states, *one.x.shape[2:])
+    every = torch.eye(states, dtype=model.anchor.dtype, device=model.anchor.device)
+    return model.likelihood(every[None, None], Batch(x, context=one.context))
 
 
-def _transitions(q: Distribution) -> np.ndarray:
-    assert isinstance(q, Chain)  # the model's posterior is one
-    expected = _numpy(q.expectations()["transition"])
+def _transitions(chain: Chain) -> np.ndarray:
+    expected = _numpy(chain.expectations()["transition"])
     return expected.reshape(-1, *expected.shape[-2:]).sum(0)
-
-
-def _symbol_counts(batch: Batch, marginals: np.ndarray, data: Dataset) -> np.ndarray:
-    """Expected number of times that each state shows each symbol, (K, V)."""
-    seen = _numpy(batch.observed) > 0
-    symbols = batch.x.cpu().numpy()[seen]
-    counts = np.zeros((data.schema.levels or 1, marginals.shape[-1]))
-    np.add.at(counts, symbols, marginals[seen])
-    return counts.T
 
 
 def _words_of_states(counts: np.ndarray, order: np.ndarray, data: Dataset, noun: str = "state") -> Panel:
@@ -315,7 +405,7 @@ def _words_of_states(counts: np.ndarray, order: np.ndarray, data: Dataset, noun:
     caption = (
         f"For each {noun}, the commonest first: the share of all words that it accounts for; the words it most often "
         "stands behind; and the words it favours most, by how much likelier they are in it than anywhere (of words "
-        "expected in it at least twice). Expected counts under the posterior."
+        "expected in it at least twice in the training data). All by the fitted model's own probabilities."
     )
     return Panel("states", states, caption, f"The words of each {noun}")
 
@@ -335,6 +425,9 @@ def _transition_map(counts: np.ndarray, order: np.ndarray) -> Panel:
         axes.set_xlabel("to state")
         axes.set_ylabel("from state")
 
-    caption = "How often each state (row) is followed by each other (column): a row sums to 1. The order is by share."
+    caption = (
+        "How often each state (row) is followed by each other (column) in the fitted model: a row sums to 1. The order "
+        "is by share."
+    )
     side = 4.8 if len(order) > 8 else 3.4
     return Panel("svg", figures.draw(paint, height=side, width=side + 0.9), caption, "Transitions")

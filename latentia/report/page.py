@@ -50,10 +50,13 @@ def build(
     """
     evaluation, lines = dict(evaluation), [dict(line) for line in history]
     unit = str(evaluation.get("units") or test.schema.unit)
+    shown = f"Where data are shown, they are the {len(test):,} {'trained on' if on_training_data else 'held out'}."
     sections = [
         Section("learning", "Learning", "", gathered(lambda: curves(lines, unit, learned or {}))),
-        Section("latents", "What the latents do", "", gathered(lambda: latents(model, test, evaluation, SEED))),
-        Section("uses", "What the model makes", "", gathered(lambda: uses(model, test, SEED))),
+        Section(
+            "latents", "What the latents do", shown, gathered(lambda: latents(model, test, evaluation, SEED, train))
+        ),
+        Section("uses", "What the model makes", "", gathered(lambda: uses(model, test, SEED, len(lines) * len(train)))),
     ]
     _figures_apart(sections)
     return (

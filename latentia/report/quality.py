@@ -24,12 +24,17 @@ MEANINGS = {
     "annealed_gain": ("annealed, more by", "how much more than log p(x) above, for the same data"),
     "annealed_gap": ("annealing gap", "between bounds from above and from below, on data simulated from the model"),
     "annealed_effective_sample_size": ("effective chains", "chains of the annealing that count, on average"),
+    "without_z": ("without z", "log p(x) of the best model without z, whose p(x) is of the same family as p(x | z)"),
+    "gain": ("gain by z", "how much more log p(x) is: what the latents are worth"),
     "total_log_marginal": ("log p of all", "the log-probability of all these data together, in nats"),
     "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
     "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z; −distortion"),
     "kl": ("KL(q(z | x) ‖ p(z))", "how far what x says of z is from the prior: what z costs; the rate"),
-    "mutual_information": ("mutual information", "what z and x tell of each other under the posterior, at least"),
-    "mutual_information_upper": ("mutual information, at most", "the same without a datum's own share in q(z)"),
+    "mutual_information": (
+        "mutual information",
+        "what z and x tell of each other in these data; of all there could be, on average over samples no more",
+    ),
+    "mutual_information_upper": ("mutual information, from above", "on average over samples no less"),
     "total_correlation": ("total correlation", "KL(q(z) ‖ ∏ q(z_d)): what the latent dimensions tell of each other"),
     "dimension_wise_kl": (
         "KL of the dimensions",
@@ -37,7 +42,7 @@ MEANINGS = {
     ),
     "active_units": ("active units", "latent dimensions whose posterior mean changes with x (variance above 0.01)"),
     "effective_sample_size": ("effective sample size", "importance samples that count, on average for a datum"),
-    "pareto_above": ("Pareto k above 0.7", "share of data whose importance weights are too uneven to be trusted"),
+    "pareto_above": ("Pareto k too high", "share of data whose importance weights are too uneven to be trusted"),
     "bits_per_dimension": ("bits per dimension", "−log₂ p(x) for each coordinate of x; smaller is better"),
     "perplexity": ("perplexity", "as uncertain at each symbol as a fair choice among so many; smaller is better"),
     "aic": ("AIC", "−2 log p(training data) + 2 for each parameter; smaller is better"),
@@ -52,7 +57,8 @@ BESIDE = {
     "units", "method", "importance_samples", "latent_units",
     "kl_per_unit", "layers", "verdict", "evaluated_on", "seed", "divided_by", "rate", "distortion",
     "annealed_log_marginal_se", "annealed_log_marginal_mc_se", "annealed_gain_se", "annealed_gap_se", "annealed_n",
-    "annealed_how",
+    "annealed_how", "mutual_information_se", "mutual_information_upper_se", "total_correlation_se",
+    "dimension_wise_kl_se", "pareto_threshold", "gain_se", "without_z_how",
 }  # fmt: skip
 
 
@@ -121,7 +127,7 @@ def _caption(evaluation: Evaluation) -> str:
     unit = evaluation.get("units") or "nats per datum"
     parts = [f"Log-probabilities, KL and information in {unit}."]
     if finite(evaluation.get("log_marginal_se")):
-        parts.append("± is one standard error over the data.")
+        parts.append("± is one standard error over the data, and over the draws of z where those were sampled.")
     for key, what in (
         ("log_marginal_mc_se", "Sampling itself"),
         ("naive_log_marginal_mc_se", "Naive sampling"),
@@ -130,6 +136,12 @@ def _caption(evaluation: Evaluation) -> str:
         noise = evaluation.get(key)
         if isinstance(noise, float) and finite(noise) and noise > 0:
             parts.append(f"{what} adds an error of {number(noise, 2)}.")
+    if evaluation.get("without_z_how") is not None:
+        parts.append(f"Without z: {evaluation['without_z_how']}.")
+    if finite(evaluation.get("pareto_threshold")):
+        parts.append(
+            f"Pareto k is too high above min(1 − 1/log₁₀ K, 0.7) = {number(evaluation['pareto_threshold'], 2)}."
+        )
     if evaluation.get("annealed_how") is not None:
         parts.append(f"Annealed: {evaluation['annealed_how']}.")
     if evaluation.get("criteria_on") is not None:

@@ -9,27 +9,47 @@ import torch
 from torch import Tensor
 
 from latentia.data import Dataset
-from latentia.model import Batch, LatentVariableModel
+from latentia.model import Batch, LatentVariableModel, TractableModel
 from latentia.report import figures, pictures
 from latentia.report.latents import column_names
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.words import number
 from latentia.tasks import anomaly_scores, complete, generate, interpolate, traverse
 from latentia.tasks.common import directed, each, expected, using
-from latentia.tasks.detect import WARNING
+from latentia.tasks.detect import advice, ranked
 
 ACROSS, SHOWN, DRAWS, SWEEPS = 12, 8, 3, 100
 SENTENCES, ROWS, MOST_HISTOGRAMS, MANY = 10, 8, 12, 2000
 TOLD, IMPORTANCE = 500, 64  # data whose oddness is told, and draws for it
 
+# The report is to cost a tenth of the fit. What costs is counted in passes of a datum through the model in learning, so
+# that the page depends on no clock: a step of the chains is about so many passes, and an importance sample so many.
+TENTH, SWEEP_COST, SAMPLE_COST = 0.1, 1.3, 0.25
+COMPLETIONS, ODDEST = 0.6, 0.3  # of that
+LEAST_SWEEPS, LEAST_IMPORTANCE = 10, 8
+CHEAP = 2**24
+"""Numbers of x, each level counted, that may always be passed through the model: a second or so."""
+ECONOMY = "so that the report costs no more than a tenth of the fit"
 
-def uses(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
-    """The panels that suit the kind of the data."""
+
+def uses(model: LatentVariableModel, data: Dataset, seed: int, learned: int = 0) -> list[Panel]:
+    """The panels that suit the kind of the data.
+
+    Args:
+        learned: how often a datum was passed through the model in learning. What would cost more than a tenth of that,
+            and is not cheap, is done with fewer draws, or left out, and the page says so.
+    """
+    levels = data.schema.levels or 1 if data.schema.values == "levels" else 1
+    passes = max(TENTH * learned, CHEAP / (max(data.entries, 1) * levels))
     if pictures.showable(data.schema):
-        makers = (_samples, _reconstructions, _interpolations, _traversals, _completions, _oddest)
-        return gathered(*(lambda make=make: [make(model, data, seed)] for make in makers))
+        makers = (_samples, _reconstructions, _interpolations, _traversals)
+        return gathered(
+            *(lambda make=make: [make(model, data, seed)] for make in makers),
+            lambda: [_completions(model, data, seed, passes)],
+            lambda: [_oddest(model, data, seed, passes)],
+        )
     if data.schema.kind == "table":
-        return gathered(lambda: _table_samples(model, data, seed), lambda: [_oddest_rows(model, data, seed)])
+        return gathered(lambda: _table_samples(model, data, seed), lambda: [_oddest_rows(model, data, seed, passes)])
     return gathered(lambda: [_sequence_samples(model, data, seed)])
 
 
@@ -102,35 +122,57 @@ def _traversals(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     )
 
 
-def _completions(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
+def _completions(model: LatentVariableModel, data: Dataset, seed: int, passes: float) -> Panel:
+    directed(model, "complete")
+    is_exact, chains = isinstance(model, TractableModel), DRAWS * min(ACROSS, len(data))
+    sweeps = SWEEPS if is_exact else min(SWEEPS, int(COMPLETIONS * passes / (SWEEP_COST * max(chains, 1))))
+    if sweeps < LEAST_SWEEPS:
+        return Panel("note", f"Completions are left out, {ECONOMY}: `latentia complete` makes them.")
     truth = _shown(model, data, ACROSS, seed)
     mask = truth.observed.clone()
     half = mask.shape[1] // 2
     mask[:, half:] = False
     seen = Batch.of(truth.x, mask)
-    filled = complete(model, seen, draws=DRAWS, sweeps=SWEEPS, seed=seed)
+    filled = complete(model, seen, draws=DRAWS, sweeps=sweeps, seed=seed)
     given = np.where(_numpy(mask) > 0, _numpy(truth.x), 0.45 * _top(data))
     rows = np.stack([given, _numpy(filled.mean), *_numpy(filled.draws), _numpy(truth.x)])
     caption = (
         f"The lower half is hidden and filled in from the upper: what is given, the mean, {DRAWS} draws from "
         "p(hidden | given), and the truth."
     )
+    if sweeps < SWEEPS:
+        caption += f" By {sweeps} steps of the chains, and not {SWEEPS}, {ECONOMY}: they may not have settled."
     names = "\n".join(["given", "mean", *["a draw"] * DRAWS, "truth"])
     picture = pictures.grid(rows, _top(data))
     return Panel("pictures", [{"name": names, "picture": picture}], caption, "Completions")
 
 
-def _odd(model: LatentVariableModel, data: Dataset, seed: int) -> tuple[Dataset, Tensor, str]:
-    """Some of the data, the oddest first, their scores, and what one should know of them."""
-    some = data.subset(torch.from_numpy(figures.thinned(len(data), TOLD))).frozen(seed)
-    scores = anomaly_scores(model, some, importance_samples=IMPORTANCE, seed=seed)
-    order = scores.argsort(descending=True)
+def _odd(model: LatentVariableModel, data: Dataset, seed: int, passes: float) -> tuple[Dataset, Tensor, str]:
+    """Some of the data, the oddest first, their scores, and what one should know of them; no data where they would cost
+    too much."""
+    told, draws = min(TOLD, len(data)), IMPORTANCE
+    if not isinstance(model, TractableModel):
+        affordable = int(ODDEST * passes / SAMPLE_COST)
+        told = min(told, affordable // LEAST_IMPORTANCE)
+        draws = min(IMPORTANCE, affordable // max(told, 1))
+    if told < min(ACROSS, len(data)):
+        return (
+            data.subset([]),
+            torch.empty(0),
+            f"The oddest data are left out, {ECONOMY}: `latentia detect` ranks them.",
+        )
+    some = data.subset(torch.from_numpy(figures.thinned(len(data), told))).frozen(seed)
+    scores = anomaly_scores(model, some, importance_samples=draws, seed=seed)
+    order = ranked(scores)
+    fewer = f" By {draws} importance samples, and not {IMPORTANCE}, {ECONOMY}." if draws < IMPORTANCE else ""
     among = "" if len(some) == len(data) else f" (of {len(some):,} that were looked at)"
-    return some.subset(order), scores[order], f"The data with the least log p(x){among}. {WARNING}"
+    return some.subset(order), scores[order], f"The data with the least log p(x){among}.{fewer} {advice(model, data)}"
 
 
-def _oddest(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
-    some, scores, caption = _odd(model, data, seed)
+def _oddest(model: LatentVariableModel, data: Dataset, seed: int, passes: float) -> Panel:
+    some, scores, caption = _odd(model, data, seed, passes)
+    if not len(some):
+        return Panel("note", caption)
     across = min(ACROSS, len(some))
     images = _numpy(some.x)
     rows = [
@@ -143,8 +185,10 @@ def _oddest(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     return Panel("pictures", rows, f"{span}for the likeliest. {caption}", "Oddest and likeliest")
 
 
-def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
-    some, scores, caption = _odd(model, data, seed)
+def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int, passes: float) -> Panel:
+    some, scores, caption = _odd(model, data, seed, passes)
+    if not len(some):
+        return Panel("note", caption)
     values = np.asarray(some.schema.decode(some.x[:ROWS], None if some.mask is None else some.mask[:ROWS]), np.float64)
     names = column_names(data)[:MOST_HISTOGRAMS]
     where = some.rows.tolist() if some.rows is not None else range(1, len(some) + 1)

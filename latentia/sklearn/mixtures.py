@@ -15,7 +15,7 @@ from latentia import models
 from latentia.errors import DataError, OptionError
 from latentia.learners import EM
 from latentia.model import Batch, EMModel
-from latentia.sklearn.base import Array, EMEstimator, levels, symbols
+from latentia.sklearn.base import Array, EMEstimator, _weighted, levels, symbols
 
 COVARIANCES = {"full": "full", "tied": "tied", "diag": "diagonal", "spherical": "spherical"}
 
@@ -65,14 +65,24 @@ class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         x, z = self._draw(n_samples)
         return x.numpy(), z.argmax(-1).numpy()
 
-    def bic(self, X: Any) -> float:
-        """Bayes's information criterion, -2 log p(X) + free parameters * log n: smaller is better."""
-        scores = self.score_samples(X)
-        return -2 * float(scores.sum()) + self.model_.free_parameters() * math.log(len(scores))
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Bayes's information criterion, -2 log p(X) + free parameters * log n: smaller is better. A sample of weight w
+        counts w times, in log p(X) and in n."""
+        total, count = self._total(X, sample_weight)
+        return -2 * total + self.model_.free_parameters() * math.log(count)
 
-    def aic(self, X: Any) -> float:
-        """Akaike's information criterion, -2 log p(X) + 2 * free parameters: smaller is better."""
-        return -2 * float(self.score_samples(X).sum()) + 2 * self.model_.free_parameters()
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Akaike's information criterion, -2 log p(X) + 2 * free parameters: smaller is better. A sample of weight w
+        counts w times."""
+        return -2 * self._total(X, sample_weight)[0] + 2 * self.model_.free_parameters()
+
+    def _total(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        """log p(X) in nats, and the number of samples, each counted by its weight."""
+        scores = self.score_samples(X).astype(np.float64)
+        weight = _weighted(self._batch(X, False), sample_weight).weight
+        weight = np.ones(len(scores)) if weight is None else weight.numpy()
+        # an absent sample adds nothing, even when it is impossible
+        return float(np.where(weight > 0, weight * scores, 0.0).sum()), float(weight.sum())
 
     @property
     def _n_features_out(self) -> int:

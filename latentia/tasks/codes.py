@@ -82,7 +82,7 @@ def write_clusters(shares: Tensor, data: Dataset, path: Path) -> None:
 
 def write_scores(scores: Tensor, sets: Sequence[tuple[str, Dataset]], odd: Tensor | None, path: Path) -> None:
     """Write a score for each datum of all sets, the largest first, as .csv: rank, set, row, score, and whether it
-    is known to be odd.
+    is known to be odd. Data without a score (NaN) come last, without a rank.
 
     Raises:
         OptionError: another suffix.
@@ -91,10 +91,14 @@ def write_scores(scores: Tensor, sets: Sequence[tuple[str, Dataset]], odd: Tenso
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rank", "set", "row", "score", *([] if odd is None else ["odd"])])
-    where, order = places(sets), scores.argsort(descending=True)
+    where, last = places(sets), scores.isnan()
+    # NaN is the largest to a sort
+    order = scores.nan_to_num(-torch.inf).argsort(descending=True, stable=True)
+    order = torch.cat([order[~last[order]], order[last[order]]])
     for rank, i in enumerate(order.tolist(), 1):
         known = [] if odd is None else [int(odd[i])]
-        writer.writerow([rank, *where[i], f"{float(scores[i]):.6g}", *known])
+        score = ["", *where[i], ""] if last[i] else [rank, *where[i], f"{float(scores[i]):.6g}"]
+        writer.writerow([*score, *known])
     atomic_write(path, text.getvalue().encode())
 
 

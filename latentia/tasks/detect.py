@@ -15,17 +15,31 @@ from PIL import Image
 from torch import Tensor
 
 from latentia.data import Dataset, as_dataset
-from latentia.errors import DataError, OptionError
+from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import remark
-from latentia.model import Batch, LatentVariableModel
+from latentia.model import Batch, LatentVariableModel, TractableModel
 from latentia.tasks.common import log_marginals
 from latentia.tasks.gap import gaps
 
 SCORES = ("likelihood", "regret", "complexity")
 WARNING = (
     "A raw likelihood can rank outliers above the data: what is simple or smooth may be more probable than anything "
-    "the model was fitted to (Nalisnick et al. 2019). Compare the scores regret and complexity."
+    "the model was fitted to (Nalisnick et al. 2019)."
 )
+
+
+def advice(model: LatentVariableModel, data: Dataset) -> str:
+    """What to know of a likelihood as a score, and which of the others can be set beside it."""
+    others = [] if isinstance(model, TractableModel) else ["regret"]
+    others += ["complexity"] if data.schema.values != "real" or data.schema.kind == "image" else []
+    if not others:
+        return WARNING
+    return f"{WARNING} Compare the score{'s' if len(others) > 1 else ''} {' and '.join(others)}."
+
+
+def ranked(scores: Tensor) -> Tensor:
+    """Positions of the data by falling score; those that have none, of which nothing was observed, are left out."""
+    return scores.nan_to_num(-math.inf).argsort(descending=True, stable=True)[: int((~scores.isnan()).sum())]
 
 
 def anomaly_scores(
@@ -38,7 +52,9 @@ def anomaly_scores(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """How odd each datum is, (N,) float64, in nats: the larger the odder.
+    """How odd each datum is, (N,) float64, in nats, of sequences and sentences in nats per observed step, so that a
+    long one is not odd for its length: the larger the odder. NaN for a datum of which nothing is observed: there is
+    nothing to tell it by. Of a row of which a part is missing the score is that of the rest.
 
         likelihood   -log p(x), exact or by importance sampling
         regret       max_q ELBO(x, q) - ELBO(x, q(z | x)): what the encoder misses, the model held still; the likelihood
@@ -55,7 +71,8 @@ def anomaly_scores(
         steps: of refinement, for the regret.
 
     Raises:
-        CapabilityError: regret, of a model whose posterior cannot be refined.
+        CapabilityError: regret, of a model whose posterior cannot be refined, or is exact: it misses nothing, and the
+            regret would be 0 for all.
         DataError: complexity, of values that are no whole numbers or not all observed.
         OptionError: another score.
     """
@@ -63,20 +80,38 @@ def anomaly_scores(
         raise OptionError(f"score={score!r}: choose one of {', '.join(SCORES)}")
     data = as_dataset(data).frozen(seed)
     model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
+    seen = _seen(data)
     if score == "regret":
+        if isinstance(model, TractableModel):
+            raise CapabilityError(
+                f"the posterior of {type(model).__name__} is exact, so that its regret is 0 for all data: use the "
+                "scores likelihood or complexity"
+            )
         options = {"importance_samples": importance_samples, "seed": seed, "progress": progress}
-        return gaps(model, data, steps=steps, **options).amortization
-    length = code_lengths(data) if score == "complexity" else 0.0
-    value = log_marginals(model, data, importance_samples, 0, seed, progress)[0]
-    remark(data, value)
-    return -value - length
+        found = gaps(model, data, steps=steps, **options).amortization
+    else:
+        length = code_lengths(data) if score == "complexity" else 0.0
+        value = log_marginals(model, data, importance_samples, 0, seed, progress)[0]
+        remark(data, value)
+        found = -value - length
+    found = found / seen if data.schema.kind in ("sequence", "text") else found
+    return torch.where(seen > 0, found, math.nan)
+
+
+def _seen(data: Dataset) -> Tensor:
+    """How many steps of each sequence are observed, or entries of each datum of another kind, (N,) float64."""
+    seen = data.batch().observed.cpu()
+    seen = seen.unsqueeze(-1).flatten(2).any(-1) if data.schema.kind in ("sequence", "text") else seen.flatten(1)
+    return seen.sum(1).double()
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:
     """The probability that a datum from outside scores above one from inside, ties half: the area under the ROC curve.
 
-    1: told apart without error; 0.5: not at all; below: the wrong way round. Raises `DataError` where one is empty.
+    1: told apart without error; 0.5: not at all; below: the wrong way round. Data without a score (NaN) are left out.
+    Raises `DataError` where nothing is left of one.
     """
+    inside, outside = (part[~part.isnan()] for part in (inside, outside))
     if not len(inside) or not len(outside):
         raise DataError("AUROC compares two sets of scores, and one of them is empty")
     inside, outside = inside.double().sort().values, outside.double()

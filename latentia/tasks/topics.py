@@ -27,15 +27,15 @@ class Coherence:
     Attributes:
         npmi: of each topic, the mean over pairs of its `words` top words, from -1, never together, to 1, always.
         mean: over topics.
-        reference: the corpus in whose documents words were counted, and how many documents it has: figures from
-            another corpus, or from windows instead of documents, cannot be compared.
+        reference: the corpus in whose documents words were counted, and how many documents it has, a document of weight
+            w counted w times: figures from another corpus, or from windows instead of documents, cannot be compared.
     """
 
     npmi: list[float]
     mean: float
     words: int
     reference: str
-    documents: int
+    documents: float
 
 
 def coherence(topics: Tensor, reference: Dataset, words: int = 10) -> Coherence:
@@ -43,15 +43,16 @@ def coherence(topics: Tensor, reference: Dataset, words: int = 10) -> Coherence:
 
         npmi(v, w) = log(p(v, w) / (p(v) p(w))) / -log p(v, w)
 
-    with p the share of the reference's documents in which a word, or both of two, occur at all.
+    with p the share of the reference's documents, by their weights, in which a word, or both of two, occur at all.
 
     Raises:
-        DataError: the reference is no sequence of symbols, or is empty.
+        DataError: the reference is no sequence of symbols, or is empty, or all its weights are 0.
         OptionError: fewer than two words.
     """
     if words < 2:
         raise OptionError(f"words={words}: a pair has two")
-    if reference.schema.values != "symbols" or not len(reference):
+    weight = reference.batch().weights.double().cpu()
+    if reference.schema.values != "symbols" or not bool(weight.sum() > 0):
         raise DataError(f"{reference.schema.source} holds no documents of words in which pairs could be counted")
     best = topics.detach().cpu().argsort(descending=True, stable=True)[:, :words]
     used, place = best.unique(return_inverse=True)
@@ -61,12 +62,12 @@ def coherence(topics: Tensor, reference: Dataset, words: int = 10) -> Coherence:
     for row, batch in enumerate(reference.batches(1)):
         found = where[batch.x[batch.observed].long()]
         present[row, found[found >= 0]] = 1
-    together = present.T @ present / len(reference)
+    together = (weight / weight.sum() * present.T) @ present
     npmi = _npmi(together)
     pairs = torch.triu_indices(best.shape[1], best.shape[1], 1)
     values = npmi[place[:, pairs[0]], place[:, pairs[1]]].mean(1).tolist()
     mean = sum(values) / len(values)
-    return Coherence(values, mean, words, reference.schema.source, len(reference))
+    return Coherence(values, mean, words, reference.schema.source, _count(float(weight.sum())))
 
 
 def _npmi(together: Tensor) -> Tensor:
@@ -85,12 +86,12 @@ class HeldOutHalves:
 
     Attributes:
         log_prob: mean log-probability of a word, nats; perplexity: exp of minus that.
-        words: how many were predicted.
+        words: how many were predicted, those of a document of weight w counted w times.
     """
 
     log_prob: float
     perplexity: float
-    words: int
+    words: float
 
 
 def document_completion(
@@ -108,7 +109,7 @@ def document_completion(
         DataError: no document has two words.
     """
     likely = directed(model, "predict the rest of a document")
-    total, words = 0.0, 0
+    total = words = 0.0
     generator = torch.Generator().manual_seed(seed)
     with using(model, seed):
         for batch in data.frozen(seed).batches(batch_size, dtype=model.anchor.dtype):
@@ -120,8 +121,15 @@ def document_completion(
             given, rest = (batch._replace(mask=part).to(model.anchor) for part in (first, seen & ~first))
             mean = model.posterior(given).mean
             weight = batch.weights.double()
-            total += float(weight @ likely.log_likelihood(rest, mean.unsqueeze(0))[0].double().cpu())
-            words += int(weight @ (seen & ~first).sum(1).double())
+            value = likely.log_likelihood(rest, mean.unsqueeze(0))[0].double().cpu()
+            # an absent document adds nothing, even when it is impossible
+            total += float(torch.where(weight > 0, weight * value, 0.0).sum())
+            words += float(weight @ (seen & ~first).sum(1).double())
     if not words:
         raise DataError("document completion needs documents of two words or more")
-    return HeldOutHalves(total / words, math.exp(-total / words), words)
+    return HeldOutHalves(total / words, math.exp(-total / words), _count(words))
+
+
+def _count(value: float) -> float:
+    """Whole where it is: without weights, or with those of repeated documents, one counts in whole numbers."""
+    return int(value) if value == int(value) else value

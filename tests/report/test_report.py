@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from latentia.data import load
+from latentia.errors import CapabilityError
 from latentia.models import HMM, VAE, GaussianMixture
 from latentia.report import build
 from latentia.report.words import end, number, spread, story, with_error
@@ -135,6 +136,55 @@ def test_same_page_twice():
     state = torch.get_rng_state()
     assert page(model, data) == page(model, data)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_model_is_described_and_not_the_few_data_held_out():
+    """A mixture of 70 % and 30 %, and held-out data of the second cluster alone."""
+    model, data = mixture()
+    model.logits.data = torch.tensor([0.7, 0.3]).double().log()
+    model.means.data = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+    text = page(model, data, test=data.subset(slice(20, 40)))
+    rows = [re.findall(r">([^<>]+)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)]
+    table = [row for row in rows if len(row) == 4 and row[1].endswith(" %")]
+    assert [row[:2] for row in table] == [["0", "70.0 %"], ["1", "30.0 %"]]
+    shift, scale = np.array(data.schema.shift), np.array(data.schema.scale)
+    for row, mean in zip(table, (shift - scale, shift + scale), strict=True):
+        assert [float(cell.split(" ")[0].replace("−", "-")) for cell in row[2:]] == pytest.approx(mean, rel=0.01)
+    assert "the 20 held out" in text
+
+
+def test_states_are_those_of_the_parameters():
+    model, data = hmm()
+    model.initial_logits.data = torch.tensor([0.0, 0.0, 60.0]).double()
+    model.transition_logits.data = torch.tensor([[0.0, -60, -60], [-60, 0, -60], [-60, -60, 0]]).double()
+    word = data.schema.vocabulary.index("the")
+    model.emissions.logits.data[2] = -60.0
+    model.emissions.logits.data[2, word] = 0.0
+    # the other two states show words, too: the data would be said to be theirs
+    text = page(model, data, test=data.subset(slice(0, 5)), history=STEPS)
+    assert re.findall(r"<b>(\d)</b> <span class=\"share\">([^<]+)</span>", text)[0] == ("2", "100.0 %")
+
+
+def test_what_costs_more_than_a_tenth_of_the_fit_is_left_out_and_said(monkeypatch):
+    """Of images of 256 levels a step of the chains costs as much as an epoch of a few data."""
+    x = np.random.default_rng(0).integers(0, 256, (30, 16, 16)).astype(np.uint8)
+    data = load(x, kind="image", values="levels")
+    model = VAE((16, 16), symbols=256, latent=2, hidden=(8,), likelihood="categorical")
+    asked = []
+
+    def complete(*_, sweeps, **__):
+        asked.append(sweeps)
+        raise CapabilityError("enough is known")
+
+    monkeypatch.setattr("latentia.report.uses.complete", complete)
+    text = page(model, data)
+    assert not asked
+    assert "Completions are left out, so that the report costs no more than a tenth of the fit" in text
+    # 30 data, 7 epochs: the samples that 0.3 of the cheap passes pay for, each a quarter of one
+    assert "importance samples, and not 64" in text
+    page(model, data, history=EPOCHS * 50)
+    assert asked
+    assert 10 <= asked[0] < 100
 
 
 def test_numbers_of_the_headline():

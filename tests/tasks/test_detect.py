@@ -13,9 +13,9 @@ from latentia.data import as_dataset, load
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.learners import EM, Gradient
 from latentia.model import Batch
-from latentia.models import VAE, GaussianMixture, MixtureOfBernoullis, gaussian_mixture, semi_supervised_vae, vae
-from latentia.tasks import anomaly_scores, auroc, gaps
-from latentia.tasks.detect import code_lengths
+from latentia.models import HMM, VAE, GaussianMixture, MixtureOfBernoullis, gaussian_mixture, semi_supervised_vae, vae
+from latentia.tasks import anomaly_scores, auroc, codes, gaps
+from latentia.tasks.detect import advice, code_lengths, ranked
 
 
 def digits(binarize="fixed"):
@@ -79,6 +79,42 @@ def test_raw_likelihood_prefers_what_is_simple_and_length_sees_it():
     }
     assert rates["likelihood"] == 0.0
     assert rates["complexity"] == 1.0
+
+
+def test_a_long_document_is_not_odd_for_its_length():
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(5, 120, 150)
+    data = load([generator.choice(8, size, p=np.arange(1, 9) / 36) for size in lengths], kind="sequence")
+    model = HMM(symbols=8, states=2).double()
+    EM(steps=5, restarts=1).fit(model, data)
+    found = anomaly_scores(model, data)
+    # of independent data the correlation has a standard error of 1 / sqrt(150)
+    assert abs(np.corrcoef(found.numpy(), lengths)[0, 1]) < 4 / 150**0.5
+    total = model.posterior(data.batch(dtype=torch.float64)).log_partition.detach()
+    assert torch.allclose(found * torch.from_numpy(lengths), -total)
+
+
+def test_what_was_not_observed_at_all_is_set_apart(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(12, 2))
+    rows[4] = np.nan
+    data = load(rows)
+    model = GaussianMixture(2, 1).double()
+    found = anomaly_scores(model, data)
+    assert found.isnan().tolist() == [row == 4 for row in range(12)]
+    order = ranked(found)
+    assert sorted(order.tolist()) == [row for row in range(12) if row != 4]
+    assert torch.equal(found[order], found[order].sort(descending=True).values)
+    assert auroc(found, found) == 0.5
+    codes.write_scores(found, [("x", data)], None, tmp_path / "scores.csv")
+    assert (tmp_path / "scores.csv").read_text().splitlines()[-1] == ",x,5,"
+
+
+def test_the_regret_of_an_exact_posterior_is_not_recommended():
+    model, data = GaussianMixture(2, 2).double(), load(np.random.default_rng(0).normal(size=(12, 2)))
+    assert "regret" not in advice(model, data)
+    with pytest.raises(CapabilityError, match="its regret is 0 for all"):
+        anomaly_scores(model, data, score="regret")
+    assert "regret and complexity" in advice(VAE((8, 8), latent=2, hidden=(4,)), digits())
 
 
 def test_another_score_is_refused():

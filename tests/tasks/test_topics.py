@@ -46,6 +46,21 @@ def test_coherence_is_that_of_counted_pairs():
     assert (found.documents, found.words) == (5, 3)
 
 
+def test_a_document_counts_by_its_weight():
+    topics = torch.tensor([[0.4, 0.3, 0.2, 0.1, 0.0], [0.0, 0.0, 0.4, 0.3, 0.3]])
+    times = [1, 3, 2, 1, 0]
+    repeated = [words for words, count in zip(DOCUMENTS, times, strict=True) for _ in range(count)]
+    weighted = coherence(topics, load(DOCUMENTS, kind="sequence", weight=times), words=3)
+    assert weighted.npmi == pytest.approx(coherence(topics, load(repeated, kind="sequence"), words=3).npmi)
+    assert weighted.documents == 7
+    model = LDA(5, 1).double()
+    model.emissions.logits.data = torch.tensor([[0.5, 0.1, 0.1, 0.1, 0.2]], dtype=torch.float64).log()
+    data = load([[0] * 4, [1] * 6], kind="sequence", weight=[0.25, 0.5])
+    found = document_completion(model, data)
+    assert found.words == 2 * 0.25 + 3 * 0.5
+    assert found.log_prob == pytest.approx((0.5 * math.log(0.5) + 1.5 * math.log(0.1)) / 2)
+
+
 def test_coherence_at_its_ends():
     topics = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]])
     always = coherence(topics[:1], load([[0, 1], [0, 1, 2]], kind="sequence"), words=2)

@@ -98,6 +98,8 @@ class CategoricalVectorEmissions(Emissions):
             same distribution.
         smoothing: s, pseudo-count of a symbol in each state and column, on average: s V pseudo-counts divided as the
             column's own frequencies f, a Dirichlet(1 + s V f) prior. `start` takes f from the data; before it is 1 / V.
+
+    Buffers: average (D, V), the frequencies f; shown (D, V), which levels of each column the data have had.
     """
 
     def __init__(self, states: int, symbols: int, features: int | None = None, smoothing: float = 0.0):
@@ -106,7 +108,11 @@ class CategoricalVectorEmissions(Emissions):
         self.features, self.smoothing = features, smoothing
         self.logits = nn.Parameter(torch.zeros(states, features or 1, symbols))
         self.average: Tensor
+        self.shown: Tensor
         self.register_buffer("average", torch.full((features or 1, symbols), 1 / symbols))
+        # not known before `start`: all of them
+        self.register_buffer("shown", torch.ones(features or 1, symbols, dtype=torch.bool))
+        self.register_load_state_dict_pre_hook(_all_shown)
 
     @property
     def probs(self) -> Tensor:
@@ -130,6 +136,7 @@ class CategoricalVectorEmissions(Emissions):
     def start(self, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
         """Halfway between the frequencies in a datum for each state and those in all data."""
         count = self._counts(x, mask, weight.to(self.logits).unsqueeze(1))[0]
+        self.shown.copy_(count > 0)
         # half a pseudo-datum in all: no symbol is impossible because it has not been seen yet
         count = count + 0.5 / count.shape[-1]
         self.average.copy_(count / count.sum(-1, keepdim=True))
@@ -152,12 +159,16 @@ class CategoricalVectorEmissions(Emissions):
 
     def update(self, total: Statistics) -> None:
         prior = self.smoothing * self.logits.shape[-1] * self.average.double()
+        self.shown.logical_or_(total["symbol"].sum(0) > 0)
         counts = smoothed(total["symbol"], prior, self.logits.log_softmax(-1))
         self.logits.data = normalised_or_kept(counts, self.logits)
 
     def free_parameters(self) -> int:
-        """K D (V - 1), or K (V - 1) for bags: probabilities sum to one."""
-        return self.logits[..., 1:].numel()
+        """K (V_d - 1) summed over columns, V_d the levels that column d has had, or K (V - 1) for bags: probabilities
+        sum to one, and of a level that no datum has nothing is learned."""
+        if self.features is None:
+            return self.logits[..., 1:].numel()
+        return len(self.logits) * int((self.shown.sum(-1) - 1).clamp(min=0).sum())
 
     def log_prior(self) -> Tensor:
         log_probs = possible(self.logits.log_softmax(-1))
@@ -167,3 +178,8 @@ class CategoricalVectorEmissions(Emissions):
         if self.features is not None:
             check_features(x, self.features)
         check_symbols(x, mask, self.logits.shape[-1])
+
+
+def _all_shown(module: CategoricalVectorEmissions, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """What was saved before levels were counted has all of them."""
+    state.setdefault(prefix + "shown", torch.ones_like(module.shown))
