@@ -261,3 +261,95 @@ def best_path(thread, threads, initial, transition, transposed, table, row, star
             for t in range(steps - 2, -1, -1):
                 state = _best(scores[t], transposed[state])
                 path[begin + t] = state
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def drawn_path(thread, threads, transposed, filtered, start, uniform, path):
+    """States drawn from p(z | x) by going back (forward filtering, backward sampling): `path` (draws, steps).
+
+    Args:
+        transposed: the transition matrix, transposed; `filtered` (steps, K) is that of `forward`.
+        uniform: (draws, steps), numbers in [0, 1) that decide.
+    """
+    share = np.empty(len(transposed))
+    for b in range(thread, len(start) - 1, threads):
+        for s in range(len(path)):
+            for p in range(start[b + 1] - 1, start[b] - 1, -1):
+                share[:] = filtered[p]
+                if p < start[b + 1] - 1:
+                    share *= transposed[path[s, p + 1]]
+                path[s, p] = _drawn(share, uniform[s, p])
+
+
+@njit(cache=True, error_model="numpy")
+def _drawn(share, uniform):
+    """The k with sum(share[:k]) <= uniform sum(share) < sum(share[:k + 1])."""
+    rest = uniform * np.sum(share)
+    last = 0
+    for k in range(len(share)):
+        if share[k] > 0.0:
+            last = k
+            if rest < share[k]:
+                break
+            rest -= share[k]
+    return last
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_ahead(thread, threads, matrix, table, row, start, filtered, scale, initial, transition, node, sums, value):
+    """E[score of z_1..t | z_t = k, x_1..t] filtered[t], into `sums` (steps, K), and E[score | x] into `value` (B,).
+
+    Args:
+        matrix, table, row, start, filtered, scale: see `forward`.
+        initial, transition, node: what the score adds up, (B or 1, K), (K, K) and (steps, K); the second is multiplied
+            by `matrix`, entry by entry.
+    """
+    states = len(matrix)
+    moved, others = np.empty(states), np.empty(states)
+    for b in range(thread, len(start) - 1, threads):
+        value[b] = 0.0
+        first = initial[min(b, len(initial) - 1)]
+        for p in range(start[b], start[b + 1]):
+            here = filtered[p]
+            if p > start[b]:
+                _move_one(sums[p - 1], matrix, moved)
+                _move_one(filtered[p - 1], transition, others)
+            inverse = 1.0 / scale[p - 1] if p > start[b] else 0.0
+            for k in range(states):
+                past = (moved[k] + others[k]) * table[row[p], k] * inverse if p > start[b] else here[k] * first[k]
+                sums[p, k] = past + here[k] * node[p, k] if here[k] > 0.0 else 0.0
+            if p == start[b + 1] - 1:
+                value[b] = np.sum(sums[p]) / scale[p]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_back(
+    thread, threads, transposed, table, row, start, weight, filtered, scale, ahead, transition, node, sums, back, counts
+):  # fmt: skip
+    """Derivatives of sum_b weight_b E[score | x_b] with respect to the potentials, which are covariances with the
+    score: of each step's into `counts` (steps, K), and `back` (steps, K), with which those of the transitions are
+    `matrix (sums[:-1].T @ ahead[1:] + filtered[:-1].T @ back[1:]) + transition (filtered[:-1].T @ ahead[1:])`.
+
+    Args:
+        transposed: the transition matrix, transposed, like `transition`, which is the score's times the matrix.
+        ahead: of `backward` with this weight.
+        sums: of `sum_ahead`, less the value times `filtered`.
+    """
+    states = len(transposed)
+    beta, later, others, carried = np.empty(states), np.empty(states), np.empty(states), np.empty(states)
+    for b in range(thread, len(start) - 1, threads):
+        for p in range(start[b + 1] - 1, start[b] - 1, -1):
+            if p == start[b + 1] - 1:
+                beta[:] = weight[b] / scale[p]
+                later[:] = 0.0
+            else:
+                _move_one(ahead[p + 1], transposed, beta)
+                _move_one(back[p + 1], transposed, carried)
+                _move_one(ahead[p + 1], transition, others)
+                for k in range(states):
+                    later[k] = carried[k] + others[k]
+            inverse = 1.0 / scale[p - 1] if p > start[b] else 0.0
+            for k in range(states):
+                counts[p, k] = sums[p, k] * beta[k] + filtered[p, k] * later[k]
+                future = ahead[p, k] * node[p, k] + table[row[p], k] * inverse * later[k]
+                back[p, k] = future if filtered[p, k] > 0.0 else 0.0
