@@ -150,8 +150,8 @@ def posterior_means(model: LatentVariableModel, data: Dataset) -> Tensor:
 
 def _rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
     """The posterior means, (M, D), and the weight of each row, (M,)."""
-    rows, weights = [], []
-    for batch in data.batches(512, dtype=model.anchor.dtype):
+    rows, weights, data_of = [], [], []
+    for index, batch in data.by_length(512, model.anchor.dtype):
         posterior = model.posterior(batch.to(model.anchor))
         mean = posterior.mean
         if isinstance(mean, dict):
@@ -163,7 +163,9 @@ def _rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
         inside = mean.sum(-1) > 0 if isinstance(posterior, Structured) else torch.ones_like(weight, dtype=torch.bool)
         rows.append(mean[inside])
         weights.append(weight[inside])
-    return torch.cat(rows), torch.cat(weights)
+        data_of.append(index.cpu().repeat_interleave(steps)[inside])
+    order = torch.cat(data_of).argsort(stable=True)
+    return torch.cat(rows)[order], torch.cat(weights)[order]
 
 
 def mutual_information(
@@ -191,20 +193,17 @@ def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit
         share = (weight / weight.sum()).unsqueeze(-1)
         value = _entropy((share * means).sum(0)) - (share.squeeze(-1) * _entropy(means)).sum()
         return Information(max(float(value), 0.0) + 0.0, None, math.log(len(data)))
-    batch = _some(model, data, seed, limit)
-    q, weight = model.posterior(batch), batch.weights.double()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        z: Any = q.sample()
-    lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
-    mass = (weight * (lengths.unsqueeze(-1) == lengths)).sum(-1)
-    own, aggregate = q.log_prob(z).double(), _log_aggregate(q, z, weight) - mass.log()
+        drawn = [_drawn(model, batch) for batch in _some(model, data, seed, limit)]
+    own, aggregate, mass, weight = (torch.cat(values) for values in zip(*(one for one, _ in drawn), strict=True))
+    each = zip(*(parts for _, parts in drawn), strict=True)
+    parts = _Parts(*(None if values[0] is None else torch.cat(values) for values in each))
     share = weight / weight.sum()
 
     def mean(values: Tensor) -> float:
         return float((share * values).sum())
 
-    parts = _apart(model, batch, q, z, weight)
     total, units, kl = (None if part is None else mean(part) for part in (parts.joint, parts.units, parts.kl))
     bounds = [bound for bound in (mean(own - _left_out(aggregate, own, weight, mass)), kl) if bound is not None]
     bounds = [bound for bound in bounds if math.isfinite(bound)]
@@ -218,11 +217,26 @@ def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit
     )
 
 
-def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> Batch:
-    """At random: the first so many of a sorted file would be all of one kind."""
+def _drawn(model: LatentVariableModel, batch: Batch) -> tuple[tuple[Tensor, ...], _Parts]:
+    """Of a draw z for each datum, (M,): log q(z | x), log q(z), the weight of the data that q(z) is of, and its own."""
+    q, weight = model.posterior(batch), batch.weights.double()
+    z: Any = q.sample()
+    lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
+    mass = (weight * (lengths.unsqueeze(-1) == lengths)).sum(-1)
+    own, aggregate = q.log_prob(z).double(), _log_aggregate(q, z, weight) - mass.log()
+    return (own, aggregate, mass, weight), _apart(model, batch, q, z, weight)
+
+
+def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> list[Batch]:
+    """At random: the first so many of a sorted file would be all of one kind. Of chains those together whose
+    lengths are within a factor of two: q(z) is over sequences of one length, and a long one would pad all pairs."""
     count = min(limit // 8 if _dear(model, data) else limit, len(data))
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    return data.batch(chosen, model.anchor.dtype).to(model.anchor)
+    alike = [chosen]
+    if hasattr(model.posterior(_one(model, data)), "lengths"):
+        size = data.batch(chosen).lengths.clamp(min=1).log2().long()
+        alike = [chosen[size == value] for value in size.unique()]
+    return [data.batch(part, model.anchor.dtype).to(model.anchor) for part in alike]
 
 
 def _dear(model: LatentVariableModel, data: Dataset) -> bool:
@@ -319,15 +333,16 @@ def _entropy(probability: Tensor) -> Tensor:
 def _kl_per_unit(model: LatentVariableModel, data: Dataset) -> list[float] | None:
     if not isinstance(model, DirectedModel):
         return None
-    parts = []
-    for batch in data.batches(512, dtype=model.anchor.dtype):
+    parts, weights = [], []
+    for _, batch in data.by_length(512, model.anchor.dtype):
         batch = batch.to(model.anchor)
         terms = kl_terms(model.posterior(batch), model.prior(batch))
         if terms is None or terms.shape[1] == 1 != _units(model, batch):
             return None
         parts.append(terms.double())
-    share = data.batch().weights.double() / data.batch().weights.double().sum()
-    return (share.unsqueeze(-1) * torch.cat(parts).cpu()).sum(0).tolist()
+        weights.append(batch.weights.double())
+    weight = torch.cat(weights)
+    return ((weight / weight.sum()).unsqueeze(-1) * torch.cat(parts)).sum(0).tolist()
 
 
 def _units(model: LatentVariableModel, batch: Batch) -> int:
