@@ -23,8 +23,8 @@ from latentia.kernels.blocks import second_level_cache
 
 SMALLEST_MARGIN = 1e-100
 SMALLEST_LOG = -700.0
-# numbers in a block of filtered probabilities: what a core's second-level cache holds beside the rest; where that is half
-# a megabyte (Zen 3) an E-step takes 14 % less time with the smaller
+# numbers in a block of filtered probabilities: what a core's second-level cache holds beside the rest; where that is
+# half a megabyte (Zen 3) an E-step takes 14 % less time with the smaller
 BLOCK = 2**17 if second_level_cache() > 2**20 else 2**16
 
 
