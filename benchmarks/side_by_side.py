@@ -144,6 +144,8 @@ def save(name: str, content: dict[str, Any], packages: tuple[str, ...]) -> None:
         "processor": processor(),
         "busy": f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores when it ended",
     }
+    if "AVX2" in made["processor"]["sets"] and "AVX-512" not in made["processor"]["sets"]:
+        name += "_avx2"  # beside those of the other kind of processor, not in their place
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({**made, **content}, indent=1) + "\n")
     print(f"\nwrote {RESULTS / f'{name}.json'}")

@@ -23,6 +23,8 @@ from latentia.kernels.blocks import second_level_cache
 
 SMALLEST_MARGIN = 1e-100
 SMALLEST_LOG = -700.0
+# states of which the transitions' counts stay in a core's first-level cache, and are added up as they come
+FEW = 64
 # numbers in a block of filtered probabilities: what a core's second-level cache holds beside the rest; where that is
 # half a megabyte (Zen 3) an E-step takes 14 % less time with the smaller
 BLOCK = 2**17 if second_level_cache() > 2**20 else 2**16
@@ -131,7 +133,8 @@ def expected_counts(
     firsts, moves = torch.zeros(len(initial), dtype=torch.float64), torch.zeros(transition.shape, dtype=torch.float64)
     with _Threads(threads) as pool:
         blocks = packed.blocks(BLOCK // len(initial) * threads)
-        space = _Space(max((steps.stop - steps.start for _, steps in blocks), default=0), len(initial))
+        longest = max((steps.stop - steps.start for _, steps in blocks), default=0)
+        space = _Space(longest, len(initial), whole=len(initial) > FEW)
         for part, steps in blocks:
             start = packed.start[part.start : part.stop + 1] - steps.start
             run = _Run(model, rows[steps], start, pool, space)
@@ -277,8 +280,9 @@ class _Threads:
 class _Space:
     """Room for the steps of a run: fresh memory for each block would cost as much as a fifth of its work."""
 
-    def __init__(self, steps: int, states: int):
-        self.filtered, self.ahead, self.scale = np.empty((steps, states)), np.empty((steps, states)), np.empty(steps)
+    def __init__(self, steps: int, states: int, whole: bool = True):
+        self.filtered, self.scale = np.empty((steps, states)), np.empty(steps)
+        self.ahead = np.empty((steps if whole else 0, states))
 
 
 class _Run:
@@ -304,13 +308,16 @@ class _Run:
         which each thread has its own or all have one."""
         model, threads = self.model, self.threads.count
         firsts = np.empty((len(self.start) - 1, len(model.matrix)))
+        moves = np.zeros((threads, *(model.matrix.shape if not len(self.ahead) else (0, 0))))
         given = (model.transposed, model.table, self.row, self.start, weight.contiguous().numpy())
         found = (self.filtered, self.scale)
         self.threads.run(
             lambda thread: chain_cpu.backward(
-                thread, threads, *given, *found, tables[thread % len(tables)], firsts, self.ahead
+                thread, threads, *given, *found, tables[thread % len(tables)], firsts, moves[thread], self.ahead
             )
         )
+        if not len(self.ahead):
+            return torch.from_numpy(firsts), torch.from_numpy(moves.sum(0) * model.matrix)
         before, after = torch.from_numpy(self.filtered[:-1]), torch.from_numpy(self.ahead[1:])
         return torch.from_numpy(firsts), before.T @ after * torch.from_numpy(model.matrix)
 
@@ -435,7 +442,7 @@ def _forward(initial: Tensor, transition: Tensor, node: Tensor, packed: _Packed)
     table = node.detach().flatten(0, 1).index_select(0, packed.place)
     model = _Scaled.of(initial[packed.order] if _by_datum(initial) else initial, transition, table)
     with _Threads(torch.get_num_threads()) as threads:
-        run = _Run(model, np.arange(len(table)), packed.start, threads, _Space(*table.shape))
+        run = _Run(model, np.arange(len(table)), packed.start, threads, _Space(len(table), table.shape[1]))
         value, margin = run.forward()
     return run, model.restored(value, packed), margin
 
