@@ -185,7 +185,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores for everyone")
     parser.add_argument("--pomegranate", action="store_true", help="time it too: minutes, and it may fail")
     parser.add_argument("--diagonal", action="store_true", help="the diagonal mixture alone, everyone three times")
+    parser.add_argument("--kmeans", action="store_true", help="k-means alone, everyone five times")
     options = parser.parse_args()
+    if options.kmeans:
+        save("kmeans", {"races": [kmeans(options)]}, ("scikit-learn", "faiss-cpu"))
+        return
     if options.diagonal:
         save("mixture_diagonal", {"races": mixtures(options)}, ("scikit-learn", "pomegranate"))
         return

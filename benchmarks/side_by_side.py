@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+SETS = {"AVX2": "avx2", "FMA": "fma", "AVX-512": "avx512f", "AVX-512 BF16": "avx512_bf16", "AMX BF16": "amx_bf16"}
+SWITCHES = ("ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "MKL_ENABLE_INSTRUCTIONS")
 RESULTS = Path(__file__).parent / "results"
 Contender = Callable[[], float]  # does the work, and returns the figure by which the results can be compared
 
@@ -107,8 +109,27 @@ def growth(path: Path, curves: dict[str, tuple[list[float], list[float]]], title
     return slopes
 
 
+def processor(described: str | None = None) -> dict[str, Any]:
+    """The name of the processor and its vector instruction sets, from what Linux says of it (/proc/cpuinfo), and what
+    torch and numba were told to use of them: a ratio that holds on one kind need not hold on another.
+
+    Args:
+        described: the text; None: this machine's.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    if described is None:
+        described = cpuinfo.read_text() if cpuinfo.exists() else ""
+    lines = dict(
+        reversed([[part.strip() for part in line.split(":", 1)] for line in described.split("\n") if ":" in line])
+    )
+    flags = set(lines.get("flags", "").split())
+    found = [name for name, flag in SETS.items() if flag in flags]
+    told = {name: os.environ[name] for name in SWITCHES if name in os.environ}
+    return {"name": lines.get("model name", platform.processor() or platform.machine()), "sets": found, "told": told}
+
+
 def save(name: str, content: dict[str, Any], packages: tuple[str, ...]) -> None:
-    """Write results/<name>.json with the command and the versions that made it."""
+    """Write results/<name>.json with the command, the versions and the processor that made it."""
     versions = {}
     for package in ("latentia", "torch", "numpy", "numba", *packages):
         try:
@@ -120,7 +141,11 @@ def save(name: str, content: dict[str, Any], packages: tuple[str, ...]) -> None:
         "versions": versions,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "processor": processor(),
+        "busy": f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores when it ended",
     }
+    if "AVX2" in made["processor"]["sets"] and "AVX-512" not in made["processor"]["sets"]:
+        name += "_avx2"  # beside those of the other kind of processor, not in their place
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({**made, **content}, indent=1) + "\n")
     print(f"\nwrote {RESULTS / f'{name}.json'}")

@@ -207,8 +207,8 @@ def posterior_means(model: LatentVariableModel, data: Dataset) -> Tensor:
 
 def _rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
     """The posterior means, (M, D), and the weight of each row, (M,)."""
-    rows, weights = [], []
-    for batch in data.batches(512, dtype=model.anchor.dtype):
+    rows, weights, data_of = [], [], []
+    for index, batch in data.by_length(512, model.anchor.dtype):
         posterior = model.posterior(batch.to(model.anchor))
         mean = posterior.mean
         if isinstance(mean, dict):
@@ -220,7 +220,9 @@ def _rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
         inside = mean.sum(-1) > 0 if isinstance(posterior, Structured) else torch.ones_like(weight, dtype=torch.bool)
         rows.append(mean[inside])
         weights.append(weight[inside])
-    return torch.cat(rows), torch.cat(weights)
+        data_of.append(index.cpu().repeat_interleave(steps)[inside])
+    order = torch.cat(data_of).argsort(stable=True)
+    return torch.cat(rows)[order], torch.cat(weights)[order]
 
 
 def mutual_information(
@@ -246,16 +248,15 @@ def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit
     if model.posterior(_one(model, data)).has_enumerate_support:
         return _enumerated(*_rows(model, data), len(data))
     dear = _dear(model, data)
-    batch = _some(model, data, seed, limit // 8 if dear else limit)
-    q, weight = model.posterior(batch), batch.weights.double()
+    batches = _some(model, data, seed, limit // 8 if dear else limit)
     with torch.random.fork_rng():
-        draws = _draws(batch.size**2 * _width(q) * (DEAR if dear else 1))
+        pairs = sum(batch.size**2 * _width(model.posterior(batch)) for batch in batches)
+        draws = _draws(pairs * (DEAR if dear else 1))
         torch.manual_seed(seed)
-        z: Any = q.sample((draws,))  # type: ignore[arg-type]
-    lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
-    mass = (weight * (lengths.unsqueeze(-1) == lengths)).sum(-1)
-    own, aggregate = q.log_prob(z).double(), _log_aggregate(q, z, weight) - mass.log()
-    parts = _apart(model, batch, q, z, weight)
+        drawn = [_drawn(model, batch, draws) for batch in batches]
+    own, aggregate, mass, weight = (torch.cat(values, -1) for values in zip(*(one for one, _ in drawn), strict=True))
+    apart = zip(*(parts for _, parts in drawn), strict=True)
+    parts = _Parts(*(None if values[0] is None else torch.cat(values, -1) for values in apart))
     some = aggregate if parts.joint is None else aggregate[: len(parts.joint)]
     information, information_se = divergence(own - aggregate, weight)
     upper, upper_se = _upper(own - _left_out(aggregate, own, weight, mass), parts.kl, weight)
@@ -335,11 +336,27 @@ def _width(q: Distribution) -> int:
     return sum(part[0].numel() for part in one.values()) if isinstance(one, dict) else one[0].numel()
 
 
-def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> Batch:
-    """At random: the first so many of a sorted file would be all of one kind."""
+def _drawn(model: LatentVariableModel, batch: Batch, draws: int) -> tuple[tuple[Tensor, ...], _Parts]:
+    """Of draws z for each datum, (S, M): log q(z | x) and log q(z); and (M,), the weight of the data that q(z) is of,
+    and the datum's own."""
+    q, weight = model.posterior(batch), batch.weights.double()
+    z: Any = q.sample((draws,))  # type: ignore[arg-type]
+    lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
+    mass = (weight * (lengths.unsqueeze(-1) == lengths)).sum(-1)
+    own, aggregate = q.log_prob(z).double(), _log_aggregate(q, z, weight) - mass.log()
+    return (own, aggregate, mass, weight), _apart(model, batch, q, z, weight)
+
+
+def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> list[Batch]:
+    """At random: the first so many of a sorted file would be all of one kind. Of chains those together whose
+    lengths are within a factor of two: q(z) is over sequences of one length, and a long one would pad all pairs."""
     count = min(limit, len(data))
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    return data.batch(chosen, model.anchor.dtype).to(model.anchor)
+    alike = [chosen]
+    if hasattr(model.posterior(_one(model, data)), "lengths"):
+        size = data.batch(chosen).lengths.clamp(min=1).log2().long()
+        alike = [chosen[size == value] for value in size.unique()]
+    return [data.batch(part, model.anchor.dtype).to(model.anchor) for part in alike]
 
 
 def _dear(model: LatentVariableModel, data: Dataset) -> bool:
@@ -437,15 +454,16 @@ def _log_aggregate(q: Distribution, z: Any, weight: Tensor, apart: bool = False)
 def _kl_per_unit(model: LatentVariableModel, data: Dataset) -> list[float] | None:
     if not isinstance(model, DirectedModel):
         return None
-    parts = []
-    for batch in data.batches(512, dtype=model.anchor.dtype):
+    parts, weights = [], []
+    for _, batch in data.by_length(512, model.anchor.dtype):
         batch = batch.to(model.anchor)
         terms = kl_terms(model.posterior(batch), model.prior(batch))
         if terms is None or terms.shape[1] == 1 != _units(model, batch):
             return None
         parts.append(terms.double())
-    share = data.batch().weights.double() / data.batch().weights.double().sum()
-    return (share.unsqueeze(-1) * torch.cat(parts).cpu()).sum(0).tolist()
+        weights.append(batch.weights.double())
+    weight = torch.cat(weights)
+    return ((weight / weight.sum()).unsqueeze(-1) * torch.cat(parts)).sum(0).tolist()
 
 
 def _units(model: LatentVariableModel, batch: Batch) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch.distributions import Distribution
 
 from latentia.annealed import Annealing, Sandwich, annealed_log_marginal, bidirectional
 from latentia.baseline import Gain, without_latents
-from latentia.data import Dataset, Schema, Stream, as_dataset
+from latentia.data import Dataset, Schema, Stream, as_dataset, in_order
 from latentia.diagnose import diagnose, mean_and_error
 from latentia.distributions.joint import remembering
 from latentia.errors import CapabilityError, DataError, OptionError
@@ -60,16 +61,17 @@ def log_marginal(
     if proposal == "prior" and not isinstance(model, DirectedModel):
         raise CapabilityError(f"naive Monte Carlo draws from the prior: write {type(model).__name__}.prior")
     data = data.frozen(seed)
-    results = []
+    results, positions = [], []
     with torch.random.fork_rng(), Bar("importance sampling", len(data), shown=progress) as bar:
         torch.manual_seed(seed)
         draws, rows = chunks(model, data, importance_samples, memory)
-        for i, batch in enumerate(data.batches(rows, dtype=model.anchor.dtype)):
+        for index, batch in data.by_length(rows, model.anchor.dtype):
             batch = batch.to(model.anchor)
             model.check(batch)
             results.append(_sample(model, batch, importance_samples, draws, proposal))
-            bar.show(min((i + 1) * rows, len(data)))
-    return LogMarginal(*(torch.cat(parts).cpu() for parts in zip(*results, strict=True)))
+            positions.append(index)
+            bar.show(sum(map(len, positions)))
+    return LogMarginal(*(in_order(parts, positions).cpu() for parts in zip(*results, strict=True)))
 
 
 def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, proposal: str) -> LogMarginal:
@@ -456,12 +458,19 @@ class _Mean:
         return float(torch.where(self.weights > 0, self.weights * errors.double(), 0.0).square().sum().sqrt())
 
 
+def exact_log_marginals(model: TractableModel, data: Dataset) -> Tensor:
+    """log p(x) of each datum, (N,) float64, in nats, in the units of x."""
+    return _each(model, data, lambda batch: model.posterior(batch).log_partition, 1024)
+
+
+def _each(model: LatentVariableModel, data: Dataset, function: Callable[[Batch], Tensor], size: int) -> Tensor:
+    """What `function` gives for each datum, (N,) float64: in blocks of like length, in the data's order."""
+    parts = [(n, function(b.to(model.anchor)).double().cpu()) for n, b in data.by_length(size, model.anchor.dtype)]
+    return in_order([value for _, value in parts], [index for index, _ in parts])
+
+
 def _exact(model: TractableModel, data: Dataset) -> LogMarginal:
-    values = [
-        model.posterior(batch.to(model.anchor)).log_partition.double().cpu()
-        for batch in data.batches(1024, dtype=model.anchor.dtype)
-    ]
-    value = torch.cat(values)
+    value = exact_log_marginals(model, data)
     zero = torch.zeros_like(value)
     return LogMarginal(value, zero, zero + math.inf, value, zero + math.nan, zero + math.nan)
 
@@ -472,9 +481,7 @@ def _kl(model: LatentVariableModel, data: Dataset, seed: int) -> Tensor:
         return torch.full((len(data),), math.nan, dtype=torch.float64)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        batches = (batch.to(model.anchor) for batch in data.batches(512, dtype=model.anchor.dtype))
-        terms = [kl_divergence(model.posterior(batch), model.prior(batch)).sum(-1) for batch in batches]
-    return torch.cat(terms).double().cpu()
+        return _each(model, data, lambda batch: kl_divergence(model.posterior(batch), model.prior(batch)).sum(-1), 512)
 
 
 def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any], options: dict[str, Any]) -> Evaluation:

@@ -70,8 +70,7 @@ class Batch(NamedTuple):
         """One past the last step of which anything is observed, (B,), for sequences (B, T, *event)."""
         if self.mask is None:
             return torch.full((self.size,), self.x.shape[1], device=self.x.device)
-        seen = self.mask.unsqueeze(-1).flatten(2).any(-1)
-        return (seen * torch.arange(1, seen.shape[1] + 1, device=seen.device)).amax(1)
+        return ends(self.mask)
 
     @property
     def weights(self) -> Tensor:
@@ -145,6 +144,18 @@ def minibatches(order: Tensor, size: int) -> list[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1 < size:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+def ends(mask: Tensor) -> Tensor:
+    """One past the last step of which anything is True, (B, T, *event) to (B,); 0 where there is none."""
+    steps = mask.unsqueeze(-1).flatten(2)
+    seen = steps[..., 0] if steps.shape[-1] == 1 else steps.any(-1)
+    if not seen.numel():
+        return torch.zeros(len(seen), dtype=torch.long, device=seen.device)
+    # bytes, of which whole numbers would be eight times as many: most may be padding
+    back = seen.flip(1).view(torch.uint8)
+    first = back.argmax(1)
+    return torch.where(back.gather(1, first.unsqueeze(1)).squeeze(1) > 0, seen.shape[1] - first, 0)
 
 
 class LatentVariableModel(nn.Module, ABC):

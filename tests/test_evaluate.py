@@ -18,6 +18,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 from latentia.data import Dataset, load
 from latentia.diagnose import diagnose, mutual_information
+from latentia.distributions import Chain
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import criteria, evaluate, log_marginal, standard_error
 from latentia.learners import EM, Gradient
@@ -586,3 +587,22 @@ def test_the_error_of_a_difference_is_that_of_paired_data():
     assert standard_error(one.each, other.each) == pytest.approx(float(repeated.std()) / len(repeated) ** 0.5)
     assert standard_error(one.each, other.each) < 0.1 * one.log_marginal_se
     assert standard_error(one.each, one.each) == 0
+
+
+def test_a_long_chain_is_measured_by_the_kernel_and_float32_loses_nothing(monkeypatch):
+    """KL, rate, distortion and the rest of a sequence of 3,000 steps: the recursion, a step at a time, is not asked."""
+
+    def refused(*_):
+        raise AssertionError("the recursion takes thousands of times as long as the kernel")
+
+    monkeypatch.setattr(Chain, "recursion", refused)
+    x = torch.randn(1, 3000, 1, generator=torch.Generator().manual_seed(0)) + torch.arange(3000).view(-1, 1) // 50 % 2
+    data = load([x[0].numpy()])
+    model = HMM(features=1, states=2)
+    model.emissions.means.data = torch.tensor([[0.0], [1.0]])
+    model.transition_logits.data = torch.tensor([[0.98, 0.02], [0.02, 0.98]]).log()
+    single, double = evaluate(model, data), evaluate(model.double(), data)
+    assert double.kl > 50
+    for name in ("kl", "rate"):
+        assert getattr(single, name) == pytest.approx(getattr(double, name), rel=1e-4)
+    assert single.distortion == pytest.approx(double.distortion, rel=1e-6)

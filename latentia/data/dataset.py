@@ -18,8 +18,10 @@ from latentia.data.encoding import RAGGED
 from latentia.data.readers import checked_length, open_table, path_of, read
 from latentia.data.schema import Schema
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch
+from latentia.model import Batch, ends
 
+SMALL = 2**14
+"""Numbers of padding that are cheaper than a batch of its own."""
 START = 2**26
 """Numbers in the x from which a starting point is chosen, at most."""
 
@@ -71,14 +73,17 @@ class Dataset:
         binarizes dynamically is drawn here, from torch's global generator.
         """
         batch = Batch(self.x, self.mask, self.context, self.z, self.weight)
-        if index is not None:
+        if index is None:
+            batch = self._cut(batch, slice(None))
+        else:
             index = self._positions(index)
-            # not by `subset`: for a small model to make a Dataset is a fiftieth of a step
-            batch = batch.map(lambda field: _rows(field, index))
+            # cut first, so that nothing of one long sequence is copied with the short ones; and not by `subset`: for a
+            # small model to make a Dataset is a fiftieth of a step
+            batch = self._cut(batch, index).map(lambda field: _rows(field, index))
         x = _drawn(batch.x) if self._to_draw else batch.x
         floating = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         weight = None if batch.weight is None else batch.weight.to(floating)
-        batch = self._trim(batch._replace(x=x, mask=_unless_all(batch.mask), weight=weight))
+        batch = batch._replace(x=x, mask=_unless_all(batch.mask), weight=weight)
         if dtype is None:
             return batch
         return batch.map(lambda field: field.to(dtype) if field.is_floating_point() else field)
@@ -92,6 +97,13 @@ class Dataset:
         if size < 1:
             raise OptionError(f"size={size}: a batch has at least one datum")
         return (self.batch(part, dtype) for part in self._parts(size, sort))
+
+    def by_length(self, size: int, dtype: torch.dtype | None = None) -> Iterator[tuple[Tensor, Batch]]:
+        """Positions (B,) and the data at them, every datum once, at most `size` at a time: sequences of like length
+        together, so that one long sequence pads no others. `in_order` puts what they give back into the data's order.
+        """
+        numbers = torch.arange(len(self), device=self.x.device)
+        return ((numbers[part], self.batch(part, dtype)) for part in self._parts(size, sort=True))
 
     def prepared(self, like: Tensor, size: int | None = None) -> list[Batch]:
         """The batches of a pass over the data, to be gone through many times: sequences of like length together, on
@@ -118,7 +130,7 @@ class Dataset:
             size = size or math.ceil(len(self) / max(math.ceil(len(self) / most), 1)) or 1
             return [slice(start, start + size) for start in range(0, len(self), size)]
         order = self.lengths.argsort(stable=True)
-        ends = _ends(self.lengths[order] * math.prod(self.x.shape[2:]), size)
+        ends = _ends(self.lengths[order] * math.prod(self.x.shape[2:]), MOST if size is None else min(size, MOST))
         return [order[start:end] for start, end in pairwise(ends)]
 
     def subset(self, index: Tensor | slice | Sequence[int]) -> Dataset:
@@ -164,10 +176,9 @@ class Dataset:
         """(N,): the number of the last observed step of each sequence. Raises `DataError` for tables and images."""
         if self.schema.kind not in RAGGED:
             raise DataError(f"data of kind {self.schema.kind} have no lengths: only sequences and text do")
-        steps = torch.arange(1, self.x.shape[1] + 1, device=self.x.device)
         if self.mask is None:
-            return steps[-1].expand(len(self))
-        return (steps * self.mask.unsqueeze(-1).flatten(2).any(-1)).amax(1)
+            return torch.full((len(self),), self.x.shape[1], device=self.x.device)
+        return ends(self.mask)
 
     def log_det(self) -> Tensor:
         """What turns log p(x) into the log-density of the data as given, (N,) float64, nats."""
@@ -193,24 +204,39 @@ class Dataset:
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
         return {name: value for name, value in parts.items() if isinstance(value, Tensor)}
 
-    def _trim(self, batch: Batch) -> Batch:
+    def _cut(self, batch: Batch, index: Tensor | slice) -> Batch:
+        """All data, with no more steps than the longest sequence at `index` has."""
         # what is known of z may have a step for each step of x, so then nothing is cut
         whole = batch.mask is None or batch.z is not None or batch.context is not None
-        if whole or self.schema.kind not in RAGGED or not batch.size:
+        if whole or not self._ragged:
             return batch
-        longest = max(int(batch.lengths.max()), 1)
-        return batch._replace(x=batch.x[:, :longest], mask=_unless_all(batch.observed[:, :longest]))
+        assert batch.mask is not None  # ragged data have one
+        longest = max(int(self.lengths[index].amax()) if len(self.lengths[index]) else 0, 1)
+        return batch._replace(x=batch.x[:, :longest], mask=batch.mask[:, :longest])
 
 
-def _ends(entries: Tensor, size: int | None) -> list[int]:
-    """Where batches of data with these numbers of entries, in rising order, begin and end."""
+def _ends(entries: Tensor, size: int) -> list[int]:
+    """Where batches of at most `size` data with these numbers of entries, in rising order, begin and end."""
     ends, count = [0], torch.arange(1, MOST + 1, device=entries.device)
     while ends[-1] < len(entries):
-        # as many as padding to the longest of them leaves room for
-        rest = entries[ends[-1] :][:MOST]
-        most = size or max(int(torch.searchsorted(rest * count[: len(rest)], VALUES, right=True)), 1)
-        ends.append(min(ends[-1] + most, len(entries)))
+        # as many as padding to the longest of them leaves room for, and while it is no more than the data themselves
+        rest = entries[ends[-1] :][:size]
+        padded = rest * count[: len(rest)]
+        beyond = ((padded > VALUES) | (padded > 2 * rest.cumsum(0) + SMALL)).nonzero()
+        ends.append(ends[-1] + (max(int(beyond[0]), 1) if len(beyond) else len(rest)))
     return ends
+
+
+def in_order(parts: Sequence[Tensor], positions: Sequence[Tensor]) -> Tensor:
+    """What batches have given, (B, ...) each, in the order of the data, (N, ...).
+
+    Zeros lie behind what is shorter: each batch was only as long as its longest sequence.
+    """
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    total = parts[0].new_zeros(sum(map(len, parts)), *shape)
+    for part, index in zip(parts, positions, strict=True):
+        total[(index.to(total.device), *map(slice, part.shape[1:]))] = part
+    return total
 
 
 def _drawn(probability: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -31,14 +31,12 @@ def encode(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None]:
     raw = conform(schema, raw)
     check_range(schema, raw)
     _check_white(schema, raw)
-    values, mask = _pad(schema, raw) if raw.kind in RAGGED else (np.asarray(raw.values), _observed(raw.values))
-    if mask is not None:
-        values = np.where(mask, values, 0)
-    x = _transform(schema, values)
+    x, mask = _pad(schema, raw) if raw.kind in RAGGED else _seen(schema, np.asarray(raw.values))
     if schema.binarize == "fixed":
         assert raw.rows is not None  # every Raw has them
         x = draw(x, raw.rows, schema.seed)
-    return (x, None) if mask is None or mask.all() else (np.where(mask, x, x.dtype.type(0)), mask)
+        x = x if mask is None else np.where(mask, x, x.dtype.type(0))
+    return (x, None) if mask is None or mask.all() else (x, mask)
 
 
 def conform(schema: Schema, raw: Raw) -> Raw:
@@ -117,22 +115,32 @@ def _check_white(schema: Schema, raw: Raw) -> None:
         )
 
 
-def _observed(values: np.ndarray | list) -> np.ndarray | None:
-    values = np.asarray(values)
-    return ~np.isnan(values) if values.dtype.kind == "f" else None
+def _seen(schema: Schema, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values as models see them, 0 where they are not observed, and which are, None where they cannot be missing."""
+    if values.dtype.kind != "f":
+        return _transform(schema, values), None
+    mask = ~np.isnan(values)
+    if mask.all():
+        return _transform(schema, values), mask
+    x = _transform(schema, np.where(mask, values, 0))
+    return np.where(mask, x, x.dtype.type(0)), mask
 
 
 def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences side by side, (N, T, *event), zeros behind their ends, and which values are observed."""
+    """Sequences as models see them, (N, T, *event), zeros behind their ends, and which values are observed.
+
+    What lies behind the ends is never written to, so that it takes no memory: one sequence may be very long.
+    """
     steps = [_step(schema, value) for value in _indices(schema, raw)]
     longest = max(map(len, steps), default=1)
     _judge_padding(schema, raw, steps, longest)
-    values = np.zeros((len(steps), longest, *schema.event_shape), dtype=steps[0].dtype if steps else np.float64)
-    mask = np.zeros(values.shape, dtype=bool)
+    like = _transform(schema, np.zeros((0, *schema.event_shape)))
+    x = np.zeros((len(steps), longest, *schema.event_shape), dtype=like.dtype)
+    mask = np.zeros(x.shape, dtype=bool)
     for i, step in enumerate(steps):
-        values[i, : len(step)] = step
-        mask[i, : len(step)] = ~np.isnan(step)
-    return values, mask
+        x[i, : len(step)], seen = _seen(schema, step)
+        mask[i, : len(step)] = True if seen is None else seen
+    return x, mask
 
 
 def _judge_padding(schema: Schema, raw: Raw, steps: list[np.ndarray], longest: int) -> None:

@@ -175,6 +175,8 @@ class Schema:
         log_scale = torch.tensor(self.scale, dtype=torch.float64, device=device).log()
         if not isinstance(mask, Tensor):
             return (-log_scale.mean() * math.prod(mask[1:])).repeat(count)
+        # over the steps of a sequence first: most of them may be padding
+        mask = mask.sum(1) if mask.ndim > 1 + len(self.event_shape) else mask
         return -(mask * log_scale).unsqueeze(-1).flatten(1).sum(1)
 
     def write(self, x: Tensor | np.ndarray, path: str | os.PathLike, mask: Tensor | np.ndarray | None = None) -> None:

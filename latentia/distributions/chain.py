@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from latentia.distributions.semiring import IMPOSSIBLE, Semiring, log_sum
-from latentia.distributions.structured import Potentials, Structured
+from latentia.distributions.structured import Potentials, Structured, below_peak, doubled
 from latentia.kernels import chain as kernel
 
 
@@ -49,13 +50,57 @@ class Chain(Structured):
 
     def fused(self, log_potentials: Potentials) -> Tensor:
         if not kernel.applies(log_potentials):
-            return self.recursion(log_potentials, log_sum)
+            return self._summed(log_potentials)
         value, safe = kernel.log_partition(log_potentials, self.lengths)
         lost = (~safe).nonzero().squeeze(-1)
         if len(lost) == 0:
             return value
         again = self._part(log_potentials, lost)
-        return value.index_put((lost,), again.recursion(again.log_potentials, log_sum))
+        return value.index_put((lost,), again._summed(again.log_potentials))
+
+    def centred(self) -> Self:
+        exact = doubled(self.log_potentials)
+        return self._with({**exact, "node": below_peak(exact["node"])}, self.sum)
+
+    def _expected_score(self, others: Potentials) -> Tensor:
+        exact = self.centred().log_potentials
+        if not (self._fast and kernel.applies(others)):
+            return super()._expected_score(others)
+        value, safe = kernel.expected_score(exact, others, self.lengths)
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost) == 0:
+            return value
+        some = {name: phi[lost] if _by_datum(name, phi) else phi for name, phi in others.items()}
+        return value.index_put((lost,), super(Chain, self._part(exact, lost))._expected_score(some))
+
+    def _marginals(self) -> Tensor:
+        if not self._fast:
+            return super()._marginals()
+        exact = self.centred().log_potentials
+        value, safe = kernel.marginals(exact, self.lengths)
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost) == 0:
+            return value
+        return value.index_put((lost,), super(Chain, self._part(exact, lost))._marginals())
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Independent draws, one-hot, (*sample_shape, B, T, K): a kernel filters forwards and draws backwards."""
+        node = self.log_potentials["node"]
+        if not self._fast:
+            return super().sample(sample_shape)
+        states, safe = kernel.sample(self.centred().log_potentials, self.lengths, math.prod(sample_shape))
+        z = _one_hot(states, node)
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost):
+            again = super(Chain, self._part(self.log_potentials, lost)).sample((len(z),))
+            z = z.index_copy(1, lost, again)
+        return z.view(*sample_shape, *node.shape)
+
+    @property
+    def _fast(self) -> bool:
+        """Whether the kernel computes what this chain is asked for."""
+        plain = self.sum is log_sum and self.log_potentials["node"].device.type == "cpu"
+        return plain and kernel.applies(self.log_potentials)
 
     @property
     def filtered(self) -> Tensor:
@@ -89,17 +134,24 @@ class Chain(Structured):
         if not kernel.applies(self.log_potentials) or node.device.type != "cpu":
             return super().mode
         _, states = kernel.best_path(self.log_potentials, self.lengths)
-        inside = (states >= 0).unsqueeze(-1)
-        return torch.zeros_like(node).scatter_(-1, states.clamp(min=0).unsqueeze(-1), inside.to(node))
+        return _one_hot(states, node)
 
     def score(self, z: Tensor) -> Tensor:
         # written out: linear in z, where the inherited sum over structures would cost K times as much
         initial, transition, node = (self.log_potentials[name] for name in ("initial", "transition", "node"))
+        z = z.to(node)
         moves = (_moved(z, transition) * z[..., 1:, :]).sum((-1, -2))
         value = (initial * z[..., 0, :]).sum(-1) + moves + torch.einsum("...tk,...tk->...", z, node)
         inside = torch.arange(z.shape[-2], device=z.device) < self.lengths.unsqueeze(-1)
         wrong = ((z > 0).any(-1) != inside).any(-1)
         return torch.where(wrong | (value < IMPOSSIBLE / 10), -torch.inf, value)
+
+
+def _one_hot(states: Tensor, like: Tensor) -> Tensor:
+    """(..., T, K) of states (..., T), zero where they are negative."""
+    inside = (states >= 0).unsqueeze(-1)
+    zero = like.new_zeros(*states.shape, like.shape[-1])
+    return zero.scatter_(-1, states.clamp(min=0).unsqueeze(-1), inside.to(like))
 
 
 def _by_datum(name: str, potential: Tensor) -> bool:

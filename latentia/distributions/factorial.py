@@ -17,7 +17,7 @@ from torch.distributions import register_kl
 
 from latentia.distributions.chain import Chain
 from latentia.distributions.semiring import Semiring, log_sum
-from latentia.distributions.structured import Potentials, Structured
+from latentia.distributions.structured import Potentials, Structured, below_peak, doubled
 
 
 class Chains(Structured):
@@ -55,6 +55,27 @@ class Chains(Structured):
 
     def fused(self, log_potentials: Potentials) -> Tensor:
         return torch.stack([chain.log_partition for chain in self._chains(log_potentials)]).sum(0)
+
+    def centred(self) -> Self:
+        exact = doubled(self.log_potentials)
+        return self._with({**exact, "node": below_peak(exact["node"])}, self.sum)
+
+    def _expected_score(self, others: Potentials) -> Tensor:
+        if self.sum is not log_sum:
+            return super()._expected_score(others)
+        parts = [
+            chain._expected_score(self._potentials(others, m))
+            for m, chain in enumerate(self._chains(self.log_potentials))
+        ]
+        return torch.stack(parts).sum(0)
+
+    def _marginals(self) -> Tensor:
+        if self.sum is not log_sum:
+            return super()._marginals()
+        return torch.stack([chain._marginals() for chain in self._chains(self.log_potentials)], -2)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        return torch.stack([chain.sample(sample_shape) for chain in self._chains(self.log_potentials)], -2)
 
     def score(self, z: Tensor) -> Tensor:
         scores = [chain.score(z[..., m, :]) for m, chain in enumerate(self._chains(self.log_potentials))]
@@ -109,7 +130,22 @@ class CoupledChains(Chains):
         return Chain(product, self.lengths).recursion(product, sum)
 
     def fused(self, log_potentials: Potentials) -> Tensor:
-        return Chain(self._product(log_potentials), self.lengths).log_partition
+        return Chain(self._product(doubled(log_potentials)), self.lengths).log_partition.to(log_potentials["node"])
+
+    def centred(self) -> Self:
+        exact = super().centred().log_potentials
+        return self._with({**exact, "joint": below_peak(exact["joint"])}, self.sum)
+
+    def _expected_score(self, others: Potentials) -> Tensor:
+        if self.sum is not log_sum:
+            return super()._expected_score(others)
+        return self.centred().product()._expected_score(self._product(others))
+
+    def _marginals(self) -> Tensor:
+        return self.apart(self.centred().product()._marginals())
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        return self.apart(self.centred().product().sample(sample_shape)).to(self.log_potentials["node"])
 
     def score(self, z: Tensor) -> Tensor:
         state = joint_states(*self.event_shape[-2:], like=z)
@@ -131,8 +167,4 @@ def joint_states(chains: int, states: int, like: Tensor) -> Tensor:
 
 @register_kl(CoupledChains, Chains)
 def _kl_coupled(q: CoupledChains, p: Chains) -> Tensor:
-    """KL(q || p) = E_q[score_q - score_p] - log Z_q + log Z_p, where p has no joint potential, (B,)."""
-    missing = {"joint": torch.zeros_like(q.log_potentials["joint"])}
-    others = {**missing, **p.log_potentials}
-    difference = {name: phi - others[name] for name, phi in q.log_potentials.items()}
-    return q.expected_score(difference) - q.log_partition + p.log_partition
+    return q.divergence(p)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from latentia.distributions.semiring import Semiring
-from latentia.distributions.structured import Potentials, Structured
+from latentia.distributions.semiring import Semiring, log_sum
+from latentia.distributions.structured import Potentials, Structured, below_peak
 
 
 class OneHot(Structured):
@@ -30,6 +30,13 @@ class OneHot(Structured):
         found = super().expectations()["node"]
         found = found / found.sum(-1, keepdim=True)
         return {"node": found if weight is None else found * weight.to(found).unsqueeze(-1)}
+
+    def fused(self, log_potentials: Potentials) -> Tensor:
+        # one sum of a few terms needs no second precision
+        return self.recursion(log_potentials, log_sum)
+
+    def centred(self) -> Self:
+        return self._with({"node": below_peak(self.log_potentials["node"].double())}, self.sum)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All K values, (K, B, K)."""

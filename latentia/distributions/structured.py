@@ -48,7 +48,12 @@ class Structured(Unnormalised):
 
     def fused(self, log_potentials: Potentials) -> Tensor:
         """The recursion under `log_sum`, by a kernel if the family has one. Differentiable once."""
-        return self.recursion(log_potentials, log_sum)
+        return self._summed(log_potentials)
+
+    def _summed(self, log_potentials: Potentials) -> Tensor:
+        """The recursion under `log_sum` in float64: its sums grow with a structure, and what is asked for is mostly
+        their differences."""
+        return self.recursion(doubled(log_potentials), log_sum).to(log_potentials["node"])
 
     def hard(self) -> Self:
         """The same potentials in the semiring of the maximum: expectations become the best structure's own counts."""
@@ -56,6 +61,11 @@ class Structured(Unnormalised):
 
     def _with(self, log_potentials: Potentials, sum: Semiring = log_sum) -> Self:
         return type(self)(log_potentials, sum=sum)
+
+    def centred(self) -> Self:
+        """The same distribution in float64; potentials of which every structure uses one entry in each row have rows
+        whose largest entry is 0, so that what is left when scores are subtracted keeps its digits."""
+        return self._with(doubled(self.log_potentials), self.sum)
 
     def _run(self, log_potentials: Potentials, twice: bool = True) -> Tensor:
         if self.sum is log_sum and not twice:
@@ -88,10 +98,15 @@ class Structured(Unnormalised):
         """E[z], (B, *event): differentiable when the potentials are."""
         if not (torch.is_grad_enabled() and any(phi.requires_grad for phi in self.log_potentials.values())):
             return self.expectations()["node"]
-        node = self.log_potentials["node"] + 0.0
+        return self._marginals().to(self.log_potentials["node"])
+
+    def _marginals(self) -> Tensor:
+        """E[z] in float64, differentiable."""
+        exact = self.centred().log_potentials
+        node = exact["node"] + 0.0
         if not node.requires_grad:
             node.requires_grad_()
-        value = self._run({**self.log_potentials, "node": node})
+        value = self.recursion({**exact, "node": node}, self.sum)
         return torch.autograd.grad(value.sum(), node, create_graph=True)[0]
 
     @property
@@ -117,23 +132,40 @@ class Structured(Unnormalised):
         return torch.where(value < IMPOSSIBLE / 10, -torch.inf, value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.score(value) - self.log_partition
+        exact = self.centred()
+        return (exact.score(value) - exact.log_partition).to(self.log_potentials["node"])
 
     def expected_score(self, log_potentials: Potentials) -> Tensor:
         """E of the score that other potentials would give, (B,): a directional derivative of log Z."""
+        return self._expected_score(doubled(log_potentials)).to(self.log_potentials["node"])
+
+    def _expected_score(self, others: Potentials) -> Tensor:
+        """`expected_score` in float64."""
         graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            step = log_potentials["node"].new_zeros(self.batch_shape, requires_grad=True)
+            step = others["node"].new_zeros(self.batch_shape, requires_grad=True)
             moved = {
-                name: phi + step.reshape(*step.shape, *(1,) * self.dimensions[name]) * log_potentials[name]
-                for name, phi in self.log_potentials.items()
+                name: phi + step.reshape(*step.shape, *(1,) * self.dimensions[name]) * others[name]
+                for name, phi in self.centred().log_potentials.items()
             }
             value = self.recursion(moved, self.sum)
             return torch.autograd.grad(value.sum(), step, create_graph=graph)[0]
 
     def entropy(self) -> Tensor:
         """H = log Z - E[score], in nats, (B,)."""
-        return self.log_partition - self.expected_score(self.log_potentials)
+        exact = self.centred()
+        return (exact.log_partition - exact._expected_score(exact.log_potentials)).to(self.log_potentials["node"])
+
+    def divergence(self, other: Structured) -> Tensor:
+        """KL(self || other) = E[score - score of other] - log Z + log Z of other, in nats, (B,). A potential that the
+        other distribution of the family does not have counts as 0 there."""
+        exact, others = self.centred(), other.centred()
+        difference = {
+            name: phi - others.log_potentials[name] if name in others.log_potentials else phi
+            for name, phi in exact.log_potentials.items()
+        }
+        value = exact._expected_score(difference) - exact.log_partition + others.log_partition
+        return value.to(self.log_potentials["node"])
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
         """The k best structures, best first: log-probabilities (k, B) and one-hot structures (k, B, *event).
@@ -148,10 +180,19 @@ class Structured(Unnormalised):
         return torch.where(scores < IMPOSSIBLE / 10, -torch.inf, scores - self.log_partition), torch.stack(best)
 
 
+def doubled(log_potentials: Potentials) -> Potentials:
+    """The same in float64."""
+    return {name: phi.double() for name, phi in log_potentials.items()}
+
+
+def below_peak(potential: Tensor) -> Tensor:
+    """A potential less the largest of each row. A row of which nothing is possible stays as it is."""
+    peak = potential.detach().amax(-1, keepdim=True)
+    return potential - torch.where(peak < IMPOSSIBLE / 10, 0.0, peak)
+
+
 @register_kl(Structured, Structured)
 def _kl_structured(q: Structured, p: Structured) -> Tensor:
-    """KL(q || p) = E_q[score_q - score_p] - log Z_q + log Z_p, both of one family, (B,)."""
     if type(q) is not type(p):
         raise NotImplementedError(f"KL between {type(q).__name__} and {type(p).__name__}")
-    difference = {name: phi - p.log_potentials[name] for name, phi in q.log_potentials.items()}
-    return q.expected_score(difference) - q.log_partition + p.log_partition
+    return q.divergence(p)

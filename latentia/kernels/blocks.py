@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier, local
 from typing import TypeVar
 
@@ -18,6 +19,15 @@ from torch import Tensor
 Result = TypeVar("Result")
 CACHE = 2**22
 """Bytes that a block may have: about a core's second-level cache."""
+
+
+def second_level_cache() -> int:
+    """Bytes of a core's second-level cache, as Linux says; 2 megabytes where nobody says."""
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]]
+    except (OSError, ValueError, KeyError, IndexError):
+        return 2**21
 
 
 def block_rows(width: int, like: Tensor) -> int:

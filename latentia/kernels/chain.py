@@ -21,11 +21,15 @@ from torch import Tensor
 from latentia.errors import DataError
 from latentia.kernels import chain_cpu, chain_torch
 from latentia.kernels.bags import check_rows
+from latentia.kernels.blocks import second_level_cache
 
 SMALLEST_MARGIN = 1e-100
 SMALLEST_LOG = -700.0
-# numbers in a block of filtered probabilities: what a core's second-level cache holds beside the rest
-BLOCK = 2**17
+# states of which the transitions' counts stay in a core's first-level cache, and are added up as they come
+FEW = 64
+# numbers in a block of filtered probabilities: what a core's second-level cache holds beside the rest; where that is
+# half a megabyte (Zen 3) an E-step takes 14 % less time with the smaller
+BLOCK = 2**17 if second_level_cache() > 2**20 else 2**16
 
 
 class Counts(NamedTuple):
@@ -66,9 +70,37 @@ def filtered(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor
     initial, transition, node = (log_potentials[name].detach() for name in ("initial", "transition", "node"))
     packed = _Packed.of(lengths.expand(len(node)), node.shape[1])
     run, _, margin = _forward(initial, transition[0], node, packed)
-    found = torch.zeros(node.shape, dtype=torch.float64)
-    found.flatten(0, 1)[packed.place] = torch.from_numpy(run.filtered / run.scale[:, None])
+    found = packed.padded(torch.from_numpy(run.filtered / run.scale[:, None]), node)
     return found.to(node), packed.unsorted(margin) > SMALLEST_MARGIN
+
+
+def expected_score(
+    log_potentials: dict[str, Tensor], others: dict[str, Tensor], lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """E[the score that `others` give], (B,) in float64, and where it can be trusted, (B,), on the CPU. Differentiable
+    once with respect to all potentials."""
+    parts = (chain[name] for chain in (log_potentials, others) for name in ("initial", "transition", "node"))
+    value, margin = _ExpectedScore.apply(*parts, lengths.expand(len(log_potentials["node"])))  # type: ignore[misc]
+    return value, margin > SMALLEST_MARGIN
+
+
+def marginals(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """p(z_t | x), (B, T, K) in float64, and where it can be trusted, (B,), on the CPU. Differentiable once."""
+    parts = (log_potentials[name] for name in ("initial", "transition", "node"))
+    value, margin = _Marginals.apply(*parts, lengths.expand(len(log_potentials["node"])))  # type: ignore[misc]
+    return value, margin > SMALLEST_MARGIN
+
+
+def sample(log_potentials: dict[str, Tensor], lengths: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+    """States drawn from p(z | x), (draws, B, T), -1 beyond the end, and where they can be trusted, (B,), on the CPU."""
+    initial, transition, node = (log_potentials[name].detach() for name in ("initial", "transition", "node"))
+    packed = _Packed.of(lengths.expand(len(node)), node.shape[1])
+    run, _, margin = _forward(initial, transition[0], node, packed)
+    states = torch.full((draws, *node.shape[:2]), -1)
+    with _Threads(torch.get_num_threads()) as run.threads:
+        path = run.drawn(torch.rand(draws, len(packed.place), dtype=torch.float64))
+    states.view(draws, -1)[:, packed.place] = path
+    return states, packed.unsorted(margin) > SMALLEST_MARGIN
 
 
 def best_path(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +136,8 @@ def expected_counts(
     firsts, moves = torch.zeros(len(initial), dtype=torch.float64), torch.zeros(transition.shape, dtype=torch.float64)
     with _Threads(threads) as pool:
         blocks = packed.blocks(BLOCK // len(initial) * threads)
-        space = _Space(max((steps.stop - steps.start for _, steps in blocks), default=0), len(initial))
+        longest = max((steps.stop - steps.start for _, steps in blocks), default=0)
+        space = _Space(longest, len(initial), whole=len(initial) > FEW)
         for part, steps in blocks:
             start = packed.start[part.start : part.stop + 1] - steps.start
             run = _Run(model, rows[steps], start, pool, space)
@@ -176,6 +209,19 @@ class _Packed(NamedTuple):
         """(B,), in the order in which the sequences were given."""
         return torch.empty_like(values).index_copy_(0, self.order, values)
 
+    def padded(self, steps: Tensor, like: Tensor) -> Tensor:
+        """What each step has, (steps, K), where it was, (B, T, K), and zeros elsewhere."""
+        found = torch.zeros(like.shape, dtype=steps.dtype)
+        found.flatten(0, 1)[self.place] = steps
+        return found
+
+    def as_given(self, given: list[Tensor], first: Tensor, move: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
+        """Of first states (B, K), transitions (K, K) and steps (steps, K), as packed, what the potentials `given` get:
+        initial (K,), (1, K) or (B, K), transition (K, K) or (1, K, K), and node (B, T, K)."""
+        initial, transition, node = given
+        first = self.unsorted(first) if _by_datum(initial) else first.sum(0).view_as(initial)
+        return first.to(initial), move.view_as(transition).to(transition), self.padded(steps, node).to(node)
+
     def blocks(self, most: int) -> list[tuple[slice, slice]]:
         """Runs of sequences of at most `most` steps together, and those steps."""
         cuts = [0]
@@ -242,8 +288,9 @@ class _Threads:
 class _Space:
     """Room for the steps of a run: fresh memory for each block would cost as much as a fifth of its work."""
 
-    def __init__(self, steps: int, states: int):
-        self.filtered, self.ahead, self.scale = np.empty((steps, states)), np.empty((steps, states)), np.empty(steps)
+    def __init__(self, steps: int, states: int, whole: bool = True):
+        self.filtered, self.scale = np.empty((steps, states)), np.empty(steps)
+        self.ahead = np.empty((steps if whole else 0, states))
 
 
 class _Run:
@@ -269,15 +316,114 @@ class _Run:
         which each thread has its own or all have one."""
         model, threads = self.model, self.threads.count
         firsts = np.empty((len(self.start) - 1, len(model.matrix)))
+        moves = np.zeros((threads, *(model.matrix.shape if not len(self.ahead) else (0, 0))))
         given = (model.transposed, model.table, self.row, self.start, weight.contiguous().numpy())
         found = (self.filtered, self.scale)
         self.threads.run(
             lambda thread: chain_cpu.backward(
-                thread, threads, *given, *found, tables[thread % len(tables)], firsts, self.ahead
+                thread, threads, *given, *found, tables[thread % len(tables)], firsts, moves[thread], self.ahead
             )
         )
+        if not len(self.ahead):
+            return torch.from_numpy(firsts), torch.from_numpy(moves.sum(0) * model.matrix)
         before, after = torch.from_numpy(self.filtered[:-1]), torch.from_numpy(self.ahead[1:])
         return torch.from_numpy(firsts), before.T @ after * torch.from_numpy(model.matrix)
+
+    def drawn(self, uniform: Tensor) -> Tensor:
+        """States by going back, (draws, steps), after `forward`."""
+        path, threads = np.empty(uniform.shape, dtype=np.int64), self.threads.count
+        given = (self.model.transposed, self.filtered, self.start, uniform.numpy())
+        self.threads.run(lambda thread: chain_cpu.drawn_path(thread, threads, *given, path))
+        return torch.from_numpy(path)
+
+    def expected(self, score: _Score) -> tuple[Tensor, Tensor]:
+        """What `chain_cpu.sum_ahead` finds, (steps, K) and (B,), after `forward`."""
+        model, threads = self.model, self.threads.count
+        sums, value = np.empty_like(self.filtered), np.empty(len(self.start) - 1)
+        given = (model.matrix, model.table, self.row, self.start, self.filtered, self.scale)
+        asked = (score.initial, model.matrix * score.transition, score.node)
+        self.threads.run(lambda thread: chain_cpu.sum_ahead(thread, threads, *given, *asked, sums, value))
+        return torch.from_numpy(sums), torch.from_numpy(value)
+
+    def covariances(self, score: _Score, weight: Tensor, sums: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The derivatives of sum_b weight_b E[score | x_b] with respect to the potentials: (B, K), (K, K) and
+        (steps, K), after `backward` with this weight."""
+        model, threads = self.model, self.threads.count
+        counts, back = np.empty_like(self.filtered), np.empty_like(self.filtered)
+        lengths = np.diff(self.start)
+        less = sums.numpy() - self.filtered * value.numpy().repeat(lengths)[:, None]
+        moves = model.matrix * score.transition
+        given = (model.transposed, model.table, self.row, self.start, weight.contiguous().numpy())
+        found = (self.filtered, self.scale, self.ahead, np.ascontiguousarray(moves.T), score.node, less)
+        self.threads.run(lambda thread: chain_cpu.sum_back(thread, threads, *given, *found, back, counts))
+        move = model.matrix * (less[:-1].T @ self.ahead[1:] + self.filtered[:-1].T @ back[1:])
+        move += moves * (self.filtered[:-1].T @ self.ahead[1:])
+        first = np.zeros((len(lengths), len(moves)))
+        first[lengths > 0] = counts[self.start[:-1][lengths > 0]]
+        return torch.from_numpy(first), torch.from_numpy(move), torch.from_numpy(counts)
+
+
+class _Score(NamedTuple):
+    """What a score adds up, as packed: (B or 1, K), (K, K) and (steps, K)."""
+
+    initial: np.ndarray
+    transition: np.ndarray
+    node: np.ndarray
+
+    @classmethod
+    def of(cls, initial: Tensor, transition: Tensor, node: Tensor, packed: _Packed) -> _Score:
+        initial, transition, node = (phi.detach().double() for phi in (initial, transition, node))
+        first = (initial[packed.order] if _by_datum(initial) else initial).reshape(-1, initial.shape[-1])
+        return cls(
+            first.numpy(), transition.reshape(transition.shape[-2:]).numpy(), node.flatten(0, 1)[packed.place].numpy()
+        )
+
+
+class _ExpectedScore(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
+        initial, transition, node, first, move, each, lengths = given
+        ctx.packed = packed = _Packed.of(lengths, node.shape[1])
+        ctx.given, ctx.score = [phi.detach() for phi in given[:6]], _Score.of(first, move, each, packed)
+        ctx.run, _, margin = _forward(initial, transition[0], node, packed)
+        with _Threads(torch.get_num_threads()) as ctx.run.threads:
+            ctx.found = ctx.run.expected(ctx.score)
+        margin = packed.unsorted(margin)
+        ctx.mark_non_differentiable(margin)
+        return packed.unsorted(ctx.found[1]), margin
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, counts = grads[0].double()[ctx.packed.order], np.zeros((1, *ctx.run.filtered.shape))
+        with _Threads(torch.get_num_threads()) as ctx.run.threads:
+            means = *ctx.run.backward(weight, counts), torch.from_numpy(counts[0])
+            covariances = ctx.run.covariances(ctx.score, weight, *ctx.found)
+        return *ctx.packed.as_given(ctx.given[:3], *covariances), *ctx.packed.as_given(ctx.given[3:], *means), None
+
+
+class _Marginals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
+        *ctx.given, lengths = (phi.detach() for phi in given)
+        initial, transition, node = ctx.given
+        ctx.packed = packed = _Packed.of(lengths, node.shape[1])
+        ctx.run, _, margin = _forward(initial, transition[0], node, packed)
+        counts = np.zeros((1, *ctx.run.filtered.shape))
+        with _Threads(torch.get_num_threads()) as ctx.run.threads:
+            ctx.run.backward(torch.ones_like(margin), counts)
+        margin = packed.unsorted(margin)
+        ctx.mark_non_differentiable(margin)
+        return packed.padded(torch.from_numpy(counts[0]), node), margin
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        initial, transition, _ = ctx.given
+        # the derivative of sum_t g_t . E[z_t] is that of the expectation of a score
+        score = _Score.of(torch.zeros_like(initial), torch.zeros_like(transition), grads[0], ctx.packed)
+        with _Threads(torch.get_num_threads()) as ctx.run.threads:
+            weight = torch.ones(len(ctx.packed.order), dtype=torch.float64)
+            found = ctx.run.covariances(score, weight, *ctx.run.expected(score))
+        return *ctx.packed.as_given(ctx.given, *found), None
 
 
 class _ScaledChain(torch.autograd.Function):
@@ -285,26 +431,26 @@ class _ScaledChain(torch.autograd.Function):
     def forward(ctx: Any, initial: Tensor, transition: Tensor, node: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         packed = _Packed.of(lengths, node.shape[1])
         ctx.run, value, margin = _forward(initial, transition, node, packed)
-        ctx.packed, ctx.initial, ctx.node = packed, initial.detach(), node.detach()
+        ctx.packed, ctx.given = packed, [initial.detach(), transition.detach(), node.detach()]
         value, margin = packed.unsorted(value), packed.unsorted(margin)
         ctx.mark_non_differentiable(margin)
         return value, margin
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        packed, node = ctx.packed, ctx.node
-        counts = np.zeros((1, node[..., 0].numel(), node.shape[-1]))
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        counts = np.zeros((1, *ctx.run.filtered.shape))
         with _Threads(torch.get_num_threads()) as ctx.run.threads:
-            first, move = ctx.run.backward(grads[0].double()[packed.order], counts)
-        first = packed.unsorted(first) if _by_datum(ctx.initial) else first.sum(0).view_as(ctx.initial)
-        return first.to(node), move.to(node), torch.from_numpy(counts).view_as(node).to(node), None
+            first, move = ctx.run.backward(grads[0].double()[ctx.packed.order], counts)
+        return *ctx.packed.as_given(ctx.given, first, move, torch.from_numpy(counts[0])), None
 
 
 def _forward(initial: Tensor, transition: Tensor, node: Tensor, packed: _Packed) -> tuple[_Run, Tensor, Tensor]:
     """The forward pass of all sequences at once; log Z and the margin, as packed."""
-    model = _Scaled.of(initial[packed.order] if _by_datum(initial) else initial, transition, node.flatten(0, 1))
+    # the steps that are there and no others: of sequences of many lengths most of `node` may be padding
+    table = node.detach().flatten(0, 1).index_select(0, packed.place)
+    model = _Scaled.of(initial[packed.order] if _by_datum(initial) else initial, transition, table)
     with _Threads(torch.get_num_threads()) as threads:
-        run = _Run(model, packed.place.numpy(), packed.start, threads, _Space(len(packed.place), node.shape[-1]))
+        run = _Run(model, np.arange(len(table)), packed.start, threads, _Space(len(table), table.shape[1]))
         value, margin = run.forward()
     return run, model.restored(value, packed), margin
 

@@ -155,8 +155,8 @@ def forward(thread, threads, initial, matrix, table, peak, row, start, filtered,
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _look_back(beta, s, table, r, inverse, filtered, p, counts, state, ahead):
-    """counts[r] += filtered[p] * beta[s], and state[s] = ahead[p] = table[r] * beta[s] * inverse.
+def _look_back(beta, s, table, r, inverse, filtered, p, counts, state):
+    """counts[r] += filtered[p] * beta[s], and state[s] = table[r] * beta[s] * inverse.
 
     A state that has not been reached is left out: nothing depends on its beta, which might grow without bound.
     """
@@ -165,11 +165,29 @@ def _look_back(beta, s, table, r, inverse, filtered, p, counts, state, ahead):
         back = table[r, k] * beta[s, k] * inverse
         back = back if filtered[p, k] > 0.0 else 0.0
         state[s, k] = back
-        ahead[p, k] = back
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _add_moves(one, two, three, four, state, moves):
+    """moves += outer products of four sequences' filtered probabilities and their states, one step later."""
+    states = len(one)
+    for i in range(states):
+        a, b, c, d = one[i], two[i], three[i], four[i]
+        for k in range(states):
+            moves[i, k] += a * state[0, k] + b * state[1, k] + c * state[2, k] + d * state[3, k]
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _add_moves_of_one(one, state, moves):
+    """The same of one sequence."""
+    for i in range(len(one)):
+        a = one[i]
+        for k in range(len(one)):
+            moves[i, k] += a * state[k]
 
 
 @njit(cache=True, error_model="numpy")
-def _backward(first, most, transposed, table, row, start, weight, filtered, scale, counts, first_counts, ahead):
+def _backward(first, most, transposed, table, row, start, weight, filtered, scale, counts, first_counts, moves, ahead):
     """`backward` for the `most` sequences from `first` on."""
     states = transposed.shape[0]
     state, beta = np.zeros((TOGETHER, states)), np.zeros((TOGETHER, states))
@@ -187,26 +205,39 @@ def _backward(first, most, transposed, table, row, start, weight, filtered, scal
         for s in range(live):
             p = start[first + s] + t
             inverse = 1.0 / scale[p - 1] if t > 0 else 0.0
-            _look_back(beta, s, table, row[p], inverse, filtered, p, counts, state, ahead)
+            _look_back(beta, s, table, row[p], inverse, filtered, p, counts, state)
+            if len(ahead) > 0:
+                ahead[p] = state[s]
+        if t > 0 and live > 1 and len(moves) > 0:
+            # of a sequence that has not begun, state is 0 still, and any step will do
+            a, b = start[first] + t - 1, start[first + 1] + t - 1
+            c, d = start[first + 2] + t - 1 if live > 2 else a, start[first + 3] + t - 1 if live > 3 else a
+            _add_moves(filtered[a], filtered[b], filtered[c], filtered[d], state, moves)
+        elif t > 0 and live == 1 and len(moves) > 0:
+            _add_moves_of_one(filtered[start[first] + t - 1], lone_state, moves)
     for s in range(most):
         for k in range(states):
             first_counts[first + s, k] = filtered[start[first + s], k] * beta[s, k] if s < live else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def backward(thread, threads, transposed, table, row, start, weight, filtered, scale, counts, first_counts, ahead):
+def backward(
+    thread, threads, transposed, table, row, start, weight, filtered, scale, counts, first_counts, moves, ahead
+):  # fmt: skip
     """Expected counts: of each row of the table into `counts`, and of first states into `first_counts` (B, K).
 
     Args:
         transposed: the transition matrix, transposed.
         weight: (B,), what each sequence counts for.
         counts: (R, K), added to: each thread's own, unless each row of the table is that of one step.
-        ahead: (steps, K), gets what `filtered[:-1].T @ ahead[1:] * matrix` makes the expected transitions of: weight is
-            in it already, and it is 0 in the first step of each sequence.
+        moves: (K, K), added to, each thread's own, or with no rows: times the matrix, expected transitions.
+        ahead: (steps, K), or with no rows: what `filtered[:-1].T @ ahead[1:]` makes the moves of. Weight is in it
+            already, and it is 0 in the first step of each sequence.
     """
     for first in range(TOGETHER * thread, len(start) - 1, TOGETHER * threads):
         most = min(TOGETHER, len(start) - 1 - first)
-        _backward(first, most, transposed, table, row, start, weight, filtered, scale, counts, first_counts, ahead)
+        given = (first, most, transposed, table, row, start, weight, filtered, scale)
+        _backward(*given, counts, first_counts, moves, ahead)
 
 
 @njit(cache=True, fastmath={"nsz"}, error_model="numpy")
@@ -261,3 +292,95 @@ def best_path(thread, threads, initial, transition, transposed, table, row, star
             for t in range(steps - 2, -1, -1):
                 state = _best(scores[t], transposed[state])
                 path[begin + t] = state
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def drawn_path(thread, threads, transposed, filtered, start, uniform, path):
+    """States drawn from p(z | x) by going back (forward filtering, backward sampling): `path` (draws, steps).
+
+    Args:
+        transposed: the transition matrix, transposed; `filtered` (steps, K) is that of `forward`.
+        uniform: (draws, steps), numbers in [0, 1) that decide.
+    """
+    share = np.empty(len(transposed))
+    for b in range(thread, len(start) - 1, threads):
+        for s in range(len(path)):
+            for p in range(start[b + 1] - 1, start[b] - 1, -1):
+                share[:] = filtered[p]
+                if p < start[b + 1] - 1:
+                    share *= transposed[path[s, p + 1]]
+                path[s, p] = _drawn(share, uniform[s, p])
+
+
+@njit(cache=True, error_model="numpy")
+def _drawn(share, uniform):
+    """The k with sum(share[:k]) <= uniform sum(share) < sum(share[:k + 1])."""
+    rest = uniform * np.sum(share)
+    last = 0
+    for k in range(len(share)):
+        if share[k] > 0.0:
+            last = k
+            if rest < share[k]:
+                break
+            rest -= share[k]
+    return last
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_ahead(thread, threads, matrix, table, row, start, filtered, scale, initial, transition, node, sums, value):
+    """E[score of z_1..t | z_t = k, x_1..t] filtered[t], into `sums` (steps, K), and E[score | x] into `value` (B,).
+
+    Args:
+        matrix, table, row, start, filtered, scale: see `forward`.
+        initial, transition, node: what the score adds up, (B or 1, K), (K, K) and (steps, K); the second is multiplied
+            by `matrix`, entry by entry.
+    """
+    states = len(matrix)
+    moved, others = np.empty(states), np.empty(states)
+    for b in range(thread, len(start) - 1, threads):
+        value[b] = 0.0
+        first = initial[min(b, len(initial) - 1)]
+        for p in range(start[b], start[b + 1]):
+            here = filtered[p]
+            if p > start[b]:
+                _move_one(sums[p - 1], matrix, moved)
+                _move_one(filtered[p - 1], transition, others)
+            inverse = 1.0 / scale[p - 1] if p > start[b] else 0.0
+            for k in range(states):
+                past = (moved[k] + others[k]) * table[row[p], k] * inverse if p > start[b] else here[k] * first[k]
+                sums[p, k] = past + here[k] * node[p, k] if here[k] > 0.0 else 0.0
+            if p == start[b + 1] - 1:
+                value[b] = np.sum(sums[p]) / scale[p]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_back(
+    thread, threads, transposed, table, row, start, weight, filtered, scale, ahead, transition, node, sums, back, counts
+):  # fmt: skip
+    """Derivatives of sum_b weight_b E[score | x_b] with respect to the potentials, which are covariances with the
+    score: of each step's into `counts` (steps, K), and `back` (steps, K), with which those of the transitions are
+    `matrix (sums[:-1].T @ ahead[1:] + filtered[:-1].T @ back[1:]) + transition (filtered[:-1].T @ ahead[1:])`.
+
+    Args:
+        transposed: the transition matrix, transposed, like `transition`, which is the score's times the matrix.
+        ahead: of `backward` with this weight.
+        sums: of `sum_ahead`, less the value times `filtered`.
+    """
+    states = len(transposed)
+    beta, later, others, carried = np.empty(states), np.empty(states), np.empty(states), np.empty(states)
+    for b in range(thread, len(start) - 1, threads):
+        for p in range(start[b + 1] - 1, start[b] - 1, -1):
+            if p == start[b + 1] - 1:
+                beta[:] = weight[b] / scale[p]
+                later[:] = 0.0
+            else:
+                _move_one(ahead[p + 1], transposed, beta)
+                _move_one(back[p + 1], transposed, carried)
+                _move_one(ahead[p + 1], transition, others)
+                for k in range(states):
+                    later[k] = carried[k] + others[k]
+            inverse = 1.0 / scale[p - 1] if p > start[b] else 0.0
+            for k in range(states):
+                counts[p, k] = sums[p, k] * beta[k] + filtered[p, k] * later[k]
+                future = ahead[p, k] * node[p, k] + table[row[p], k] * inverse * later[k]
+                back[p, k] = future if filtered[p, k] > 0.0 else 0.0

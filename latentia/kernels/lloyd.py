@@ -21,7 +21,8 @@ def nearest(x, shift, inverse, centers, weight, sums, counts, squares):
     """
     count, states = x.shape[1], centers.shape[0]
     across = np.empty((count, LANES), x.dtype)
-    score = np.empty(LANES, x.dtype)
+    one, two = np.empty(LANES, x.dtype), np.empty(LANES, x.dtype)
+    three, four = np.empty(LANES, x.dtype), np.empty(LANES, x.dtype)
     best = np.empty(LANES, x.dtype)
     which = np.empty(LANES, np.int32)
     offset = np.empty(states, x.dtype)
@@ -36,17 +37,27 @@ def nearest(x, shift, inverse, centers, weight, sums, counts, squares):
         for m in range(rows, LANES):
             for d in range(count):
                 across[d, m] = 0
-        for k in range(states):
-            _products(across, centers[k], offset[k], score)
-            if k == 0:
-                for m in range(LANES):
-                    best[m] = score[m]
-                    which[m] = 0
-            else:
-                for m in range(LANES):
-                    better = score[m] > best[m]
-                    best[m] = score[m] if better else best[m]
-                    which[m] = k if better else which[m]
+        best[:] = np.finfo(x.dtype).min
+        which[:] = 0
+        whole = states - states % 4
+        # four centres in one pass over the outcome: what the best was is loaded and stored once for them
+        for k in range(0, whole, 4):
+            _products(across, centers[k], offset[k], one)
+            _products(across, centers[k + 1], offset[k + 1], two)
+            _products(across, centers[k + 2], offset[k + 2], three)
+            _products(across, centers[k + 3], offset[k + 3], four)
+            for m in range(LANES):
+                first = k + 1 if two[m] > one[m] else k
+                last = k + 3 if four[m] > three[m] else k + 2
+                upper, lower = max(one[m], two[m]), max(three[m], four[m])
+                index, value = last if lower > upper else first, max(upper, lower)
+                which[m] = index if value > best[m] else which[m]
+                best[m] = max(value, best[m])
+        for k in range(whole, states):
+            _products(across, centers[k], offset[k], one)
+            for m in range(LANES):
+                which[m] = k if one[m] > best[m] else which[m]
+                best[m] = max(one[m], best[m])
         for m in range(rows):
             w = np.float64(weight[start + m])
             k = which[m]

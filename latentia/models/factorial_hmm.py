@@ -241,8 +241,8 @@ class FactorialHMM(EMModel, DirectedModel):
         variance = _variance(self._spread(batch, self.center))
         noise = torch.empty_like(self.weights).normal_(generator=generator)
         # half of the variance for the chains together, and half for the noise
-        self.weights.data = noise * (0.5 * variance / len(noise)).sqrt()
-        self.log_scale.data = 0.5 * (0.5 * variance).log()
+        self.weights.data = noise * (0.5 * variance / len(noise)).sqrt().to(noise)
+        self.log_scale.data = (0.5 * (0.5 * variance).log()).to(noise)
         if self.covariance == "full":
             self.below.data.zero_()
 
@@ -368,8 +368,9 @@ class FactorialHMM(EMModel, DirectedModel):
     def _spread(self, batch: Batch, center: Tensor) -> Tensor:
         """Count, sum and sum of squares of what is observed of each coordinate, around `center`, (3, D)."""
         # of what is observed, not expected: a floor that moved with the parameters would let EM descend
-        seen = batch.observed.to(self.weights) * batch.weights.to(self.weights)[:, None, None]
-        away = torch.where(batch.observed, batch.x - center, 0.0)
+        # in float64, as far from the origin a sum has no digits left for the mean
+        seen = batch.observed.double() * batch.weights.double()[:, None, None]
+        away = torch.where(batch.observed, batch.x.double() - center, 0.0)
         return torch.stack([seen, seen * away, seen * away**2]).sum((1, 2))
 
 

@@ -148,8 +148,8 @@ class HMM(ExactModel, DirectedModel):
             logits.data = torch.empty_like(logits).exponential_(generator=generator).log().log_softmax(-1)
         x, mask = _steps(batch)
         seen = _inside(batch.lengths, batch.x.shape[1]).flatten()
-        weight = batch.weights.repeat_interleave(batch.x.shape[1])
-        self.emissions.start(x[seen], None if mask is None else mask[seen], weight[seen], generator)
+        weight = batch.weights.repeat_interleave(batch.lengths)
+        self.emissions.start(x[seen], None if mask is None else mask[seen], weight, generator)
 
     def statistics(self, batch: Batch, posterior: Chain) -> Statistics:
         expected = posterior.expectations(batch.weights)
@@ -185,7 +185,14 @@ class HMM(ExactModel, DirectedModel):
         """Observations x and their mask, (R, ...), and which of them each step is, (B, T)."""
         if not self.symbolic:
             x, mask = _steps(batch)
-            return x, mask, torch.arange(len(x)).view(batch.x.shape[:2])
+            inside = _inside(batch.lengths, batch.x.shape[1])
+            if bool(inside.all()):
+                return x, mask, torch.arange(len(x)).view(inside.shape)
+            # of one long sequence among short ones all the rest is padding
+            there = inside.flatten().nonzero().squeeze(-1)
+            row = torch.zeros(inside.shape, dtype=torch.long)
+            row.view(-1)[there] = torch.arange(len(there))
+            return x[there], None if mask is None else mask[there], row
         symbols = known_symbols(batch.x, batch.mask, self.symbols)
         if batch.mask is None:
             return torch.arange(self.symbols), None, symbols

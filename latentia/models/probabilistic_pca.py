@@ -123,9 +123,10 @@ class ProbabilisticPCA(ExactModel, DirectedModel):
         eye = torch.eye(self.latent + 1, dtype=second.dtype, device=second.device)
         second = torch.where((count > 0)[:, None, None], second, eye)
         slopes = self._slopes(second, cross)
-        left = (
-            total["square"].double().sum() - (slopes * (2 * cross - (second @ slopes.unsqueeze(-1)).squeeze(-1))).sum()
-        )
+        # what is left over by the mean that the dtype holds, far from the origin not the best one
+        slopes[:, -1] = (slopes[:, -1] + self.center).to(self.mean).double() - self.center
+        fitted = torch.einsum("di,dij,dj->", slopes, second, slopes)
+        left = total["square"].double().sum() - 2 * (slopes * cross).sum() + fitted
         noise = (left / count.sum()).clamp(min=float(self.least.clamp(min=1e-300)))
         self._set(slopes[:, :-1], slopes[:, -1] + self.center, noise)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from latentia.data import as_dataset
+from latentia.data import Dataset, as_dataset, in_order
 from latentia.errors import DataError, OptionError
 from latentia.learners import EM, Online
 from latentia.learners.history import History
@@ -66,6 +66,10 @@ class EMEstimator(BaseEstimator):
         """X as the model sees it. `reset` while fitting: its columns become those that are expected afterwards."""
         return Batch.of(torch.from_numpy(self._table(X, reset)))
 
+    def _dataset(self, batch: Batch) -> Dataset:
+        """The data as learners and measures take them."""
+        return as_dataset(batch)
+
     def _learner(self, fresh: bool) -> EM:
         restarts = self.n_init if fresh else 1
         return EM(steps=self.max_iter, tol=self.tol, restarts=restarts, fresh=fresh, progress=False)
@@ -93,9 +97,9 @@ class EMEstimator(BaseEstimator):
             _copy_parameters(self.model_, model)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            history = self._learner(fresh).fit(model, as_dataset(batch), seed=self._seed())
+            history = self._learner(fresh).fit(model, self._dataset(batch), seed=self._seed())
             self._online = Online(model, hard=self._learner(True).hard, fresh=False)
-            self._online.seen(as_dataset(batch))
+            self._online.seen(self._dataset(batch))
         self._learned(model, history)
         self._warn(caught)
         return self
@@ -122,7 +126,7 @@ class EMEstimator(BaseEstimator):
             self._precision = np.float32 if _single(X) else np.float64
             model = self._model(batch).to(_dtype(batch))
             self._online = Online(model, hard=self._learner(True).hard, seed=self._seed())
-        self.lower_bound_ = self._online.partial_fit(as_dataset(batch))
+        self.lower_bound_ = self._online.partial_fit(self._dataset(batch))
         self.n_iter_ = self._online.chunks
         self._show(self._online.model)
         return self
@@ -174,13 +178,19 @@ class EMEstimator(BaseEstimator):
 
     def _each(self, X: Any, function: Callable[[Any, Batch], Tensor]) -> Array:
         """`function(model, batch)`, a row for each sample, computed for some samples at a time."""
+        parts, positions = zip(*self._parts(X, function), strict=True)
+        found = in_order(parts, positions).numpy()
+        return found.astype(np.float32) if found.dtype == np.float64 and _single(X) else found
+
+    def _parts(self, X: Any, function: Callable[[Any, Batch], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """`function(model, batch)` of some samples at a time, and which they are; sequences of like length together."""
         check_is_fitted(self)
         batch = self._batch(X, False)
         self.model_.check(batch.to(self.model_.anchor))
-        parts = (batch.select(slice(i, i + ROWS)).to(self.model_.anchor) for i in range(0, batch.size, ROWS))
-        with using(self.model_, 0):
-            found = torch.cat([function(self.model_, part) for part in parts]).numpy()
-        return found.astype(np.float32) if found.dtype == np.float64 and _single(X) else found
+        for index, part in self._dataset(batch).by_length(ROWS):
+            with using(self.model_, 0):
+                found = function(self.model_, part.to(self.model_.anchor))
+            yield found, index
 
     def _draw(self, n_samples: int) -> tuple[Tensor, Tensor]:
         """n draws of x and z."""

@@ -13,6 +13,7 @@ lengths are filled up with NaN. Steps of several sequences in one long array (hm
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from sklearn.utils import Tags, check_array
 from torch import Tensor
 
 from latentia import models
+from latentia.data import Dataset, Schema
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, EMModel
 from latentia.sklearn.base import Array, EMEstimator, levels, symbols
@@ -53,9 +55,10 @@ class SequenceEstimator(EMEstimator):
 
         def path(model: Any, batch: Batch) -> Tensor:
             mode = model.posterior(batch).mode
-            return torch.where(mode.sum(-1) > 0, mode.argmax(-1), -1)
+            return torch.where(mode.sum(-1) > 0, mode.argmax(-1) + 1, 0)
 
-        return self._like(X, self._each(X, path))
+        states = self._steps(X, path)
+        return [one - 1 for one in states] if _is_list(X) else states - 1
 
     def predict_proba(self, X: Any) -> Any:
         """p(z_t = k | x) of each step by itself.
@@ -63,7 +66,7 @@ class SequenceEstimator(EMEstimator):
         Returns:
             (n_samples, n_steps, n_components), 0 beyond a sequence's end; a list of arrays for a list.
         """
-        return self._like(X, self._each(X, lambda model, batch: model.posterior(batch).marginals))
+        return self._steps(X, lambda model, batch: model.posterior(batch).marginals)
 
     def sample(self, n_samples: int = 1, n_steps: int = 20) -> tuple[Array, Array]:
         """Draws from p(x, z): sequences of `n_steps` steps, and their states.
@@ -79,18 +82,32 @@ class SequenceEstimator(EMEstimator):
         return (x.squeeze(-1) if self._plain and x.ndim == 3 else x).numpy(), z.argmax(-1).numpy()
 
     def _batch(self, X: Any, reset: bool) -> Batch:
-        if isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X):
-            if reset:
-                vars(self).pop("n_features_in_", None)
-            options: dict[str, Any] = {"allow_nd": True, "ensure_all_finite": "allow-nan"}
-            table = np.asarray(check_array(_padded(X), **options))
-        else:
-            table = self._table(X, reset, allow_nd=True)
+        if _is_list(X):
+            return self._joined(X, reset)
+        table = self._table(X, reset, allow_nd=True)
         if table.ndim > 3:
             raise DataError(f"X of shape {table.shape}: sequences have steps, and steps features, and nothing besides")
         if reset:
             self._plain = table.ndim == 2
         return self._sequences(table)
+
+    def _joined(self, X: Any, reset: bool) -> Batch:
+        """A list of sequences side by side. They are checked one after another, as a single one, and what lies behind
+        their ends is never written to, so that it takes no memory: one of them may be very long."""
+        if reset:
+            vars(self).pop("n_features_in_", None)
+        steps = _concatenated(X)
+        options: dict[str, Any] = {"allow_nd": True, "ensure_2d": False, "ensure_all_finite": "allow-nan"}
+        table = np.asarray(check_array(steps, **options))[None]
+        if reset:
+            self._plain = table.ndim == 2
+        one, sizes = self._sequences(table), [len(part) for part in X]
+        seen = one.observed[0].split(sizes)
+        shape = len(sizes), max(sizes), *one.x.shape[2:]
+        x, mask = (torch.from_numpy(np.zeros(shape, kind)) for kind in (one.x.numpy().dtype, bool))
+        for n, part in enumerate(one.x[0].split(sizes)):
+            x[n, : sizes[n]], mask[n, : sizes[n]] = part, seen[n]
+        return Batch(x, None if bool(mask.all()) else mask)
 
     def _sequences(self, table: Array) -> Batch:
         """Padded sequences (n_samples, n_steps) or (n_samples, n_steps, n_features) as the model sees them."""
@@ -101,12 +118,25 @@ class SequenceEstimator(EMEstimator):
         tags.estimator_type = "density_estimator"
         return tags
 
-    @staticmethod
-    def _like(X: Any, steps: Array) -> Any:
-        """An answer for each step in the form of X."""
-        if isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X):
-            return [row[: len(one)] for row, one in zip(steps, X, strict=True)]
-        return steps
+    def _dataset(self, batch: Batch) -> Dataset:
+        # as sequences, which learners and measures take by their lengths
+        count = batch.x.shape[-1] if batch.x.ndim == 3 else 0
+        if count:
+            schema = Schema("sequence", "real", (count,), shift=(0.0,) * count, scale=(1.0,) * count, source="X")
+        else:
+            schema = Schema("sequence", "symbols", (), levels=levels(batch, None), source="X")
+        return Dataset(batch.x, batch.mask, schema, batch.weight, rows=torch.arange(1, batch.size + 1))
+
+    def _steps(self, X: Any, function: Callable[[Any, Batch], Tensor]) -> Any:
+        """An answer for each step in the form of X, 0 beyond a sequence's end."""
+        parts = list(self._parts(X, function))  # which has checked X
+        ends = [len(one) for one in X] if _is_list(X) else [np.shape(X)[1]] * len(X)
+        found: list[Any] = [None] * len(ends)
+        for part, index in parts:
+            for row, n in zip(part.numpy(), index.tolist(), strict=True):
+                found[n] = np.zeros((ends[n], *row.shape[1:]), row.dtype)
+                found[n][: len(row)] = row[: ends[n]]
+        return found if _is_list(X) else np.stack(found)
 
 
 class HMM(SequenceEstimator):
@@ -239,18 +269,18 @@ class FactorialHMM(SequenceEstimator):
         return chains | {"mean_": model.center, "covariance_": model.scale_tril @ model.scale_tril.mT}
 
 
-def _padded(sequences: Any) -> Array:
-    """Sequences of different lengths in one array, NaN beyond their ends.
+def _is_list(X: Any) -> bool:
+    return isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X)
+
+
+def _concatenated(sequences: Any) -> Array:
+    """The steps of all sequences one after another, (n_steps,) or (n_steps, n_features).
 
     Raises:
         DataError: no sequences, or steps of different sizes.
     """
     steps = {one.shape[1:] for one in sequences}
-    if len(steps) != 1 or min(one.ndim for one in sequences) < 1:
+    if len(steps) != 1 or not 1 <= min(one.ndim for one in sequences) <= 2:
         raise DataError("sequences must be arrays (n_steps,) or (n_steps, n_features), with the same features in all")
     single = all(one.dtype == np.float32 for one in sequences)
-    shape = len(sequences), max(len(one) for one in sequences), *steps.pop()
-    padded = np.full(shape, np.nan, dtype=np.float32 if single else np.float64)
-    for row, one in zip(padded, sequences, strict=True):
-        row[: len(one)] = one
-    return padded
+    return np.concatenate([np.asarray(one, np.float32 if single else np.float64) for one in sequences])

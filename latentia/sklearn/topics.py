@@ -75,12 +75,16 @@ class LDA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
         """The mean over the documents of the lower bound on log p(x), in nats."""
         if sample_weight is not None:
             return super().score(X, y, sample_weight)
-        return float(self._each(X, _bound).sum()) / self._counts(X, False).shape[0]
+        return self._total(X) / self._counts(X, False).shape[0]
 
     def perplexity(self, X: Any) -> float:
         """exp(-bound / words): an upper bound on the perplexity of a word."""
         counts = self._counts(X, False)
-        return math.exp(-float(self._each(X, _bound).sum()) / max(counts.sum(), 1))
+        return math.exp(-self._total(X) / max(counts.sum(), 1))
+
+    def _total(self, X: Any) -> float:
+        """The lower bound on log p(x) of all documents together, in nats."""
+        return sum(float(bound.sum()) for bound, _ in self._parts(X, _bound))
 
     def sample(self, n_samples: int = 1, n_words: int = 50) -> tuple[Array, Array]:
         """Draws from p(x, theta): documents of `n_words` words, as counts, and their topics' shares, (n_samples, K)."""

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Distribution, Independent
 
 from latentia.data import Dataset
 from latentia.errors import CapabilityError
-from latentia.evaluate import log_marginal
+from latentia.evaluate import exact_log_marginals, log_marginal
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, evaluating
 from latentia.refinement import refinable, refined
 
@@ -77,8 +77,7 @@ def log_marginals(
     shift = data.log_det().cpu()
     if isinstance(model, TractableModel):
         with using(model, seed):
-            batches = (checked(model, batch) for batch in data.batches(1024, dtype=model.anchor.dtype))
-            value = torch.cat([model.posterior(batch).log_partition.double().cpu() for batch in batches])
+            value = exact_log_marginals(model, data)
         return value + shift, torch.zeros_like(value)
     one = checked(model, data.batch(slice(0, 1), model.anchor.dtype))
     source = refined(model, steps=steps) if steps and refinable(model, one) else model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Dataset
+from latentia.data import Dataset, in_order
 from latentia.distributions.structured import Structured
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
@@ -89,17 +89,7 @@ def gather(
 ) -> Latent:
     """`function` of all data, batch by batch, in order. Raises `DataError` for data that the model cannot generate."""
     with using(model, seed):
-        batches = data.frozen(seed).batches(batch_size)
-        parts = [function(checked(model, batch)) for batch in batches]
-    return each(lambda *tensors: _side_by_side(list(tensors)), *parts)
-
-
-def _side_by_side(parts: list[Tensor]) -> Tensor:
-    """All batches in one tensor, zeros behind the shorter ones: each was only as long as its longest sequence."""
-    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-    total = parts[0].new_zeros(sum(map(len, parts)), *shape)
-    start = 0
-    for part in parts:
-        total[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
-        start += len(part)
-    return total
+        batches = data.frozen(seed).by_length(batch_size)
+        parts = [(index, function(checked(model, batch))) for index, batch in batches]
+    positions = [index for index, _ in parts]
+    return each(lambda *tensors: in_order(tensors, positions), *(part for _, part in parts))

@@ -10,6 +10,7 @@ from scipy.stats import chi2
 from torch.distributions import kl_divergence
 
 from latentia.distributions import Chain, OneHot
+from latentia.distributions.factorial import Chains, CoupledChains
 from latentia.distributions.semiring import k_best
 from latentia.kernels import chain as kernel
 
@@ -194,6 +195,52 @@ def test_entropy_and_kl_have_gradients():
 
     values = tuple(phi.clone().requires_grad_() for phi in chain.log_potentials.values())
     assert torch.autograd.gradcheck(both, values)
+
+
+def long_pair(family, steps, dtype):
+    """Posterior and prior of chains of so many steps, whose scores are large next to their differences."""
+    generator = torch.Generator().manual_seed(0)
+    move = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
+    chains = (2,) if family in (Chains, CoupledChains) else ()
+    node = torch.randn(2, steps, *chains, 2, generator=generator) - 20
+    shared = {"initial": torch.zeros(*chains, 2).log_softmax(-1), "transition": move.expand(*(chains or (1,)), 2, 2)}
+    if family == "moving":
+        shared["transition"] = move.expand(steps - 1, 2, 2)
+    others = {"joint": torch.randn(2, steps, 4, generator=generator) - 20} if family is CoupledChains else {}
+    q, p = ({**shared, "node": phi} for phi in (node, torch.zeros_like(node)))
+    q, p = ({name: phi.to(dtype) for name, phi in one.items()} for one in ({**q, **others}, p))
+    kind = family if isinstance(family, type) else Chain
+    return kind(q), (Chains if kind is CoupledChains else kind)(p)
+
+
+@pytest.mark.parametrize(("family", "steps"), [(Chain, 5000), ("moving", 300), (Chains, 2000), (CoupledChains, 2000)])
+def test_float32_loses_nothing_of_long_chains(family, steps):
+    """To float32's own digits, although log Z is some 20 nats a step."""
+    (q, p), (q_exact, p_exact) = (long_pair(family, steps, dtype) for dtype in (torch.float32, torch.float64))
+    torch.testing.assert_close(kl_divergence(q, p).double(), kl_divergence(q_exact, p_exact), rtol=1e-6, atol=0)
+    torch.testing.assert_close(q.entropy().double(), q_exact.entropy(), rtol=1e-6, atol=0)
+    z = torch.zeros_like(q_exact.log_potentials["node"]).unsqueeze(0)
+    z[..., 0] = 1
+    torch.testing.assert_close(q.log_prob(z.float()).double(), q_exact.log_prob(z), rtol=1e-6, atol=0)
+    leaves = {name: phi.clone().requires_grad_() for name, phi in q.log_potentials.items()}
+    marginals = type(q)(leaves).marginals
+    torch.testing.assert_close(marginals.sum(-1), torch.ones_like(marginals.sum(-1)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(marginals.double(), q_exact.marginals, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", [Chain, "moving", Chains, CoupledChains])
+def test_what_all_states_of_a_step_share_changes_nothing(family):
+    """However large it is: an outlier takes 1e10 nats off every state's log p(x_t | z_t)."""
+    q, p = long_pair(family, 40, torch.float64)
+    entropy, divergence, marginals = q.entropy(), kl_divergence(q, p), q.marginals
+    for name in set(q.log_potentials) & {"node", "joint"}:
+        moved = {key: phi.clone() for key, phi in q.log_potentials.items()}
+        moved[name][:, 7] -= 2.0**33
+        far = type(q)({key: phi.requires_grad_() for key, phi in moved.items()})
+        # 2**33 rounds the potentials themselves to 2e-6
+        close(far.entropy(), entropy, 1e-4)
+        close(kl_divergence(far, p), divergence, 1e-4)
+        close(far.marginals, marginals, 1e-5)
 
 
 def test_a_state_outside_the_length_is_impossible():

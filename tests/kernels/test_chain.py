@@ -70,6 +70,49 @@ def test_values_and_gradients_equal_the_recursions(shape, seed, impossible, by_d
 
 
 @quick
+@given(SHAPES, SEEDS, st.booleans(), st.booleans())
+def test_expected_scores_marginals_and_their_gradients_equal_the_recursions(shape, seed, impossible, by_datum):
+    chain, other = make(shape, seed, impossible=impossible, by_datum=by_datum), make(shape, seed + 1, by_datum=by_datum)
+    possible = chain.recursion(chain.log_potentials, log_sum) > -1e29
+    chain, other = chain._part(chain.log_potentials, possible), other._part(other.log_potentials, possible)
+    found = []
+    for family in (Chain, Slow):
+        leaves, scores = (
+            {name: phi.clone().requires_grad_() for name, phi in of.log_potentials.items()} for of in (chain, other)
+        )
+        weight = torch.linspace(-1, 2, len(chain.lengths), dtype=torch.float64)
+        value = family(leaves, chain.lengths).expected_score(scores)
+        slopes = gradients(value, {**leaves, **{f"score of {name}": phi for name, phi in scores.items()}}, weight)
+        marginals = family(leaves, chain.lengths).marginals
+        found.append([value, *slopes, marginals, *gradients(marginals, leaves, other.log_potentials["node"].cos())])
+    for one, another in zip(*found, strict=True):
+        close(one, another, 1e-8)
+
+
+class Slow(Chain):
+    """The same distribution without a kernel."""
+
+    _fast = False
+
+
+@pytest.mark.parametrize("by_datum", [False, True])
+def test_draws_are_as_frequent_as_enumeration_says(by_datum):
+    chain = make((3, 3, 2), 5, scale=1.0, by_datum=by_datum)
+    chain, draws = Chain(chain.log_potentials, torch.tensor([3, 0, 2])), 20_000
+    torch.manual_seed(0)
+    z = chain.sample((draws,))
+    assert z.shape == (draws, 3, 3, 2)
+    assert bool((z.sum(-1) == (torch.arange(3) < chain.lengths.unsqueeze(-1))).all())
+    for path in itertools.product(range(2), repeat=3):
+        for b, length in ((0, 3), (2, 2)):
+            wanted = torch.eye(2, dtype=torch.float64)[list(path)] * (torch.arange(3) < length).unsqueeze(-1)
+            share = float((z[:, b] == wanted).all(-1).all(-1).double().mean())
+            p = float(chain.log_prob(wanted.expand(1, 3, 3, 2))[0, b].exp())
+            # 12 different comparisons, each at 5 standard errors: one in 100,000 seeds fails
+            assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / draws)
+
+
+@quick
 @given(SHAPES, SEEDS, st.sampled_from([1.0, 30.0, 300.0]))
 def test_torch_and_numba_say_the_same(shape, seed, scale):
     chain = make(shape, seed, scale)

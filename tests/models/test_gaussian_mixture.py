@@ -15,7 +15,7 @@ from latentia.data import load
 from latentia.errors import DataError
 from latentia.learners import EM
 from latentia.model import Batch
-from latentia.models import GaussianMixture
+from latentia.models import FactorialHMM, GaussianMixture, KMeans, ProbabilisticPCA
 from latentia.tasks import complete
 
 GEYSER = Path(__file__).parents[2] / ".." / "shared" / "data" / "tabular" / "geyser.csv"
@@ -308,3 +308,76 @@ def test_a_tiny_value_beside_data_of_no_weight_is_as_good_as_zero(covariance):
     model = GaussianMixture(2, 1, covariance=covariance).double()
     EM(steps=1, progress=False).fit(model, load(x, weight=torch.tensor([1.0, 1.0, 0.0])))
     assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+# ------------------------------------------------------------------------------------ float32 far from the origin
+
+
+def far_away(offset, dtype):
+    """Two clusters 20 apart around an offset, as float32 has them, and a column that does not vary."""
+    random = np.random.default_rng(0)
+    x = np.array([[0.0, 0.0], [20.0, 10.0]])[np.arange(400) % 2] + 3 * random.normal(size=(400, 2))
+    return torch.from_numpy((x + offset).astype(np.float32)).to(dtype)
+
+
+@pytest.mark.parametrize("offset", [2e5, -5.4e6])
+@pytest.mark.parametrize("covariance", ["full", "tied", "diagonal", "spherical", "common"])
+def test_float32_far_from_the_origin_learns_what_float64_does(covariance, offset):
+    """|mean| / sd up to two million: moments and centring are in float64, and constant is what has one value."""
+    values, spreads = [], []
+    for dtype in (torch.float32, torch.float64):
+        model = GaussianMixture(2, 2, covariance).to(dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            history = EM(steps=100, tol=1e-4, progress=False).fit(model, Batch(far_away(offset, dtype)))
+        values.append(history.records[-1]["log_marginal"])
+        spreads.append(model.covariances.detach().double().sort(0).values)
+    # a mean may be half of float32's step from the best one: 0.25 of a sd of 3 there
+    assert values[0] == pytest.approx(values[1], abs=0.02)
+    torch.testing.assert_close(spreads[0], spreads[1], rtol=0.03, atol=0.2)
+
+
+@pytest.mark.parametrize("kind", [KMeans, ProbabilisticPCA, FactorialHMM])
+def test_other_models_far_from_the_origin_do_too(kind):
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        x = far_away(5.4e6, dtype)
+        if kind is FactorialHMM:
+            model, x = FactorialHMM(2, 1, 2), x.view(20, 20, 2)
+        else:
+            model = KMeans(2, 2) if kind is KMeans else ProbabilisticPCA((2,), 1)
+        learner = EM(steps=100, tol=1e-3, hard=kind is KMeans, progress=False)
+        values.append(learner.fit(model.to(dtype), Batch(x)).records[-1]["log_marginal"] / x[0, ..., 0].numel())
+    assert values[0] == pytest.approx(values[1], abs=0.02)
+
+
+def test_constant_columns_are_blamed_where_there_are_some_and_named():
+    x = far_away(5.4e6, torch.float32)
+    x[1:100:2] = x[1]
+    for columns, said in ((x, False), (torch.cat([x, torch.full((400, 1), 0.1)], 1), True)):
+        model = GaussianMixture(columns.shape[1], 3)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            EM(steps=100, tol=1e-3, progress=False).fit(model, Batch(columns))
+        words = " ".join(str(one.message) for one in caught)
+        assert "at its floor" in words
+        assert ("constant columns (3)" in words) == ("constant" in words) == said
+
+
+def test_precision_is_blamed_where_it_is_short():
+    model = GaussianMixture(2, 1)
+    x = far_away(1e8, torch.float32)
+    with pytest.warns(UserWarning, match="column 1, 2 lies so far from 0 that float32"):
+        EM(steps=5, tol=1e-3, progress=False).fit(model, Batch(x))
+
+
+def test_a_cast_model_tells_what_the_cast_loses():
+    model = GaussianMixture(2, 2).double()
+    EM(steps=20, tol=1e-3, progress=False).fit(model, Batch(far_away(0, torch.float64) + torch.tensor([0, 1e9])))
+    with pytest.warns(UserWarning, match="float32 moves the means of column 2 by more than"):
+        model.float()
+    near = GaussianMixture(2, 2).double()
+    near.means.data += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        near.float().double()

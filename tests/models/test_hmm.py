@@ -5,11 +5,16 @@ import pytest
 import torch
 from hmmlearn.hmm import GMMHMM, CategoricalHMM, GaussianHMM, MultinomialHMM, PoissonHMM
 
-from latentia.data import as_dataset
+import latentia.sklearn
+from latentia.data import as_dataset, load
+from latentia.distributions.emissions import GaussianEmissions
 from latentia.errors import DataError, OptionError
+from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.model import Batch, ExactModel
 from latentia.models import HMM, hmm
+from latentia.tasks import decode_path, encode
+from latentia.tasks.common import log_marginals
 from latentia.testing import one_thread
 
 STATES, SYMBOLS, FEATURES = 3, 4, 2
@@ -352,3 +357,68 @@ def test_what_cannot_be_is_refused():
         HMM(symbols=2, emission="poisson")
     with pytest.raises(DataError, match=r"vectors, x \(B, T, D\)"):
         HMM(features=2, states=2).check(Batch(torch.zeros(3, 4)))
+
+
+# -------------------------------------------------------------------------------------------- one long sequence
+
+
+def mixed_lengths():
+    random = np.random.default_rng(0)
+    return [random.normal(size=10) for _ in range(30)] + [random.normal(size=2000)] + [np.ones(7)] * 30
+
+
+USES = {
+    "fit": lambda model, data: EM(steps=1, progress=False).fit(model, data),
+    "evaluate": lambda model, data: evaluate(model, data),
+    "encode": lambda model, data: encode(model, data),
+    "paths": lambda model, data: decode_path(model, data),
+    "scores": lambda model, data: log_marginals(model, data, 1, 0, 0),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_one_long_sequence_pads_no_others(use, monkeypatch):
+    """What goes through the model is about as long as the data: blocks are of sequences of like length."""
+    data, seen, log_prob = load(mixed_lengths()), [], GaussianEmissions.log_prob
+
+    def counted(self, x, mask):
+        seen.append(len(x))
+        return log_prob(self, x, mask)
+
+    monkeypatch.setattr(GaussianEmissions, "log_prob", counted)
+    USES[use](HMM(features=1, states=2).double(), data)
+    # evaluation asks five times
+    assert sum(seen) < 12 * int(data.lengths.sum())
+
+
+def test_one_long_sequence_pads_no_others_in_an_estimator(monkeypatch):
+    sequences, seen, log_prob = mixed_lengths(), [], GaussianEmissions.log_prob
+
+    def counted(self, x, mask):
+        seen.append(len(x))
+        return log_prob(self, x, mask)
+
+    monkeypatch.setattr(GaussianEmissions, "log_prob", counted)
+    steps = sum(map(len, sequences))
+    estimator = latentia.sklearn.HMM(2, max_iter=2, random_state=0).fit(sequences)
+    assert sum(seen) < 9 * steps
+    seen.clear()
+    estimator.predict(sequences)
+    assert sum(seen) < 3 * steps
+
+
+def test_blocks_of_like_length_give_answers_in_the_order_of_the_data():
+    sequences = mixed_lengths()
+    data, model = load(sequences), HMM(features=1, states=2).double()
+    model.emissions.means.data = torch.tensor([[0.0], [1.0]]).double()
+    each = [load([one]) for one in sequences]
+    states, steps = decode_path(model, data)
+    values, _ = log_marginals(model, data, 1, 0, 0)
+    for n, one in enumerate(each):
+        assert int(steps[n]) == len(sequences[n])
+        assert torch.equal(states[n, : int(steps[n])], decode_path(model, one)[0][0])
+        assert values[n] == pytest.approx(float(log_marginals(model, one, 1, 0, 0)[0][0]), rel=1e-12)
+    estimator = latentia.sklearn.HMM(2, max_iter=2, random_state=0).fit(sequences)
+    assert [len(path) for path in estimator.predict(sequences)] == [len(one) for one in sequences]
+    alone = [estimator.score_samples([one])[0] for one in sequences]
+    np.testing.assert_allclose(estimator.score_samples(sequences), alone, rtol=1e-12)

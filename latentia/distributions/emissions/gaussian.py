@@ -9,6 +9,7 @@ Cholesky factor instead.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Literal
 
@@ -33,8 +34,10 @@ Covariance = Literal["full", "tied", "diagonal", "spherical", "common"]
 KINDS = ("full", "tied", "diagonal", "spherical", "common")
 LEAST = 1e-13
 """The floor where none is asked for: below it a float64 covariance has no Cholesky factor."""
-NOISE = 64
-"""Units in the last place by which values that should be equal may differ."""
+NOISE = 4
+"""Units in the last place by which values that should be equal may differ once their center is taken away."""
+COARSE = 0.25
+"""Standard deviations by which rounding to a dtype may move what a model holds before it says so."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-2}
 """Nats by which rounding may change a log-density, in the worst case, before the Cholesky factor is asked."""
 
@@ -72,6 +75,9 @@ class GaussianEmissions(Emissions):
         # which components the floor holds up
         self.floored: Tensor
         self.register_buffer("floored", torch.zeros(states, dtype=torch.bool))
+        # which columns do not vary: of the data, so that it is not kept with the parameters
+        self.constant: Tensor
+        self.register_buffer("constant", torch.zeros(features, dtype=torch.bool), persistent=False)
 
     @property
     def round(self) -> bool:
@@ -342,18 +348,28 @@ class GaussianEmissions(Emissions):
             self.update(self.statistics(x, mask, member))
 
     def _set_units(self, x: Tensor, mask: Tensor | None, weight: Tensor) -> None:
-        """The mean and standard deviation of what is observed; a column that does not vary has its size for unit."""
-        mass = (torch.ones_like(x) if mask is None else mask.to(x)) * weight.unsqueeze(-1).to(x)
-        count = mass.sum(0).clamp(min=torch.finfo(x.dtype).tiny)
-        seen = torch.where(mass > 0, x, 0.0)
-        size = seen.abs().amax(0) if len(x) else torch.zeros_like(self.center)
-        # smaller ones, which only data of no weight can hide from `check`, are as good as 0
-        size = torch.where(size > 1 / LARGEST, size, 1.0)
-        mean = (mass * (seen / size)).sum(0) / count
-        deviation = ((mass * (seen / size - mean) ** 2).sum(0) / count).sqrt()
-        unit = size * torch.where(deviation > NOISE * torch.finfo(x.dtype).eps, deviation, 1.0)
-        self.center.copy_(mean * size)
-        self.unit.copy_(unit.amax() if self.round else unit)
+        """The mean and standard deviation of what is observed, in float64; a column that does not vary, its least value
+        being its largest, has its size for unit."""
+        low, high = _range(x, mask, weight)
+        # below the reach of squares differences are none
+        seen, varies = high >= low, high - low > 1 / LARGEST
+        low, span = torch.where(seen, low, 0.0), torch.where(varies, high - low, 1.0)
+
+        def block(part: slice) -> tuple[Tensor, ...]:
+            mass = weight[part].double().unsqueeze(-1) * (1.0 if mask is None else mask[part])
+            # from 0 to 1, so that no digits cancel and no square overflows
+            y = torch.where(mass > 0, (x[part].double() - low) / span, 0.0)
+            return mass.sum(0).expand(len(low)).clone(), (mass * y).sum(0), (mass * y**2).sum(0)
+
+        count, first, second = sum_blocks(block, len(x), block_rows(x.shape[1], x))
+        mean, square = (total / torch.where(count > 0, count, 1.0) for total in (first, second))
+        deviation = span * (square - mean**2).clamp(min=torch.finfo(torch.float64).eps ** 2).sqrt()
+        # smaller sizes, which only data of no weight can hide from `check`, are as good as 0
+        size = torch.where(low.abs() > 1 / LARGEST, low.abs(), 1.0)
+        self.center.copy_(torch.where(varies, low + span * mean, low))
+        unit = torch.where(varies, deviation, size)
+        # one for all is that of the columns that vary, next to which the size of another may be vast
+        self.unit.copy_(unit[varies if bool(varies.any()) else ~varies].amax() if self.round else unit)
 
     def statistics(self, x: Tensor, mask: Tensor | None, responsibility: Tensor) -> Statistics:
         """float64 sums over the M observations, weighted by responsibility (M, K)."""
@@ -463,18 +479,21 @@ class GaussianEmissions(Emissions):
         count, present = total["count"], total["count"] > 0
         mean = total["sum"] / torch.where(present, count, 1.0).unsqueeze(-1)
         floor = max(self.floor, LEAST) * self._variance_of_all(total)
-        # frozen means: the covariance is that around them
-        away = torch.zeros_like(mean) if self.means.requires_grad else mean - self._mean().to(mean)
+        # far from the origin a dtype has few values to choose from: variances are those around the means that it holds,
+        # or that are frozen, so that the M-step is the maximum among these
+        rounded = (mean * self.unit + self.center).to(self.means)
+        kept = rounded if self.means.requires_grad else self.means.detach()
+        held = (kept.double() - self.center) / self.unit
         if self.dense:
             check_whole(self.log_scale, self.below)
-            self._set_matrices(total, mean, away, floor)
+            self._set_matrices(total, mean, held, floor)
         else:
-            self._set_variances(total, mean, away, floor)
-        self._keep("means", mean * self.unit + self.center, present)
+            self._set_variances(total, mean, held, floor)
+        self._keep("means", rounded, present)
 
-    def _set_variances(self, total: Statistics, mean: Tensor, away: Tensor, floor: Tensor) -> None:
-        """Of statistics with these means, around the means less `away`."""
-        count, square = total["count"].unsqueeze(-1), mean**2 - away**2
+    def _set_variances(self, total: Statistics, mean: Tensor, held: Tensor, floor: Tensor) -> None:
+        """Of statistics with these means, around those that are held."""
+        count, square = total["count"].unsqueeze(-1), held * (2 * mean - held)
         if self.round:
             square, floor, count = square.sum(1, keepdim=True), floor.max(), count * mean.shape[1]
         if self.covariance == "common":
@@ -487,8 +506,9 @@ class GaussianEmissions(Emissions):
         unit = self.unit.amax() if self.round else self.unit
         self._keep("log_scale", 0.5 * torch.maximum(variance, floor).log() + unit.log(), (count > 0).any(-1))
 
-    def _set_matrices(self, total: Statistics, mean: Tensor, away: Tensor, floor: Tensor) -> None:
+    def _set_matrices(self, total: Statistics, mean: Tensor, held: Tensor, floor: Tensor) -> None:
         count, present = total["count"], total["count"] > 0
+        away = mean - held
         if self.covariance == "tied":
             present = present.any().unsqueeze(0)
             whole = count.sum().clamp(min=torch.finfo(count.dtype).tiny)
@@ -512,14 +532,36 @@ class GaussianEmissions(Emissions):
         self.floored.copy_(self.floored[order])
 
     def concerns(self, count: Tensor) -> list[str]:
-        which = ((count > 0) & self.floored).nonzero().flatten().tolist()
-        if not which:
-            return []
-        names = ", ".join(str(k) for k in which)
+        found = []
+        coarse = torch.finfo(self.means.dtype).eps * self.center.abs() > COARSE * self.unit
+        if bool((coarse := coarse & ~self.constant).any()):
+            found.append(
+                f"column {_numbers(coarse)} lies so far from 0 that {_name(self.means.dtype)} holds few digits of how "
+                "it varies: subtract an origin from it, or use float64"
+            )
+        if not (which := ((count > 0) & self.floored).nonzero().flatten().tolist()):
+            return found
+        names, flat = ", ".join(str(k) for k in which), bool(self.constant.any())
         return [
+            *found,
             f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's): collapsed "
-            "onto a few points or onto constant columns; use fewer components, a higher floor, or drop such columns"
+            f"onto a few points{f' or onto constant columns ({_numbers(self.constant)})' if flat else ''}; use fewer "
+            f"components{', a higher floor, or drop such columns' if flat else ' or a higher floor'}",
         ]
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]  # as torch has it
+        before, means = self.means.dtype, self.means.detach()
+        spread = None if before != torch.float64 else self.covariances.detach().diagonal(dim1=-2, dim2=-1).sqrt()
+        super()._apply(fn, recurse)
+        if spread is not None and self.means.dtype != before and self.means.device == means.device:
+            moved = ((self.means.detach().double() - means).abs() > COARSE * spread).any(0)
+            if bool(moved.any()):
+                warnings.warn(
+                    f"{_name(self.means.dtype)} moves the means of column {_numbers(moved)} by more than {COARSE:g} "
+                    "standard deviations, so far from 0 do they lie: keep the model in float64, or subtract an origin",
+                    stacklevel=3,
+                )
+        return self
 
     def _variance_of_all(self, total: Statistics) -> Tensor:
         """The variance of all the data, (D,), 1 where it is zero, so that a floor exists."""
@@ -529,7 +571,8 @@ class GaussianEmissions(Emissions):
         variance = second - mean**2
         # what rounding leaves of a constant column is noise, not a variance
         noise = (NOISE * torch.finfo(self.means.dtype).eps) ** 2
-        return torch.where((variance > 1e-12 * second) & (variance > noise), variance, 1.0)
+        self.constant.copy_((variance <= 1e-12 * second) | (variance <= noise))
+        return torch.where(self.constant, 1.0, variance)
 
     def _keep(self, name: str, value: Tensor, present: Tensor) -> None:
         """Set a parameter, except where nothing belongs to a component: it keeps what it had."""
@@ -541,6 +584,30 @@ class GaussianEmissions(Emissions):
         if x.ndim != 2 or x.shape[-1] != self.means.shape[-1]:
             raise DataError(f"the model has {self.means.shape[-1]} features, the data {tuple(x.shape[1:])}")
         check_scale(x, None if mask is None else mask.reshape(x.shape))
+
+
+def _range(x: Tensor, mask: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest observed value of each column, over data of some weight, (D,) in float64; inf and -inf
+    where there is none."""
+    low = torch.full((x.shape[1],), torch.inf, dtype=torch.float64, device=x.device)
+    high = -low
+    rows = block_rows(x.shape[1], x)
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        there = (weight[part] > 0).unsqueeze(-1)
+        there = there if mask is None else there & mask[part]
+        low = torch.minimum(low, torch.where(there, x[part], torch.inf).amin(0).double())
+        high = torch.maximum(high, torch.where(there, x[part], -torch.inf).amax(0).double())
+    return low, high
+
+
+def _numbers(which: Tensor) -> str:
+    """Columns, counted from 1, for a message."""
+    return ", ".join(str(column + 1) for column in which.nonzero().flatten().tolist())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
