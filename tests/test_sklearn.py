@@ -63,12 +63,13 @@ OTHER_START = (
     "random starts are drawn row by row, so that other rows give other starts, and other local maxima; from the same "
     "start it holds, see test_a_weight_is_a_number_of_repetitions"
 )
+ANY_LENGTH = "rows are sequences, and a sequence may be longer or shorter than those of the fit"
 NOT_WHOLE = "the check's data are not whole numbers, which this estimator refuses whatever its tags say"
 
 CHECKED = [
     (GaussianMixture(3), OTHER_START),
     (KMeans(3), OTHER_START),
-    (MixtureOfBernoullis(2, binarize=0.0), OTHER_START),
+    (MixtureOfBernoullis(2), OTHER_START),
     (MixtureOfCategoricals(2), NOT_WHOLE),
     (HMM(3, max_iter=20), OTHER_START),
     (HMM(2, emissions="categorical", max_iter=20), NOT_WHOLE),
@@ -90,7 +91,10 @@ def expected_failures(estimator):
     reason = reasons.get(repr(estimator))
     checks = [f"check_sample_weight_equivalence_on_{form}_data" for form in ("dense", "sparse")]
     checks += ["check_clustering"] if isinstance(estimator, MixtureOfCategoricals) else []
-    return dict.fromkeys(checks, reason) if reason else {}
+    failures = dict.fromkeys(checks, reason) if reason else {}
+    if isinstance(estimator, (HMM, FactorialHMM)):
+        failures["check_n_features_in_after_fitting"] = ANY_LENGTH
+    return failures
 
 
 @parametrize_with_checks([one for one, _ in CHECKED], expected_failed_checks=expected_failures)
@@ -473,6 +477,70 @@ def test_the_forms_of_sequences_are_the_same(kind):
     if kind == "gaussian":
         deep = clone(model).fit(padded[:, :, None])
         np.testing.assert_allclose(deep.transmat_, listed.transmat_, rtol=1e-9)
+
+
+FORMS = {
+    "numbers": lambda x: x[:, :, 0],
+    "vectors": lambda x: x,
+    "list": list,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("make", [HMM, FactorialHMM])
+def test_sequences_of_another_length_than_those_of_the_fit(make, form):
+    x = np.random.default_rng(0).normal(size=(8, 20, 2)) + 4 * (np.arange(20)[:, None] // 5 % 2)
+    model = make(max_iter=3, random_state=0).fit(FORMS[form](x))
+    for steps in (1, 12, 40):
+        more = FORMS[form](np.concatenate([x, x], 1)[:, :steps])
+        value = model.score_samples(more)
+        paths, marginals = model.predict(more), model.predict_proba(more)
+        assert {len(path) for path in paths} == {len(row) for row in marginals} == {steps}
+        # one by one they are the same
+        alone = [model.score_samples([np.array(part)])[0] for part in more]
+        np.testing.assert_allclose(value, alone, rtol=1e-9)
+    assert model.partial_fit(FORMS[form](x[:, :7])).n_iter_ == 1
+    with pytest.raises(ValueError, match="column|vectors|features"):
+        model.score_samples(np.ones((3, 4, 5)))
+
+
+@pytest.mark.parametrize("kind", ["vectors", "column", "categorical"])
+def test_the_lengths_of_hmmlearn(kind):
+    parts = sequences("categorical" if kind == "categorical" else "full")
+    parts = [part if kind == "vectors" else part.reshape(len(part), -1)[:, :1] for part in parts]
+    emissions = "categorical" if kind == "categorical" else "gaussian"
+    model = HMM(2, emissions=emissions, random_state=0, max_iter=5)
+    rows, lengths = np.concatenate(parts), [len(part) for part in parts]
+    listed = clone(model).fit([part[:, 0] if kind == "categorical" else part for part in parts])
+    weight = np.arange(len(parts)) % 3
+    for fitted in (clone(model).fit(rows, lengths), clone(model).fit(rows, lengths=np.array(lengths))):
+        np.testing.assert_array_equal(fitted.transmat_, listed.transmat_)
+        np.testing.assert_array_equal(fitted.predict(rows, lengths), np.concatenate(listed.predict(parts)))
+        assert fitted.predict_proba(rows, lengths).shape == (len(rows), 2)
+        np.testing.assert_array_equal(fitted.score_samples(rows, lengths), listed.score_samples(parts))
+        assert fitted.score(rows, lengths) == listed.score(parts)
+        assert fitted.score(rows, None, weight, lengths) == listed.score(parts, sample_weight=weight)
+    # labels of the samples are not used, as everywhere in scikit-learn
+    np.testing.assert_array_equal(clone(model).fit(parts, np.ones(len(parts))).transmat_, listed.transmat_)
+
+
+@pytest.mark.parametrize(
+    ("X", "lengths", "message"),
+    [
+        (np.ones((10, 2)), [3, 4], "add up to the 10 steps of X; they add up to 7"),
+        (np.ones((10, 2)), [3, 7.0], "whole numbers"),
+        (np.ones((10, 2)), [10, 0], "at least 1"),
+        ([np.ones((4, 2)), np.ones((3, 2))], [4, 3], "list of sequences"),
+        (np.ones((10, 2, 3)), [10], r"shape \(10, 2, 3\)"),
+    ],
+)
+def test_lengths_that_cannot_be(X, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        HMM().fit(X, lengths=lengths)
+    # in the place of y it is neither lengths nor a value for each sequence
+    if len(lengths) != len(X) and sum(lengths) != len(X):
+        with pytest.raises(ValueError, match="y has 2 values for 10 sequences"):
+            HMM().fit(X, lengths)
 
 
 def test_the_bound_of_factorial_chains_is_below_the_exact_value():

@@ -7,12 +7,16 @@ Three forms of X:
 - a list of arrays, (n_steps,) or (n_steps, n_features) each, of any lengths.
 
 NaN is a missing value; a sequence ends at its last step of which anything is observed, so that rows of different
-lengths are filled up with NaN. Steps of several sequences in one long array (hmmlearn's `lengths`) become a list by
-`np.split(X, np.cumsum(lengths)[:-1])`.
+lengths are filled up with NaN. What is asked about may be longer or shorter than what was fitted to.
+
+Steps of several sequences in one long array, (n_steps,) or (n_steps, n_features), come with hmmlearn's `lengths`, how
+many of them each sequence has. Answers are then one long array too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any, cast
 
 import numpy as np
@@ -30,40 +34,57 @@ from latentia.sklearn.mixtures import compact, covariance
 class SequenceEstimator(EMEstimator):
     """An estimator whose samples are sequences, and whose z has a state for each step."""
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, lengths: Any = None):
         """Learn from sequences by EM.
 
         Args:
             X: (n_samples, n_steps), (n_samples, n_steps, n_features), or a list of arrays of any lengths. NaN is a
-                missing value, which is summed out, or what lies beyond a sequence's end.
-            y: not used.
+                missing value, which is summed out, or what lies beyond a sequence's end. With `lengths` all steps of
+                all sequences, (sum of lengths,) or (sum of lengths, n_features).
+            y: not used; in the place where hmmlearn has its `lengths`, they are taken for that.
             sample_weight: (n_samples,), a number for each sequence: 0 = absent, 2 = seen twice.
+            lengths: (n_samples,), how many steps of X each sequence has.
 
         Raises:
             ValueError: data or parameters that cannot be used, saying why.
         """
-        return super().fit(X, y, sample_weight)
+        return super().fit(_cut(X, lengths, y), None, sample_weight)
 
-    def predict(self, X: Any) -> Any:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, lengths: Any = None):
+        return super().partial_fit(_cut(X, lengths, y), None, sample_weight)
+
+    partial_fit.__doc__ = EMEstimator.partial_fit.__doc__
+
+    def score_samples(self, X: Any, lengths: Any = None) -> Array:
+        """log p(x) of each sequence or a lower bound on it, (n_samples,), in nats."""
+        return super().score_samples(_cut(X, lengths))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, lengths: Any = None) -> float:
+        """The mean over the sequences of log p(x) or its bound, in nats: hmmlearn's is the sum over them."""
+        return super().score(_cut(X, lengths, y), None, sample_weight)
+
+    def predict(self, X: Any, lengths: Any = None) -> Any:
         """The most probable states of each sequence, all together, numbered from 0 (Viterbi).
 
         Returns:
-            (n_samples, n_steps), -1 beyond a sequence's end; a list of arrays for a list.
+            (n_samples, n_steps), -1 beyond a sequence's end; a list of arrays for a list; with `lengths` a state for
+            each step, (sum of lengths,).
         """
 
         def path(model: Any, batch: Batch) -> Tensor:
             mode = model.posterior(batch).mode
             return torch.where(mode.sum(-1) > 0, mode.argmax(-1), -1)
 
-        return self._like(X, self._each(X, path))
+        return self._steps(X, lengths, path)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any, lengths: Any = None) -> Any:
         """p(z_t = k | x) of each step by itself.
 
         Returns:
-            (n_samples, n_steps, n_components), 0 beyond a sequence's end; a list of arrays for a list.
+            (n_samples, n_steps, n_components), 0 beyond a sequence's end; a list of arrays for a list; with `lengths`
+            a row for each step, (sum of lengths, n_components).
         """
-        return self._like(X, self._each(X, lambda model, batch: model.posterior(batch).marginals))
+        return self._steps(X, lengths, lambda model, batch: model.posterior(batch).marginals)
 
     def sample(self, n_samples: int = 1, n_steps: int = 20) -> tuple[Array, Array]:
         """Draws from p(x, z): sequences of `n_steps` steps, and their states.
@@ -79,7 +100,7 @@ class SequenceEstimator(EMEstimator):
         return (x.squeeze(-1) if self._plain and x.ndim == 3 else x).numpy(), z.argmax(-1).numpy()
 
     def _batch(self, X: Any, reset: bool) -> Batch:
-        if isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X):
+        if _is_list(X):
             if reset:
                 vars(self).pop("n_features_in_", None)
             options: dict[str, Any] = {"allow_nd": True, "ensure_all_finite": "allow-nan"}
@@ -90,7 +111,17 @@ class SequenceEstimator(EMEstimator):
             raise DataError(f"X of shape {table.shape}: sequences have steps, and steps features, and nothing besides")
         if reset:
             self._plain = table.ndim == 2
+            if table.ndim == 3:
+                self.n_features_in_ = table.shape[2]
         return self._sequences(table)
+
+    def _table(self, X: Any, reset: bool, **options: Any) -> Array:
+        if reset:
+            return super()._table(X, True, **options)
+        # a step is no feature: a sequence may have more of them than those of the fit, or fewer
+        of_any_length = copy(self)
+        vars(of_any_length).pop("n_features_in_", None)
+        return super(SequenceEstimator, of_any_length)._table(X, False, **options)
 
     def _sequences(self, table: Array) -> Batch:
         """Padded sequences (n_samples, n_steps) or (n_samples, n_steps, n_features) as the model sees them."""
@@ -101,12 +132,14 @@ class SequenceEstimator(EMEstimator):
         tags.estimator_type = "density_estimator"
         return tags
 
-    @staticmethod
-    def _like(X: Any, steps: Array) -> Any:
+    def _steps(self, X: Any, lengths: Any, function: Callable[[Any, Batch], Tensor]) -> Any:
         """An answer for each step in the form of X."""
-        if isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X):
-            return [row[: len(one)] for row, one in zip(steps, X, strict=True)]
-        return steps
+        X = _cut(X, lengths)
+        answer = self._each(X, function)
+        if not _is_list(X):
+            return answer
+        parts = [row[: len(one)] for row, one in zip(answer, X, strict=True)]
+        return parts if lengths is None else np.concatenate(parts)
 
 
 class HMM(SequenceEstimator):
@@ -159,6 +192,8 @@ class HMM(SequenceEstimator):
             return super()._sequences(table)
         if self.emissions != "categorical":
             raise OptionError(f"emissions={self.emissions!r}: choose gaussian or categorical")
+        if table.ndim == 3 and table.shape[2] == 1:
+            table = table[:, :, 0]  # hmmlearn's X is a column
         if table.ndim != 2:
             raise DataError(f"X of shape {table.shape}: symbols come one a step, (n_samples, n_steps)")
         return symbols(table)
@@ -237,6 +272,47 @@ class FactorialHMM(SequenceEstimator):
     def _attributes(self, model: models.FactorialHMM) -> dict[str, Tensor]:
         chains = {"startprob_": model.initial, "transmat_": model.transition, "weights_": model.weights}
         return chains | {"mean_": model.center, "covariance_": model.scale_tril @ model.scale_tril.mT}
+
+
+def _is_list(X: Any) -> bool:
+    """Whether X is a list of sequences, and not an array or what becomes one."""
+    return isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X)
+
+
+def _cut(X: Any, lengths: Any, y: Any = None) -> Any:
+    """X itself, or where there are `lengths` the list of its sequences. hmmlearn's users give them in the place of y.
+
+    Raises:
+        DataError: lengths that are not those of X, or a y that is neither a value for each sequence nor lengths.
+    """
+    count = X.shape[0] if hasattr(X, "shape") and len(X.shape) else len(X) if hasattr(X, "__len__") else None
+    if lengths is None and count is not None and np.ndim(y) and len(y) != count:
+        if not _adds_up(y, count):
+            raise DataError(
+                f"y has {len(y)} values for {count} sequences: it is not used, leave it out; lengths of the sequences "
+                f"in an array of {count} steps add up to {count}"
+            )
+        lengths = y
+    if lengths is None:
+        return X
+    steps = np.empty(()) if _is_list(X) else np.asarray(X)
+    if steps.ndim not in (1, 2):
+        raise DataError(
+            "lengths are for one array of all steps, (n_steps,) or (n_steps, n_features), and not for "
+            f"{'a list of sequences' if _is_list(X) else f'X of shape {steps.shape}'}: leave them out"
+        )
+    if not _adds_up(lengths, len(steps)):
+        raise DataError(
+            f"lengths must be whole numbers of at least 1 that add up to the {len(steps)} steps of X; they add up to "
+            f"{np.sum(lengths)}"
+        )
+    return np.split(steps, np.cumsum(lengths)[:-1])
+
+
+def _adds_up(lengths: Any, count: int) -> bool:
+    lengths = np.asarray(lengths)
+    whole = lengths.ndim == 1 and lengths.dtype.kind in "iu" and bool((lengths >= 1).all())
+    return whole and int(lengths.sum()) == count
 
 
 def _padded(sequences: Any) -> Array:
