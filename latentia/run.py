@@ -194,16 +194,17 @@ class Parts:
 class Run:
     """A run directory that exists. `Run.create` makes one, `Run.open` finds one."""
 
-    def __init__(self, path: Path, config: Config):
-        self.path, self.config = path, config
+    def __init__(self, path: str | os.PathLike, config: Config):
+        self.path, self.config = Path(path), config
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> Run:
+    def create(cls, path: str | os.PathLike, config: Config) -> Run:
         """Make the directory, or take up the interrupted run of the same config that is there.
 
         Raises:
             RunError: the directory holds a finished run, another run, or something else.
         """
+        path = Path(path)
         check_options(config)  # an option that makes no sense should leave no directory behind
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file: choose another --out")
@@ -232,8 +233,9 @@ class Run:
         return cls(path, config)
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: str | os.PathLike) -> Run:
         """Raises `RunError` where there is no run, or one of a newer format."""
+        path = Path(path)
         config = path / "config.yaml"
         if not config.is_file():
             raise RunError(f"{path} is not a run directory: it has no config.yaml (make one with `latentia fit`)")
@@ -503,6 +505,11 @@ def check_options(config: Config) -> None:
     """Raise for options that make no sense whatever the data are."""
     _at_least(config.model_options)
     build_learner(config)
+    if config.objective == "supervised":
+        raise OptionError(
+            "--objective supervised learns from labels, and the command has none to give it: use --objective elbo, or "
+            "in Python Gradient(supervised) on a Dataset whose z holds the classes that are known"
+        )
 
 
 def _at_least(options: dict[str, Any]) -> None:
@@ -554,10 +561,10 @@ def environment() -> dict[str, Any]:
     }
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl. Raises `RunError` for a damaged one."""
     try:
-        records = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        records = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is missing or damaged: {error}") from error
     if not all(isinstance(record, dict) for record in records):

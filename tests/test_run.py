@@ -333,7 +333,13 @@ def test_a_run_that_has_learned_nothing_gives_way(refused, command, tmp_path):
     start = ["fit", "--model", "GaussianMixture", "--data", data, "--out", tmp_path / "run", "--evaluation", "false"]
     assert "components=90" in refused(*start, "--model.components", 90)
     assert command(*start, "--model.components", 2, "--columns", "b")[0] == 0
-    assert Run.open(tmp_path / "run").schema.names == ("b",)
+    # a path may be a str, as everywhere
+    run = Run.open(str(tmp_path / "run"))
+    assert run.schema.names == ("b",)
+    assert run.path == tmp_path / "run"
+    assert read_metrics(str(run.path / "metrics.jsonl"))
+    with pytest.raises(RunError, match="finished"):
+        Run.create(str(run.path), run.config)
 
 
 def test_changed_and_absent_data_are_noticed(refused, command, tmp_path, monkeypatch):

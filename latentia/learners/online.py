@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import torch
 
@@ -86,12 +86,12 @@ class Online:
     def _maximise(self) -> None:
         self.model.update({name: value * self.weight for name, value in self.mean.items()})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write the model and where learning is to one safetensors file, whole or not at all."""
         state = {"chunks": self.chunks, "weight": self.weight, "power": self.power, "hard": self.hard}
         Checkpoint(path).save(prefixed("model", snapshot(self.model)) | prefixed("mean", self.mean), state)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: str | os.PathLike) -> None:
         """Go on from where `save` was called, with the model as it was then.
 
         Raises:

@@ -120,7 +120,8 @@ class GaussianMixture(ExactModel, DirectedModel):
             raise DataError("x has no NaN: there is nothing to condition, and the density is that of posterior(batch)")
         with torch.no_grad():
             mean, left = self.emissions.filled(batch.x, batch.observed)
-            other = type(self)(len(hidden), len(self.weights), "full").to(self.means)
+            # of clusters of equal weight, as k-means has them, x makes some likelier than others
+            other = GaussianMixture(len(hidden), len(self.weights), "full").to(self.means)
             other.logits.data = self.posterior(batch).log_potentials["node"][0].log_softmax(-1)
             other.emissions.set(mean[0][:, hidden], left[0][:, hidden][:, :, hidden])
         return other
