@@ -4,10 +4,10 @@
 """
 
 from latentia.data.builtin import BUILTIN
-from latentia.data.dataset import Dataset, as_dataset, load
+from latentia.data.dataset import Dataset, as_dataset, batch_for, data_for, load
 from latentia.data.raw import Raw
 from latentia.data.readers import read
 from latentia.data.schema import Schema
 from latentia.data.stream import Stream
 
-__all__ = ["BUILTIN", "Dataset", "Raw", "Schema", "Stream", "as_dataset", "load", "read"]
+__all__ = ["BUILTIN", "Dataset", "Raw", "Schema", "Stream", "as_dataset", "batch_for", "data_for", "load", "read"]

@@ -7,16 +7,16 @@ import io
 import lzma
 import math
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, as_dataset, data_for
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, LatentVariableModel
+from latentia.model import LatentVariableModel
 from latentia.tasks.common import log_marginals
 from latentia.tasks.gap import gaps
 
@@ -29,7 +29,7 @@ WARNING = (
 
 def anomaly_scores(
     model: LatentVariableModel,
-    data: Dataset | Batch,
+    data: Any,
     *,
     score: Literal["likelihood", "regret", "complexity"] = "likelihood",
     importance_samples: int = 1000,
@@ -55,13 +55,12 @@ def anomaly_scores(
 
     Raises:
         CapabilityError: regret, of a model whose posterior cannot be refined.
-        DataError: complexity, of values that are no whole numbers or not all observed.
+        DataError: data that the model cannot have; complexity, of values that are no whole numbers or not all observed.
         OptionError: another score.
     """
     if score not in SCORES:
         raise OptionError(f"score={score!r}: choose one of {', '.join(SCORES)}")
-    data = as_dataset(data).frozen(seed)
-    model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
+    data = data_for(model, data, seed)
     if score == "regret":
         options = {"importance_samples": importance_samples, "seed": seed, "progress": progress}
         return gaps(model, data, steps=steps, **options).amortization
@@ -69,11 +68,12 @@ def anomaly_scores(
     return -log_marginals(model, data, importance_samples, 0, seed, progress)[0] - length
 
 
-def auroc(inside: Tensor, outside: Tensor) -> float:
+def auroc(inside: Any, outside: Any) -> float:
     """The probability that a datum from outside scores above one from inside, ties half: the area under the ROC curve.
 
     1: told apart without error; 0.5: not at all; below: the wrong way round. Raises `DataError` where one is empty.
     """
+    inside, outside = torch.as_tensor(inside).flatten(), torch.as_tensor(outside).flatten()
     if not len(inside) or not len(outside):
         raise DataError("AUROC compares two sets of scores, and one of them is empty")
     inside, outside = inside.double().sort().values, outside.double()
@@ -81,7 +81,7 @@ def auroc(inside: Tensor, outside: Tensor) -> float:
     return float(below.double().mean() / (2 * len(inside)))
 
 
-def code_lengths(data: Dataset) -> Tensor:
+def code_lengths(data: Any) -> Tensor:
     """The length of each datum in nats, (N,) float64, under the best of some general compressors: zlib, bzip2 and
     LZMA, each at its highest level, and for images PNG. Their headers count, so compare lengths of like data.
 
@@ -91,7 +91,7 @@ def code_lengths(data: Dataset) -> Tensor:
     Raises:
         DataError: values that are no whole numbers, or that are missing: they have no length.
     """
-    data = data.frozen(0)
+    data = as_dataset(data).frozen(0)
     if data.schema.kind not in ("sequence", "text") and data.mask is not None and not bool(data.mask.all()):
         raise DataError("complexity: what is missing has no length; leave out the data that are not complete")
     values = data.schema.decode(data.x, data.mask)

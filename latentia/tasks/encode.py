@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Dataset
+from latentia.data import data_for
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError
 from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.common import Latent, each, using
 
 
-def encode(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Latent:
+def encode(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Latent:
     """E_q[z | x] of every datum, (N, *latent): marginals where z is discrete; a dict where there are several latents.
 
     Latents with a step for each step of x are zero beyond a sequence's end. `seed` draws what is binarized dynamically.
 
+    Args:
+        data: anything that `as_dataset` takes: a `Dataset`, a `Batch`, an array, a list, the name of a file.
+
     Raises:
         CapabilityError: the posterior has no mean.
+        DataError: data that the model cannot have.
     """
     return gather(model, data, lambda batch: _mean(model.posterior(batch)), batch_size, seed)
 
 
 def decode_path(
-    model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0
+    model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The most probable structure of each datum, argmax_z p(z | x), by its states' numbers.
+
+    Args:
+        data: anything that `as_dataset` takes.
 
     Returns:
         (N, T) whole numbers, -1 beyond the end (or (N,) where z is a single choice, (N, T, M) where it is M chains);
@@ -37,6 +45,7 @@ def decode_path(
 
     Raises:
         CapabilityError: the posterior is not `Structured`: it has no mode that a recursion finds.
+        DataError: data that the model cannot have.
     """
 
     def path(batch: Batch) -> Tensor:
@@ -72,11 +81,12 @@ def article(q: Distribution) -> str:
 
 
 def gather(
-    model: LatentVariableModel, data: Dataset, function: Callable[[Batch], Latent], batch_size: int, seed: int
+    model: LatentVariableModel, data: Any, function: Callable[[Batch], Latent], batch_size: int, seed: int
 ) -> Latent:
     """`function` of all data, batch by batch, in order."""
+    data = data_for(model, data, seed)
     with using(model, seed):
-        batches = data.frozen(seed).batches(batch_size)
+        batches = data.batches(batch_size)
         parts = [function(batch.to(model.anchor)) for batch in batches]
     return each(lambda *tensors: _side_by_side(list(tensors)), *parts)
 
