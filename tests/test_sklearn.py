@@ -22,7 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_clustering, parametrize_with_checks
 
 import latentia.sklearn
 from latentia.evaluate import evaluate
@@ -76,7 +76,18 @@ CHECKED = [
     (FactorialHMM(max_iter=3), None),
     (LDA(2, max_iter=5), NOT_WHOLE),
 ]
+# as they are constructed without arguments; those of FactorialHMM and LDA differ from the above in max_iter alone
+DEFAULTS = [
+    (GaussianMixture(), None),
+    (KMeans(), None),
+    (MixtureOfBernoullis(), None),
+    (MixtureOfCategoricals(), NOT_WHOLE),
+    (HMM(), None),
+]
 CHECKED_AT_LENGTH = [
+    (FactorialHMM(), None),
+    (KMeans(3), OTHER_START),
+    (LDA(), NOT_WHOLE),
     (GaussianMixture(2, covariance_type="tied", n_init=2), OTHER_START),
     (GaussianMixture(2, covariance_type="diag"), OTHER_START),
     (GaussianMixture(2, covariance_type="spherical"), OTHER_START),
@@ -87,19 +98,27 @@ CHECKED_AT_LENGTH = [
 
 
 def expected_failures(estimator):
-    reasons = {repr(one): reason for one, reason in CHECKED + CHECKED_AT_LENGTH if reason}
+    reasons = {repr(one): reason for one, reason in CHECKED + DEFAULTS + CHECKED_AT_LENGTH if reason}
     reason = reasons.get(repr(estimator))
     checks = [f"check_sample_weight_equivalence_on_{form}_data" for form in ("dense", "sparse")]
-    checks += ["check_clustering"] if isinstance(estimator, MixtureOfCategoricals) else []
     failures = dict.fromkeys(checks, reason) if reason else {}
     if isinstance(estimator, (HMM, FactorialHMM)):
         failures["check_n_features_in_after_fitting"] = ANY_LENGTH
     return failures
 
 
-@parametrize_with_checks([one for one, _ in CHECKED], expected_failed_checks=expected_failures)
+# KMeans(3) is as its defaults, with fewer clusters
+BRIEFLY = [one for one, _ in DEFAULTS + CHECKED if repr(one) != repr(KMeans(3))]
+
+
+@parametrize_with_checks(BRIEFLY, expected_failed_checks=expected_failures)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", [GaussianMixture(3), MixtureOfBernoullis(3)], ids=repr)
+def test_with_components_it_passes_the_checks_of_clusterers(estimator):
+    check_clustering(type(estimator).__name__, estimator)
 
 
 @pytest.mark.slow
@@ -110,6 +129,8 @@ def test_checks_of_scikit_learn_at_length(estimator, check):
 
 def test_every_estimator_is_checked():
     assert {type(one).__name__ for one, _ in CHECKED} == set(latentia.sklearn.__all__)
+    defaults = {repr(getattr(latentia.sklearn, name)()) for name in latentia.sklearn.__all__}
+    assert defaults <= {repr(one) for one, _ in DEFAULTS + CHECKED_AT_LENGTH}
 
 
 # --------------------------------------------------------------------------------------------------- the peers
@@ -430,6 +451,8 @@ def test_it_is_a_clusterer():
     model = GaussianMixture(2, random_state=0)
     X = load_iris().data
     assert is_clusterer(model)
+    assert not is_clusterer(GaussianMixture())  # of one component
+    assert is_clusterer(KMeans())
     np.testing.assert_array_equal(model.fit_predict(X), model.predict(X))
     np.testing.assert_array_equal(model.labels_, model.predict_proba(X).argmax(1))
 
@@ -500,7 +523,7 @@ def test_sequences_of_another_length_than_those_of_the_fit(make, form):
         alone = [model.score_samples([np.array(part)])[0] for part in more]
         np.testing.assert_allclose(value, alone, rtol=1e-9)
     assert model.partial_fit(FORMS[form](x[:, :7])).n_iter_ == 1
-    with pytest.raises(ValueError, match="column|vectors|features"):
+    with pytest.raises(ValueError, match=r"column|vectors|features"):
         model.score_samples(np.ones((3, 4, 5)))
 
 
@@ -568,8 +591,10 @@ def test_the_mixture_of_bernoullis_by_its_formula():
     same = clone(model).set_params(binarize=7).fit(10 * X)
     np.testing.assert_array_equal(same.probs_, model.probs_)
     assert model.bic(X) == pytest.approx(11 * np.log(200) - 2 * model.score_samples(X).sum())
+    # what is above 0 is a 1 unless said otherwise, as in scikit-learn
+    np.testing.assert_array_equal(clone(model).fit(10 * X).probs_, model.probs_)
     with pytest.raises(ValueError, match="neither 0 nor 1"):
-        clone(model).fit(10 * X)
+        clone(model).set_params(binarize=None).fit(10 * X)
 
 
 def test_the_mixture_of_categoricals_by_its_formula():
