@@ -129,25 +129,31 @@ TAKES_DATA = {
     ),
     "refine": lambda model, data: refine(model, data, steps=1).mean,
     "mean_field": lambda model, data: mean_field(model, data, steps=1, draws=2).probability,
-    "annealed": lambda model, data: annealed_log_marginal(model, data, Annealing(steps=2, chains=2, leapfrogs=1)),
 }
+
+
+def annealed(model, data):
+    return annealed_log_marginal(model, data, Annealing(steps=2, chains=2, leapfrogs=1))
 
 
 def answer(verb, model, data):
     """What the verb says, or the words with which it refuses: any other error is a fault."""
     torch.manual_seed(0)
     try:
-        return TAKES_DATA[verb](model, data)
+        return (annealed if verb == "annealed" else TAKES_DATA[verb])(model, data)
     except LatentiaError as refused:
         return str(refused)
 
 
-@pytest.mark.parametrize("verb", TAKES_DATA)
-@pytest.mark.parametrize("name", all_models())
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [(name, verb) for name in all_models() for verb in TAKES_DATA]
+    + [("vae", "annealed"), ("probabilistic_pca", "annealed"), ("hmm", "annealed")],  # a gradient for each step
+)
 def test_data_in_any_form(name, verb):
     """A batch, a data set, an array, a tensor and lists are one thing, or are refused in words."""
     model, batch = all_models()[name](0)
-    batch = batch.select(slice(0, 4))._replace(weight=None, z=None)
+    batch = batch.select(slice(0, 2))._replace(weight=None, z=None)
     x = batch.x.double().masked_fill(~batch.observed, torch.nan)
     found = answer(verb, model, batch)
     assert same(answer(verb, model, as_dataset(batch)), found)
