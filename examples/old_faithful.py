@@ -1,6 +1,6 @@
 """How many kinds of eruption has Old Faithful? A Gaussian mixture on two columns of a table.
 
-    python examples/old_faithful.py [geyser.csv]
+    python examples/old_faithful.py [geyser.csv [RESTARTS]]
 
 The table has a row for each eruption and the columns `duration` and `waiting`, in minutes.
 """
@@ -33,13 +33,13 @@ def table(path: Path) -> Dataset:
 
 def main() -> None:
     data = table(Path(sys.argv[1]) if len(sys.argv) > 1 else GEYSER)
+    restarts = int(sys.argv[2]) if len(sys.argv) > 2 else 20
     count, features = data.x.shape
     torch.set_num_threads(1)  # for so few data a second thread costs more than it brings
     print(f"{count} eruptions, log p(x) of the training data, maximum likelihood by EM with restarts")
     for components in range(1, 5):
         model = GaussianMixture(features=features, components=components).double()
-        restarts = 20 if components < 4 else 5
-        learner = EM(restarts=restarts, tol=1e-10, steps=1000, progress=False)
+        learner = EM(restarts=restarts if components < 4 else min(restarts, 5), tol=1e-10, steps=1000, progress=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # with too many components EM may creep on for more than 1000 steps
             history = learner.fit(model, data)

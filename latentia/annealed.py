@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Dataset
+from latentia.data import data_for
 from latentia.distributions.joint import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.importance import MEMORY, LogMarginal, Weights, chunks
@@ -88,7 +88,7 @@ class Sandwich(NamedTuple):
 
 def annealed_log_marginal(
     model: LatentVariableModel,
-    data: Dataset,
+    data: Any,
     annealing: Annealing | None = None,
     *,
     seed: int = 0,
@@ -110,7 +110,7 @@ def annealed_log_marginal(
         CapabilityError: z is not a real vector, or several, or there is no prior to start from.
     """
     annealing = annealing or Annealing()
-    data, results = data.frozen(seed), []
+    data, results = data_for(model, data, seed), []
     with _still(model, seed), Bar("annealing", len(data) * annealing.steps, shown=progress) as bar:
         _, rows = chunks(model, data, annealing.chains, memory // GRADIENTS)
         for i, batch in enumerate(data.batches(rows, dtype=model.anchor.dtype)):
@@ -171,7 +171,7 @@ class Curve(NamedTuple):
 
 def rate_distortion(
     model: DirectedModel,
-    data: Dataset,
+    data: Any,
     annealing: Annealing | None = None,
     *,
     seed: int = 0,
@@ -191,7 +191,7 @@ def rate_distortion(
     annealing = annealing or Annealing()
     if annealing.start != "prior":
         raise OptionError(f"start={annealing.start!r}: the rate is counted from the prior")
-    data, points, total = data.frozen(seed), torch.zeros(2, annealing.steps, dtype=torch.float64), 0.0
+    data, points, total = data_for(model, data, seed), torch.zeros(2, annealing.steps, dtype=torch.float64), 0.0
     with _still(model, seed), Bar("annealing", len(data), shown=progress) as bar:
         _, rows = chunks(model, data, annealing.chains, memory // GRADIENTS)
         for batch in data.batches(rows, dtype=model.anchor.dtype):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
+from latentia.data import batch_for
 from latentia.distributions.divergence import kl_terms
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel
@@ -40,7 +41,7 @@ class MeanField(NamedTuple):
 
 def mean_field(
     model: LatentVariableModel,
-    batch: Batch,
+    data: Any,
     *,
     steps: int = 200,
     lr: float = 0.1,
@@ -54,6 +55,7 @@ def mean_field(
     function, each draw's baseline being the mean of the others. Adam, whose rate falls to 0 as a half cosine.
 
     Args:
+        data: anything that `as_dataset` takes.
         steps: of ascent; with 0, r is 1/2 and q(z) the encoder's.
         lr: the first steps' size, in the logit of r and in q's unconstrained parameters.
         samples: draws of (z, x_missing) a datum and step, at least 2, from torch's global generator.
@@ -66,6 +68,7 @@ def mean_field(
     """
     if steps < 0 or samples < 2 or draws < 1 or not (lr > 0 and math.isfinite(lr)):
         raise OptionError(f"steps={steps}, samples={samples}, draws={draws}, lr={lr}: at least 0, 2, 1, and positive")
+    batch = data if isinstance(data, Batch) else batch_for(model, data)
     directed = _ready(model, batch)
     logit, q = _fitted(directed, batch, steps, lr, samples)
     with torch.no_grad():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, transform_to
 
+from latentia.data import batch_for
 from latentia.distributions import Joint
 from latentia.distributions.divergence import kl_terms
 from latentia.distributions.flow import Flow
@@ -32,7 +33,7 @@ TINY = 1e-8
 
 
 def refine(
-    model: LatentVariableModel, batch: Batch, *, steps: int = 100, lr: float = 0.05, samples: int = 8
+    model: LatentVariableModel, data: Any, *, steps: int = 100, lr: float = 0.05, samples: int = 8
 ) -> Distribution:
     """argmax over q's own parameters of E_q[log p(x, z) - log q(z)], datum by datum, from where the encoder puts it.
 
@@ -43,6 +44,7 @@ def refine(
     where q can be exact. Batch shape (B,), as `model.posterior`; an exact posterior is given back as it is.
 
     Args:
+        data: anything that `as_dataset` takes.
         steps: of ascent; 0 gives the encoder's q.
         lr: the first steps' size in the unconstrained parameters; of D latents' Cholesky factor below its diagonal,
             2 / D of it.
@@ -54,7 +56,7 @@ def refine(
     """
     if steps < 0 or samples < 1 or not (lr > 0 and math.isfinite(lr)):
         raise OptionError(f"steps={steps}, samples={samples}, lr={lr}: at least 0, at least 1, and positive")
-    model.check(batch)
+    batch = data if isinstance(data, Batch) else batch_for(model, data)
     with torch.no_grad():
         q = model.posterior(batch)
         if isinstance(model, TractableModel) or not steps:

@@ -66,6 +66,10 @@ OBJECTIVES = {
 }
 MODEL = "model.safetensors"
 BEGUN = ("config.yaml", "environment.json", "schema.json")
+COUNTS = ("poisson", "multinomial")
+"""Emissions that are of whole numbers, which a scaling would make something else."""
+VALUES = {"gaussian": "real", "mixture": "real", "poisson": "real", "multinomial": "real", "bernoulli": "binary"}
+"""What x is for an emission that is asked for, even where whole numbers would be read as symbols."""
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""
 IN_MEMORY = 2**22
@@ -234,16 +238,17 @@ class Parts:
 class Run:
     """A run directory that exists. `Run.create` makes one, `Run.open` finds one."""
 
-    def __init__(self, path: Path, config: Config):
-        self.path, self.config = path, config
+    def __init__(self, path: str | os.PathLike, config: Config):
+        self.path, self.config = Path(path), config
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> Run:
+    def create(cls, path: str | os.PathLike, config: Config) -> Run:
         """Make the directory, or take up the interrupted run of the same config that is there.
 
         Raises:
             RunError: the directory holds a finished run, another run, or something else.
         """
+        path = Path(path)
         check_options(config)  # an option that makes no sense should leave no directory behind
         cls._there(path, config)  # before a lock is written to a directory that is none of ours
         try:
@@ -281,8 +286,9 @@ class Run:
         return None
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: str | os.PathLike) -> Run:
         """Raises `RunError` where there is no run, or one of a newer format."""
+        path = Path(path)
         config = path / "config.yaml"
         if not config.is_file():
             raise RunError(f"{path} is not a run directory: it has no config.yaml (make one with `latentia fit`)")
@@ -522,10 +528,10 @@ class Run:
             model = self.blank_model()
             model.check(train.subset(slice(0, 2)).frozen(0).batch(dtype=model.anchor.dtype))
         except (DataError, OptionError) as error:
-            kind = _better_kind(self.config, train.schema.kind)
-            if kind is None:
+            better = _better_reading(self.config, train.schema.kind)
+            if better is None:
                 raise
-            raise type(error)(f"{error}; as a {kind} they would do: say --kind {kind}") from error
+            raise type(error)(f"{error}; read otherwise they would do: say {better}") from error
         return model
 
     @property
@@ -621,7 +627,7 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     for missing in required:
         if sizes.get(missing) is None:
             raise OptionError(
-                f"{name} needs {missing}, and {schema.describe()} have none: choose another model or --kind"
+                f"{name} needs {missing}, and {schema.describe()} have none: choose another model, --kind or --values"
             )
     try:
         model = MODELS[name](**sizes, **options)
@@ -686,6 +692,11 @@ def check_options(config: Config) -> None:
     """Raise for options that make no sense whatever the data are."""
     _at_least(config.model_options)
     build_learner(config)
+    if config.objective == "supervised":
+        raise OptionError(
+            "--objective supervised learns from labels, and the command has none to give it: use --objective elbo, or "
+            "in Python Gradient(supervised) on a Dataset whose z holds the classes that are known"
+        )
 
 
 def _at_least(options: dict[str, Any]) -> None:
@@ -737,7 +748,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl. Raises `RunError` for a damaged one."""
     try:
         records = [json.loads(line) for line in read_bytes(path).decode().splitlines() if line.strip()]
@@ -842,19 +853,28 @@ def _share(count: int, fraction: float) -> int:
     return min(max(round(count * fraction), 1), count - 1) if fraction and count > 1 else 0
 
 
-def _better_kind(config: Config, kind: str) -> str | None:
-    """As what else the model could take data of this kind, if there is such a thing."""
+def _better_reading(config: Config, kind: str) -> str | None:
+    """The options with which the model could take the data, which it cannot have as they were read."""
     other = {"table": "sequence", "sequence": "table"}.get(kind)
-    if other is None or config.data.kind != "auto" or config.data.stream:
+    offers: list[dict[str, str]] = [{"kind": other}] if other and config.data.kind == "auto" else []
+    if config.data.values == "auto":
+        offers += [{"values": "levels"}, {"values": "symbols"}, {"values": "real"}]
+    offers += [{"scale": "none"}] if config.data.scale != "none" else []
+    if config.data.stream:
         return None
+    found = (offer for offer in offers if _takes(replace(config, data=replace(config.data, **offer))))
+    return next((f"--{name} {value}" for offer in found for name, value in offer.items()), None)
+
+
+def _takes(config: Config) -> bool:
     try:
-        raw = replace(config.data, kind=other).read()
+        raw = config.data.read()
         schema = _schema(raw, raw, config)
         model = build_model(config.model, config.model_options, schema)
         model.check(schema.encode(raw).batch(dtype=model.anchor.dtype))
     except LatentiaError:
-        return None
-    return other
+        return False
+    return True
 
 
 def _schema(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
@@ -866,9 +886,13 @@ def _schema(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
         # a model that has no other likelihood says so itself
         binary = likelihood == "bernoulli" or getattr(MODELS[config.model], "binary", False)
         binarize = "dynamic" if train.kind == "image" and binary else "none"
-    values = "levels" if source.values == "auto" and likelihood == "categorical" else source.values
+    values, scale = source.values, source.scale
+    if values == "auto":
+        values = {"categorical": "levels"}.get(likelihood, VALUES.get(config.model_options.get("emission"), "auto"))
+    if scale == "auto" and config.model_options.get("emission") in COUNTS:
+        scale = "none"
     options: dict[str, Any] = {
-        "scale": source.scale,
+        "scale": scale,
         "binarize": binarize,
         "min_count": source.min_count,
         "max_vocabulary": source.max_vocabulary,

@@ -153,7 +153,11 @@ class Sweep:
 
     @classmethod
     def plan(
-        cls, several: dict[str, list[str]], configure: Callable[[list[str]], Config], out: Path | None, command: str
+        cls,
+        several: dict[str, list[str]],
+        configure: Callable[[list[str]], Config],
+        out: str | os.PathLike | None,
+        command: str,
     ) -> Sweep:
         """All combinations of the options in `several`. Nothing is written yet.
 
@@ -177,11 +181,11 @@ class Sweep:
             config = configure([word for name, value in options.items() for word in (f"--{name}", value)])
             check_options(config)
             config.fingerprint = members[0].config.fingerprint if members else config.data.fingerprint()
-            out = out or _default_out(config)
+            out = Path(out) if out else _default_out(config)
             path = out / _name(options)
             config.command = f"{config.command} --out {path}"
             members.append(Member(options, path, config))
-        assert out is not None
+        assert isinstance(out, Path)  # there is a member
         return cls(out, list(several), members, command)
 
     def run(self, jobs: int | None = None, importance_samples: int = 1000, progress: bool = True) -> dict[str, Any]:

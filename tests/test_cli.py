@@ -297,6 +297,61 @@ def test_fit_refuses_an_option_of_the_hmm(refused, tmp_path, option):
     refused("fit", "--model", "HMM", "--data", "sentences", "--first", 40, *option.split(), "--out", tmp_path / "run")
 
 
+def test_supervised_without_labels_is_refused(refused, tmp_path):
+    options = ("--data", "digits", "--first", 40, "--objective", "supervised", "--out", tmp_path / "run")
+    said = refused("fit", "--model", "SemiSupervisedVAE", *options)
+    assert "--objective supervised learns from labels" in said
+    assert not (tmp_path / "run").exists()
+
+
+COUNTS = {
+    "vectors": [[[5, 0], [0, 2], [1, 1]], [[2, 2], [3, 0]], [[0, 1], [4, 0], [0, 0]], [[1, 2], [2, 0]]],
+    "numbers": [[5, 0, 2, 1], [1, 0, 3], [0, 1, 4, 0, 0], [2, 2]],
+    "bits": [[0, 1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0]],
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "emission"),
+    [
+        ("vectors", "poisson"),
+        ("vectors", "multinomial"),
+        ("numbers", "poisson"),
+        ("numbers", "multinomial"),
+        ("numbers", "gaussian"),
+        ("numbers", "mixture"),
+        ("bits", "bernoulli"),
+        ("bits", "poisson"),
+    ],
+)
+def test_an_emission_tells_what_the_values_are(command, tmp_path, values, emission):
+    """Counts are not standardized, and whole numbers of one a step are no symbols where another emission is named."""
+    path = tmp_path / "counts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in COUNTS[values]))
+    out = tmp_path / "run"
+    options = ("--model.states", 2, "--learner.steps", 2, "--holdout", 0, "--evaluation", "false", "--out", out)
+    assert command("fit", "--model", "HMM", "--data", path, "--model.emission", emission, *options)[0] == 0
+    schema = Run.open(str(out)).schema
+    assert schema.values == ("binary" if emission == "bernoulli" else "real")
+    scaled = emission in ("gaussian", "mixture")
+    assert (set(schema.scale) <= {1.0}) == (not scaled)
+    assert any(schema.shift) == scaled
+
+
+def test_what_would_do_read_otherwise_is_told_the_option(refused, tmp_path):
+    path, rows = tmp_path / "counts.jsonl", tmp_path / "rows.csv"
+    path.write_text("".join(json.dumps(row) + "\n" for row in COUNTS["vectors"]))
+    rows.write_text("a,b\n" + "0,2\n1,0\n2,1\n0,0\n")
+    counts = ("--model", "HMM", "--model.emission", "poisson", "--data", path, "--scale", "standard")
+    assert "say --scale none" in refused("fit", *counts, "--out", tmp_path / "scaled")
+    rows = ("--model", "MixtureOfCategoricals", "--model.components", 2, "--data", rows)
+    assert "say --values levels" in refused("fit", *rows, "--out", tmp_path / "rows")
+    path.write_text("".join(json.dumps(row) + "\n" for row in COUNTS["numbers"]))
+    assert "say --values real" in refused(
+        "fit", "--model", "FactorialHMM", "--data", path, "--out", tmp_path / "chains"
+    )
+
+
 def test_zero_is_a_weight(command, tmp_path):
     """What may be 0 may be written as 0 and 0.0."""
     start = ("fit", "--data", "digits", "--first", 40, *VAE, "--learner.epochs", 1, "--evaluation", "false")

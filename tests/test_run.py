@@ -64,9 +64,26 @@ HMM = [
 ]
 
 # EM saves every two seconds: so that small fits are interrupted between two saves of theirs, save each step
-EAGER = (
-    "from latentia.learners.checkpoint import Checkpoint; Checkpoint.due = True; from latentia.cli import main; main()"
-)
+# STRIKE=LINES,SIGNAL is sent by the process to itself, as another one might come too late, when the fit is over
+EAGER = """
+import contextlib, os
+from latentia import run
+from latentia.learners.checkpoint import Checkpoint
+Checkpoint.due = True
+lines, by = map(int, os.environ.get("STRIKE", "-1,0").split(","))
+whole = run._metrics
+@contextlib.contextmanager
+def struck(path, keep):
+    with whole(path, keep) as write:
+        def then(record):
+            write(record)
+            if path.read_bytes().count(b"\\n") == lines:
+                os.kill(os.getpid(), by)
+        yield then
+run._metrics = struck
+from latentia.cli import main
+main()
+"""
 
 
 def call(capsys, *words: object) -> Said:
@@ -142,18 +159,25 @@ def started(*words: object, **options) -> subprocess.Popen:
 
 def finish(*words: object, **options) -> Said:
     process = started(*words, **options)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     return process.returncode, err
 
 
-def interrupt(after: int, by: int, words: list, run: Path, delay: float = 0.0) -> Said:
-    """Send the signal `by` once `after` lines are in metrics.jsonl, and after a delay."""
+def strike(after: int, by: int, words: list, run: Path, monkeypatch) -> Said:
+    """The process gets the signal `by` as soon as it has written line number `after` of metrics.jsonl."""
+    with monkeypatch.context() as patch:
+        patch.setenv("STRIKE", f"{after},{int(by)}")
+        return finish("fit", *words, "--out", run)
+
+
+def interrupt(after: int, by: int, words: list, run: Path, delay: float) -> Said:
+    """Send the signal `by` once `after` lines are in metrics.jsonl, and after a delay: at any moment."""
     process, metrics = started("fit", *words, "--out", run), run / "metrics.jsonl"
     while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < after):
         time.sleep(0.002)
     time.sleep(delay)
     process.send_signal(by)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     return process.returncode, err
 
 
@@ -180,9 +204,9 @@ def whole_hmm(tmp_path_factory) -> Path:
 # ------------------------------------------------------------------------------------------------- kill and go on
 
 
-def test_ctrl_c_says_how_to_go_on(whole_hmm, tmp_path):
+def test_ctrl_c_says_how_to_go_on(whole_hmm, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    status, err = interrupt(2, signal.SIGINT, HMM, run)
+    status, err = strike(2, signal.SIGINT, HMM, run, monkeypatch)
     assert status == 130
     assert "Traceback" not in err
     assert "interrupted" in err
@@ -233,13 +257,13 @@ def test_killed_while_it_starts(whole_hmm, tmp_path):
 # ----------------------------------------------------------------------------------------------------------- full disk
 
 
-def test_a_kill_and_a_full_disk_lose_nothing(whole_vae, tmp_path):
+def test_a_kill_and_a_full_disk_lose_nothing(whole_vae, tmp_path, monkeypatch):
     """Killed; then the same command on a full disk; then again.
 
     No file may grow beyond a part of the checkpoint: as on a full disk, the write fails half-way.
     """
     run = tmp_path / "run"
-    assert interrupt(3, signal.SIGKILL, VAE, run)[0] == -signal.SIGKILL
+    assert strike(3, signal.SIGKILL, VAE, run, monkeypatch)[0] == -signal.SIGKILL
     checkpoint = run / "learner.safetensors"
     assert not (run / "model.safetensors").exists()
     before, limit = checkpoint.read_bytes(), checkpoint.stat().st_size // 2
@@ -333,7 +357,13 @@ def test_a_run_that_has_learned_nothing_gives_way(refused, command, tmp_path):
     start = ["fit", "--model", "GaussianMixture", "--data", data, "--out", tmp_path / "run", "--evaluation", "false"]
     assert "components=90" in refused(*start, "--model.components", 90)
     assert command(*start, "--model.components", 2, "--columns", "b")[0] == 0
-    assert Run.open(tmp_path / "run").schema.names == ("b",)
+    # a path may be a str, as everywhere
+    run = Run.open(str(tmp_path / "run"))
+    assert run.schema.names == ("b",)
+    assert run.path == tmp_path / "run"
+    assert read_metrics(str(run.path / "metrics.jsonl"))
+    with pytest.raises(RunError, match="finished"):
+        Run.create(str(run.path), run.config)
 
 
 def test_changed_and_absent_data_are_noticed(refused, command, tmp_path, monkeypatch):

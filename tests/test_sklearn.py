@@ -22,7 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_clustering, parametrize_with_checks
 
 import latentia.sklearn
 from latentia.evaluate import evaluate
@@ -63,19 +63,31 @@ OTHER_START = (
     "random starts are drawn row by row, so that other rows give other starts, and other local maxima; from the same "
     "start it holds, see test_a_weight_is_a_number_of_repetitions"
 )
+ANY_LENGTH = "rows are sequences, and a sequence may be longer or shorter than those of the fit"
 NOT_WHOLE = "the check's data are not whole numbers, which this estimator refuses whatever its tags say"
 
 CHECKED = [
     (GaussianMixture(3), OTHER_START),
     (KMeans(3), OTHER_START),
-    (MixtureOfBernoullis(2, binarize=0.0), OTHER_START),
+    (MixtureOfBernoullis(2), OTHER_START),
     (MixtureOfCategoricals(2), NOT_WHOLE),
     (HMM(3, max_iter=20), OTHER_START),
     (HMM(2, emissions="categorical", max_iter=20), NOT_WHOLE),
     (FactorialHMM(max_iter=3), None),
     (LDA(2, max_iter=5), NOT_WHOLE),
 ]
+# as they are constructed without arguments; those of FactorialHMM and LDA differ from the above in max_iter alone
+DEFAULTS = [
+    (GaussianMixture(), None),
+    (KMeans(), None),
+    (MixtureOfBernoullis(), None),
+    (MixtureOfCategoricals(), NOT_WHOLE),
+    (HMM(), None),
+]
 CHECKED_AT_LENGTH = [
+    (FactorialHMM(), None),
+    (KMeans(3), OTHER_START),
+    (LDA(), NOT_WHOLE),
     (GaussianMixture(2, covariance_type="tied", n_init=2), OTHER_START),
     (GaussianMixture(2, covariance_type="diag"), OTHER_START),
     (GaussianMixture(2, covariance_type="spherical"), OTHER_START),
@@ -86,16 +98,27 @@ CHECKED_AT_LENGTH = [
 
 
 def expected_failures(estimator):
-    reasons = {repr(one): reason for one, reason in CHECKED + CHECKED_AT_LENGTH if reason}
+    reasons = {repr(one): reason for one, reason in CHECKED + DEFAULTS + CHECKED_AT_LENGTH if reason}
     reason = reasons.get(repr(estimator))
     checks = [f"check_sample_weight_equivalence_on_{form}_data" for form in ("dense", "sparse")]
-    checks += ["check_clustering"] if isinstance(estimator, MixtureOfCategoricals) else []
-    return dict.fromkeys(checks, reason) if reason else {}
+    failures = dict.fromkeys(checks, reason) if reason else {}
+    if isinstance(estimator, (HMM, FactorialHMM)):
+        failures["check_n_features_in_after_fitting"] = ANY_LENGTH
+    return failures
 
 
-@parametrize_with_checks([one for one, _ in CHECKED], expected_failed_checks=expected_failures)
+# KMeans(3) is as its defaults, with fewer clusters
+BRIEFLY = [one for one, _ in DEFAULTS + CHECKED if repr(one) != repr(KMeans(3))]
+
+
+@parametrize_with_checks(BRIEFLY, expected_failed_checks=expected_failures)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", [GaussianMixture(3), MixtureOfBernoullis(3)], ids=repr)
+def test_with_components_it_passes_the_checks_of_clusterers(estimator):
+    check_clustering(type(estimator).__name__, estimator)
 
 
 @pytest.mark.slow
@@ -106,6 +129,8 @@ def test_checks_of_scikit_learn_at_length(estimator, check):
 
 def test_every_estimator_is_checked():
     assert {type(one).__name__ for one, _ in CHECKED} == set(latentia.sklearn.__all__)
+    defaults = {repr(getattr(latentia.sklearn, name)()) for name in latentia.sklearn.__all__}
+    assert defaults <= {repr(one) for one, _ in DEFAULTS + CHECKED_AT_LENGTH}
 
 
 # --------------------------------------------------------------------------------------------------- the peers
@@ -426,6 +451,8 @@ def test_it_is_a_clusterer():
     model = GaussianMixture(2, random_state=0)
     X = load_iris().data
     assert is_clusterer(model)
+    assert not is_clusterer(GaussianMixture())  # of one component
+    assert is_clusterer(KMeans())
     np.testing.assert_array_equal(model.fit_predict(X), model.predict(X))
     np.testing.assert_array_equal(model.labels_, model.predict_proba(X).argmax(1))
 
@@ -475,6 +502,70 @@ def test_the_forms_of_sequences_are_the_same(kind):
         np.testing.assert_allclose(deep.transmat_, listed.transmat_, rtol=1e-9)
 
 
+FORMS = {
+    "numbers": lambda x: x[:, :, 0],
+    "vectors": lambda x: x,
+    "list": list,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("make", [HMM, FactorialHMM])
+def test_sequences_of_another_length_than_those_of_the_fit(make, form):
+    x = np.random.default_rng(0).normal(size=(8, 20, 2)) + 4 * (np.arange(20)[:, None] // 5 % 2)
+    model = make(max_iter=3, random_state=0).fit(FORMS[form](x))
+    for steps in (1, 12, 40):
+        more = FORMS[form](np.concatenate([x, x], 1)[:, :steps])
+        value = model.score_samples(more)
+        paths, marginals = model.predict(more), model.predict_proba(more)
+        assert {len(path) for path in paths} == {len(row) for row in marginals} == {steps}
+        # one by one they are the same
+        alone = [model.score_samples([np.array(part)])[0] for part in more]
+        np.testing.assert_allclose(value, alone, rtol=1e-9)
+    assert model.partial_fit(FORMS[form](x[:, :7])).n_iter_ == 1
+    with pytest.raises(ValueError, match=r"column|vectors|features"):
+        model.score_samples(np.ones((3, 4, 5)))
+
+
+@pytest.mark.parametrize("kind", ["vectors", "column", "categorical"])
+def test_the_lengths_of_hmmlearn(kind):
+    parts = sequences("categorical" if kind == "categorical" else "full")
+    parts = [part if kind == "vectors" else part.reshape(len(part), -1)[:, :1] for part in parts]
+    emissions = "categorical" if kind == "categorical" else "gaussian"
+    model = HMM(2, emissions=emissions, random_state=0, max_iter=5)
+    rows, lengths = np.concatenate(parts), [len(part) for part in parts]
+    listed = clone(model).fit([part[:, 0] if kind == "categorical" else part for part in parts])
+    weight = np.arange(len(parts)) % 3
+    for fitted in (clone(model).fit(rows, lengths), clone(model).fit(rows, lengths=np.array(lengths))):
+        np.testing.assert_array_equal(fitted.transmat_, listed.transmat_)
+        np.testing.assert_array_equal(fitted.predict(rows, lengths), np.concatenate(listed.predict(parts)))
+        assert fitted.predict_proba(rows, lengths).shape == (len(rows), 2)
+        np.testing.assert_array_equal(fitted.score_samples(rows, lengths), listed.score_samples(parts))
+        assert fitted.score(rows, lengths) == listed.score(parts)
+        assert fitted.score(rows, None, weight, lengths) == listed.score(parts, sample_weight=weight)
+    # labels of the samples are not used, as everywhere in scikit-learn
+    np.testing.assert_array_equal(clone(model).fit(parts, np.ones(len(parts))).transmat_, listed.transmat_)
+
+
+@pytest.mark.parametrize(
+    ("X", "lengths", "message"),
+    [
+        (np.ones((10, 2)), [3, 4], "add up to the 10 steps of X; they add up to 7"),
+        (np.ones((10, 2)), [3, 7.0], "whole numbers"),
+        (np.ones((10, 2)), [10, 0], "at least 1"),
+        ([np.ones((4, 2)), np.ones((3, 2))], [4, 3], "list of sequences"),
+        (np.ones((10, 2, 3)), [10], r"shape \(10, 2, 3\)"),
+    ],
+)
+def test_lengths_that_cannot_be(X, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        HMM().fit(X, lengths=lengths)
+    # in the place of y it is neither lengths nor a value for each sequence
+    if len(lengths) != len(X) and sum(lengths) != len(X):
+        with pytest.raises(ValueError, match="y has 2 values for 10 sequences"):
+            HMM().fit(X, lengths)
+
+
 def test_the_bound_of_factorial_chains_is_below_the_exact_value():
     parts = sequences("full")
     model = FactorialHMM(2, 2, random_state=0, max_iter=10).fit(parts)
@@ -500,8 +591,10 @@ def test_the_mixture_of_bernoullis_by_its_formula():
     same = clone(model).set_params(binarize=7).fit(10 * X)
     np.testing.assert_array_equal(same.probs_, model.probs_)
     assert model.bic(X) == pytest.approx(11 * np.log(200) - 2 * model.score_samples(X).sum())
+    # what is above 0 is a 1 unless said otherwise, as in scikit-learn
+    np.testing.assert_array_equal(clone(model).fit(10 * X).probs_, model.probs_)
     with pytest.raises(ValueError, match="neither 0 nor 1"):
-        clone(model).fit(10 * X)
+        clone(model).set_params(binarize=None).fit(10 * X)
 
 
 def test_a_weight_counts_in_the_criteria():

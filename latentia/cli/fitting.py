@@ -328,7 +328,10 @@ def _add_data(group: Any) -> None:
         "--scale",
         type=str,
         default="auto",
-        help=("auto, standard or none. Fitting happens in scaled units, log p(x) is in those of the data as given."),
+        help=(
+            "auto, standard or none; auto leaves counts (--model.emission poisson or multinomial) as they are. Fitting "
+            "happens in scaled units, log p(x) is in those of the data as given."
+        ),
     )
     group.add_argument(
         "--binarize",

@@ -4,10 +4,22 @@
 """
 
 from latentia.data.builtin import BUILTIN
-from latentia.data.dataset import Dataset, as_dataset, in_order, load
+from latentia.data.dataset import Dataset, as_dataset, batch_for, data_for, in_order, load
 from latentia.data.raw import Raw
 from latentia.data.readers import read
 from latentia.data.schema import Schema
 from latentia.data.stream import Stream
 
-__all__ = ["BUILTIN", "Dataset", "Raw", "Schema", "Stream", "as_dataset", "in_order", "load", "read"]
+__all__ = [
+    "BUILTIN",
+    "Dataset",
+    "Raw",
+    "Schema",
+    "Stream",
+    "as_dataset",
+    "batch_for",
+    "data_for",
+    "in_order",
+    "load",
+    "read",
+]

@@ -18,7 +18,7 @@ from latentia.data.encoding import RAGGED
 from latentia.data.readers import checked_length, open_table, path_of, read
 from latentia.data.schema import Schema
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, ends
+from latentia.model import Batch, LatentVariableModel, ends
 
 SMALL = 2**14
 """Numbers of padding that are cheaper than a batch of its own."""
@@ -322,6 +322,66 @@ def as_dataset(data) -> Dataset:
     if isinstance(data, Dataset):
         return data
     return _from_batch(data) if isinstance(data, Batch) else load(data)
+
+
+def data_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Dataset:
+    """`data` by `as_dataset`, drawn once and for all where the schema binarizes dynamically, after a check that the
+    model can have them.
+
+    Raises:
+        DataError: there are none, they cannot be read, or the model cannot have them, saying why.
+    """
+    given, data = data, as_dataset(data).frozen(seed)
+    if not len(data):
+        raise DataError("there are no data")
+    if data.schema.kind in RAGGED and not isinstance(given, (Dataset, Batch)) and not _takes_any_length(model, data):
+        data = _whole_rows(given, data)
+    try:
+        model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
+    except DataError as error:
+        if isinstance(given, (Dataset, Batch)):
+            raise
+        raise DataError(
+            f"{error} ({data.schema.source} was read as {data.schema.describe()}: if it is something else, give what "
+            "`latentia.data.load` makes of it with kind= and values=)"
+        ) from error
+    return data
+
+
+def _takes_any_length(model: LatentVariableModel, data: Dataset) -> bool:
+    """Whether the sequences without their last step would do as well. Lists, and arrays (N, T, D), may be something
+    else than the sequences that they are read as, and only the model tells."""
+    batch = data.batch(slice(0, 1), model.anchor.dtype)
+    steps = batch.x.shape[1]
+    try:
+        model.check(batch.map(lambda field: field[:, : steps - 1] if field.ndim > 1 else field).to(model.anchor))
+    except DataError:
+        return False
+    return True
+
+
+def _whole_rows(given: Any, data: Dataset) -> Dataset:
+    """What has been read as sequences as rows of one shape, of which nothing is ever cut off."""
+    if isinstance(given, (list, tuple)) and len({len(row) for row in given}) > 1:
+        raise DataError(
+            f"{data.schema.source} has rows of different lengths, and the model takes x of one shape: fill up with NaN "
+            "what is missing"
+        )
+    batch = Batch(data.x, data.mask, weight=data.weight)
+    plain = np.ndim(given[0]) == 1 and data.x.ndim == 3  # steps of one number each
+    return _from_batch(batch.map(lambda field: field.squeeze(-1) if field.ndim == 3 else field) if plain else batch)
+
+
+def batch_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Batch:
+    """All of `data` in one batch, on the device and in the dtype of the model: a `Batch` as it is, anything else by
+    `data_for`. Raises `DataError` as that does."""
+    if not isinstance(data, Batch):
+        return data_for(model, data, seed).batch(dtype=model.anchor.dtype).to(model.anchor)
+    if not data.size:
+        raise DataError("there are no data")
+    data = data.to(model.anchor)
+    model.check(data)
+    return data
 
 
 def _from_batch(batch: Batch) -> Dataset:

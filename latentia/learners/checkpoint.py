@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +33,8 @@ class Checkpoint:
         every: least number of seconds between two saves (`due`), for learners whose steps are quick.
     """
 
-    def __init__(self, path: Path, every: float = 2.0):
-        self.path, self.every = path, every
+    def __init__(self, path: str | os.PathLike, every: float = 2.0):
+        self.path, self.every = Path(path), every
         self._saved = time.monotonic()
 
     @property

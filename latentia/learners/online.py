@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from pathlib import Path
 
 import torch
 
@@ -125,12 +125,12 @@ class Online:
         with held(self.model):
             self.model.update({name: value * self.weight for name, value in self.mean.items()})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write the model and where learning is to one safetensors file, whole or not at all."""
         state = {name: getattr(self, name) for name in ("chunks", "weight", "squares", "power", "hard")}
         Checkpoint(path).save(prefixed("model", snapshot(self.model)) | prefixed("mean", self.mean), state)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: str | os.PathLike) -> None:
         """Go on from where `save` was called, with the model as it was then.
 
         Raises:

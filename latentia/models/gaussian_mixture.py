@@ -13,7 +13,7 @@ Missing coordinates are marginalised exactly.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,19 +111,21 @@ class GaussianMixture(ExactModel, DirectedModel):
         found = [f"component {k} is empty: use fewer components or more restarts" for k in empty]
         return found + self.emissions.concerns((weights >= EMPTY).double())
 
-    def condition(self, x: Tensor) -> GaussianMixture:
+    def condition(self, x: Any) -> GaussianMixture:
         """p(x_hidden | x_seen): the mixture over the coordinates that are NaN in x (D,), given the others.
 
         Its components are the same clusters: weights p(z = k | x_seen), and each Gaussian conditioned (Bishop 2006,
         section 2.3.1). Raises `DataError` when nothing is hidden.
         """
-        batch = Batch.of(x.reshape(1, -1).to(self.means))
+        batch = Batch.of(torch.as_tensor(x).reshape(1, -1).to(self.means))
+        self.check(batch)
         hidden = (~batch.observed[0]).nonzero().flatten()
         if len(hidden) == 0:
             raise DataError("x has no NaN: there is nothing to condition, and the density is that of posterior(batch)")
         with torch.no_grad():
             mean, left = self.emissions.filled(batch.x, batch.observed)
-            other = type(self)(len(hidden), len(self.weights), "full").to(self.means)
+            # of clusters of equal weight, as k-means has them, x makes some likelier than others
+            other = GaussianMixture(len(hidden), len(self.weights), "full").to(self.means)
             other.logits.data = self.posterior(batch).log_potentials["node"][0].log_softmax(-1)
             other.emissions.set(mean[0][:, hidden], left[0][:, hidden][:, :, hidden])
         return other

@@ -20,8 +20,12 @@ from latentia.sklearn.base import Array, EMEstimator, _weighted, levels, symbols
 COVARIANCES = {"full": "full", "tied": "tied", "diag": "diagonal", "spherical": "spherical"}
 
 
-class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EMEstimator):
-    """An estimator whose z is one of K: clusters, their probabilities, and those as features for what comes next."""
+class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
+    """An estimator whose z is one of K: clusters, their probabilities, and those as features for what comes next.
+
+    With one component, the default of mixtures as scikit-learn has it, it is a density estimator: no `ClusterMixin`,
+    which would promise that what it is constructed as finds clusters.
+    """
 
     labels_: Array
 
@@ -47,6 +51,10 @@ class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             raise DataError(
                 f"n_samples={samples} should be >= {name}={parameters[name]}: some would have no sample; ask for fewer"
             )
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Array:
+        """Learn from X, and give `labels_`; arguments as for `fit`."""
+        return self.fit(X, y, sample_weight).labels_
 
     def predict(self, X: Any) -> Array:
         """The most probable component of each sample, (n_samples,), numbered from 0."""
@@ -90,6 +98,7 @@ class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.estimator_type = "density_estimator" if self.get_params().get("n_components") == 1 else "clusterer"
         assert tags.transformer_tags is not None  # TransformerMixin has put them there
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -140,7 +149,7 @@ class GaussianMixture(FiniteMixture):
         return {"weights_": model.weights, "means_": model.means, "covariances_": covariances}
 
 
-class KMeans(FiniteMixture):
+class KMeans(ClusterMixin, FiniteMixture):
     """`latentia.models.KMeans` by hard EM: scikit-learn's k-means, with missing values and a density.
 
     `score` and `score_samples` are log p(x) under clusters of equal weight and one variance, comparable with those of
@@ -200,7 +209,7 @@ class MixtureOfBernoullis(FiniteMixture):
 
     Args:
         n_components: K.
-        binarize: what is above it counts as 1; None takes 0 and 1 alone.
+        binarize: what is above it counts as 1, as in scikit-learn's `BernoulliNB`; None takes 0 and 1 alone.
         smoothing: pseudo-count of a value in each cluster and column, on average of 0 and 1.
         tol, max_iter, n_init, random_state, warm_start: see `EMEstimator`.
 
@@ -213,7 +222,7 @@ class MixtureOfBernoullis(FiniteMixture):
         self,
         n_components: int = 1,
         *,
-        binarize: float | None = None,
+        binarize: float | None = 0.0,
         smoothing: float = 0.1,
         tol: float = 1e-6,
         max_iter: int = 200,

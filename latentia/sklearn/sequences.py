@@ -7,13 +7,16 @@ Three forms of X:
 - a list of arrays, (n_steps,) or (n_steps, n_features) each, of any lengths.
 
 NaN is a missing value; a sequence ends at its last step of which anything is observed, so that rows of different
-lengths are filled up with NaN. Steps of several sequences in one long array (hmmlearn's `lengths`) become a list by
-`np.split(X, np.cumsum(lengths)[:-1])`.
+lengths are filled up with NaN. What is asked about may be longer or shorter than what was fitted to.
+
+Steps of several sequences in one long array, (n_steps,) or (n_steps, n_features), come with hmmlearn's `lengths`, how
+many of them each sequence has. Answers are then one long array too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, cast
 
 import numpy as np
@@ -32,41 +35,58 @@ from latentia.sklearn.mixtures import compact, covariance
 class SequenceEstimator(EMEstimator):
     """An estimator whose samples are sequences, and whose z has a state for each step."""
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, lengths: Any = None):
         """Learn from sequences by EM.
 
         Args:
             X: (n_samples, n_steps), (n_samples, n_steps, n_features), or a list of arrays of any lengths. NaN is a
-                missing value, which is summed out, or what lies beyond a sequence's end.
-            y: not used.
+                missing value, which is summed out, or what lies beyond a sequence's end. With `lengths` all steps of
+                all sequences, (sum of lengths,) or (sum of lengths, n_features).
+            y: not used; in the place where hmmlearn has its `lengths`, they are taken for that.
             sample_weight: (n_samples,), a number for each sequence: 0 = absent, 2 = seen twice.
+            lengths: (n_samples,), how many steps of X each sequence has.
 
         Raises:
             ValueError: data or parameters that cannot be used, saying why.
         """
-        return super().fit(X, y, sample_weight)
+        return super().fit(_cut(X, lengths, y), None, sample_weight)
 
-    def predict(self, X: Any) -> Any:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, lengths: Any = None):
+        return super().partial_fit(_cut(X, lengths, y), None, sample_weight)
+
+    partial_fit.__doc__ = EMEstimator.partial_fit.__doc__
+
+    def score_samples(self, X: Any, lengths: Any = None) -> Array:
+        """log p(x) of each sequence or a lower bound on it, (n_samples,), in nats."""
+        return super().score_samples(_cut(X, lengths))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, lengths: Any = None) -> float:
+        """The mean over the sequences of log p(x) or its bound, in nats: hmmlearn's is the sum over them."""
+        return super().score(_cut(X, lengths, y), None, sample_weight)
+
+    def predict(self, X: Any, lengths: Any = None) -> Any:
         """The most probable states of each sequence, all together, numbered from 0 (Viterbi).
 
         Returns:
-            (n_samples, n_steps), -1 beyond a sequence's end; a list of arrays for a list.
+            (n_samples, n_steps), -1 beyond a sequence's end; a list of arrays for a list; with `lengths` a state for
+            each step, (sum of lengths,).
         """
 
         def path(model: Any, batch: Batch) -> Tensor:
             mode = model.posterior(batch).mode
             return torch.where(mode.sum(-1) > 0, mode.argmax(-1) + 1, 0)
 
-        states = self._steps(X, path)
-        return [one - 1 for one in states] if _is_list(X) else states - 1
+        states = self._steps(X, lengths, path)
+        return [one - 1 for one in states] if isinstance(states, list) else states - 1
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any, lengths: Any = None) -> Any:
         """p(z_t = k | x) of each step by itself.
 
         Returns:
-            (n_samples, n_steps, n_components), 0 beyond a sequence's end; a list of arrays for a list.
+            (n_samples, n_steps, n_components), 0 beyond a sequence's end; a list of arrays for a list; with `lengths`
+            a row for each step, (sum of lengths, n_components).
         """
-        return self._steps(X, lambda model, batch: model.posterior(batch).marginals)
+        return self._steps(X, lengths, lambda model, batch: model.posterior(batch).marginals)
 
     def sample(self, n_samples: int = 1, n_steps: int = 20) -> tuple[Array, Array]:
         """Draws from p(x, z): sequences of `n_steps` steps, and their states.
@@ -89,6 +109,8 @@ class SequenceEstimator(EMEstimator):
             raise DataError(f"X of shape {table.shape}: sequences have steps, and steps features, and nothing besides")
         if reset:
             self._plain = table.ndim == 2
+            if table.ndim == 3:
+                self.n_features_in_ = table.shape[2]
         return self._sequences(table)
 
     def _joined(self, X: Any, reset: bool) -> Batch:
@@ -109,6 +131,14 @@ class SequenceEstimator(EMEstimator):
             x[n, : sizes[n]], mask[n, : sizes[n]] = part, seen[n]
         return Batch(x, None if bool(mask.all()) else mask)
 
+    def _table(self, X: Any, reset: bool, **options: Any) -> Array:
+        if reset:
+            return super()._table(X, True, **options)
+        # a step is no feature: a sequence may have more of them than those of the fit, or fewer
+        of_any_length = copy(self)
+        vars(of_any_length).pop("n_features_in_", None)
+        return super(SequenceEstimator, of_any_length)._table(X, False, **options)
+
     def _sequences(self, table: Array) -> Batch:
         """Padded sequences (n_samples, n_steps) or (n_samples, n_steps, n_features) as the model sees them."""
         return Batch.of(torch.from_numpy(table if table.ndim == 3 else table[:, :, None]))
@@ -127,8 +157,9 @@ class SequenceEstimator(EMEstimator):
             schema = Schema("sequence", "symbols", (), levels=levels(batch, None), source="X")
         return Dataset(batch.x, batch.mask, schema, batch.weight, rows=torch.arange(1, batch.size + 1))
 
-    def _steps(self, X: Any, function: Callable[[Any, Batch], Tensor]) -> Any:
+    def _steps(self, X: Any, lengths: Any, function: Callable[[Any, Batch], Tensor]) -> Any:
         """An answer for each step in the form of X, 0 beyond a sequence's end."""
+        X = _cut(X, lengths)
         parts = list(self._parts(X, function))  # which has checked X
         ends = [len(one) for one in X] if _is_list(X) else [np.shape(X)[1]] * len(X)
         found: list[Any] = [None] * len(ends)
@@ -136,6 +167,8 @@ class SequenceEstimator(EMEstimator):
             for row, n in zip(part.numpy(), index.tolist(), strict=True):
                 found[n] = np.zeros((ends[n], *row.shape[1:]), row.dtype)
                 found[n][: len(row)] = row[: ends[n]]
+        if lengths is not None:
+            return np.concatenate(found)
         return found if _is_list(X) else np.stack(found)
 
 
@@ -189,6 +222,8 @@ class HMM(SequenceEstimator):
             return super()._sequences(table)
         if self.emissions != "categorical":
             raise OptionError(f"emissions={self.emissions!r}: choose gaussian or categorical")
+        if table.ndim == 3 and table.shape[2] == 1:
+            table = table[:, :, 0]  # hmmlearn's X is a column
         if table.ndim != 2:
             raise DataError(f"X of shape {table.shape}: symbols come one a step, (n_samples, n_steps)")
         return symbols(table)
@@ -270,7 +305,44 @@ class FactorialHMM(SequenceEstimator):
 
 
 def _is_list(X: Any) -> bool:
+    """Whether X is a list of sequences, and not an array or what becomes one."""
     return isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X)
+
+
+def _cut(X: Any, lengths: Any, y: Any = None) -> Any:
+    """X itself, or where there are `lengths` the list of its sequences. hmmlearn's users give them in the place of y.
+
+    Raises:
+        DataError: lengths that are not those of X, or a y that is neither a value for each sequence nor lengths.
+    """
+    count = X.shape[0] if hasattr(X, "shape") and len(X.shape) else len(X) if hasattr(X, "__len__") else None
+    if lengths is None and count is not None and np.ndim(y) and len(y) != count:
+        if not _adds_up(y, count):
+            raise DataError(
+                f"y has {len(y)} values for {count} sequences: it is not used, leave it out; lengths of the sequences "
+                f"in an array of {count} steps add up to {count}"
+            )
+        lengths = y
+    if lengths is None:
+        return X
+    steps = np.empty(()) if _is_list(X) else np.asarray(X)
+    if steps.ndim not in (1, 2):
+        raise DataError(
+            "lengths are for one array of all steps, (n_steps,) or (n_steps, n_features), and not for "
+            f"{'a list of sequences' if _is_list(X) else f'X of shape {steps.shape}'}: leave them out"
+        )
+    if not _adds_up(lengths, len(steps)):
+        raise DataError(
+            f"lengths must be whole numbers of at least 1 that add up to the {len(steps)} steps of X; they add up to "
+            f"{np.sum(lengths)}"
+        )
+    return np.split(steps, np.cumsum(lengths)[:-1])
+
+
+def _adds_up(lengths: Any, count: int) -> bool:
+    lengths = np.asarray(lengths)
+    whole = lengths.ndim == 1 and lengths.dtype.kind in "iu" and bool((lengths >= 1).all())
+    return whole and int(lengths.sum()) == count
 
 
 def _concatenated(sequences: Any) -> Array:

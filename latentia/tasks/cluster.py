@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import Dataset
+from latentia.data import as_dataset
 from latentia.distributions import OneHot
 from latentia.errors import CapabilityError, DataError
 from latentia.evaluate import remark
@@ -25,11 +25,15 @@ class Clusters(Protocol):
         ...
 
 
-def responsibilities(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Tensor:
+def responsibilities(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Tensor:
     """p(k | x) of every datum and cluster, (N, K): the posterior's own over K values, or what `model.clusters` says.
+
+    Args:
+        data: anything that `as_dataset` takes.
 
     Raises:
         CapabilityError: z is not one of K values, and there is no `clusters(batch)`.
+        DataError: data that the model cannot have.
     """
 
     values: list[Tensor] = []
@@ -54,17 +58,17 @@ def responsibilities(model: LatentVariableModel, data: Dataset, *, batch_size: i
     return found
 
 
-def cluster(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Tensor:
+def cluster(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Tensor:
     """The most probable cluster of each datum, argmax_k p(k | x), (N,) whole numbers from 0.
 
-    Raises:
-        CapabilityError: see `responsibilities`.
+    Args and raises: see `responsibilities`.
     """
     return responsibilities(model, data, batch_size=batch_size, seed=seed).argmax(-1)
 
 
-def classes(data: Dataset) -> Tensor:
+def classes(data: Any) -> Tensor:
     """The labels of the data, numbered from 0 in their own order, (N,). Raises `DataError` where there are none."""
+    data = as_dataset(data)
     if data.labels is None:
         raise DataError(f"{data.schema.source} has no labels: name them with labels=")
     return torch.from_numpy(np.unique(np.asarray(data.labels).astype(str), return_inverse=True)[1]).reshape(-1)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Dataset
+from latentia.data import Dataset, as_dataset, data_for
 from latentia.data.files import atomic_write
 from latentia.data.writing import plain
 from latentia.distributions import OneHot
@@ -23,7 +25,7 @@ from latentia.model import LatentVariableModel
 from latentia.tasks.encode import decode_path, encode
 
 
-def write(model: LatentVariableModel, data: Dataset, path: Path, *, seed: int = 0) -> None:
+def write(model: LatentVariableModel, data: Any, path: str | os.PathLike, *, seed: int = 0) -> None:
     """Write the codes of all data, in order.
 
     .csv: a row a datum, its number in the source and E_q[z] (for one of K values the responsibilities and the
@@ -33,6 +35,7 @@ def write(model: LatentVariableModel, data: Dataset, path: Path, *, seed: int = 
     Raises:
         OptionError: a suffix that does not fit the model's z.
     """
+    data, path = data_for(model, data, seed), Path(path)
     posterior = _of_one(model, data)
     fitting = (suffix(model, data), ".npy")
     if path.suffix not in fitting:
@@ -65,12 +68,13 @@ def _of_one(model: LatentVariableModel, data: Dataset) -> Distribution:
         return model.posterior(data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor))
 
 
-def write_clusters(shares: Tensor, data: Dataset, path: Path) -> None:
+def write_clusters(shares: Tensor, data: Any, path: str | os.PathLike) -> None:
     """Write p(k | x) of all data (N, K) and the most probable cluster, as .csv, or p(k | x) alone as .npy.
 
     Raises:
         OptionError: another suffix.
     """
+    data, path = as_dataset(data), Path(path)
     if path.suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, shares.cpu().numpy(), allow_pickle=False)
@@ -80,13 +84,16 @@ def write_clusters(shares: Tensor, data: Dataset, path: Path) -> None:
     atomic_write(path, _table(shares.cpu(), data, True))
 
 
-def write_scores(scores: Tensor, sets: Sequence[tuple[str, Dataset]], odd: Tensor | None, path: Path) -> None:
+def write_scores(
+    scores: Tensor, sets: Sequence[tuple[str, Dataset]], odd: Tensor | None, path: str | os.PathLike
+) -> None:
     """Write a score for each datum of all sets, the largest first, as .csv: rank, set, row, score, and whether it
     is known to be odd. Data without a score (NaN) come last, without a rank.
 
     Raises:
         OptionError: another suffix.
     """
+    path = Path(path)
     _check_csv(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import batch_for, data_for
 from latentia.distributions import OneHot
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.structured import Structured
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
-from latentia.tasks.common import Latent, checked, directed, each, expected, log_marginals, repeated, using
+from latentia.tasks.common import Latent, directed, each, expected, log_marginals, repeated, using
 
 # the independence proposal is poor while x_mis is far from anything likely, so at first every one is taken
 PSEUDO_GIBBS_SHARE = 0.1
@@ -36,10 +36,8 @@ class Completion(NamedTuple):
     expected: Tensor
 
 
-def complete(
-    model: LatentVariableModel, batch: Batch, *, draws: int = 16, sweeps: int = 200, seed: int = 0
-) -> Completion:
-    """p(x_missing | x_observed), what is missing being what `batch.mask` leaves out.
+def complete(model: LatentVariableModel, data: Any, *, draws: int = 16, sweeps: int = 200, seed: int = 0) -> Completion:
+    """p(x_missing | x_observed), what is missing being what the mask leaves out.
 
     Where the posterior is exact, z ~ p(z | x_observed) and x ~ p(x | z, x_observed) are exact draws, and for one of
     K values the mean is the exact sum_k p(k | x_observed) E[x | k, x_observed]; for other structures the mean
@@ -55,18 +53,20 @@ def complete(
     (2018), "Leveraging the exact likelihood of deep latent variable models", section 3.
 
     Args:
+        data: anything that `as_dataset` takes; NaN and what the mask leaves out is missing.
         draws: draws for each datum, at least 1.
         sweeps: of the chain, at least 2; not looked at where the posterior is exact.
 
     Raises:
         CapabilityError: the model has no likelihood.
+        DataError: data that the model cannot have.
         OptionError: draws or sweeps too few.
     """
     if draws < 1 or sweeps < 2:
         raise OptionError(f"draws={draws}, sweeps={sweeps}: at least 1 draw and 2 sweeps")
     model = directed(model, "complete")
+    batch = batch_for(model, data, seed)._replace(z=None)
     with using(model, seed):
-        batch = checked(model, batch._replace(z=None))
         if isinstance(model, TractableModel):
             return _exactly(model, batch, draws)
         return _by_chains(model, batch, draws, sweeps)
@@ -88,8 +88,8 @@ class Conditional(NamedTuple):
 
 def conditional_log_likelihood(
     model: LatentVariableModel,
-    data: Dataset | Batch,
-    hidden: Tensor,
+    data: Any,
+    hidden: Any,
     *,
     importance_samples: int = 1000,
     steps: int = 100,
@@ -110,9 +110,9 @@ def conditional_log_likelihood(
     Raises:
         DataError: a mask of another shape, or one that hides nothing.
     """
-    data = as_dataset(data).frozen(seed)
+    data = data_for(model, data, seed)
     try:
-        hidden = hidden.to(data.x.device).expand(data.x.shape)
+        hidden = torch.as_tensor(hidden, dtype=torch.bool, device=data.x.device).expand(data.x.shape)
     except RuntimeError:
         raise DataError(f"hidden has shape {tuple(hidden.shape)}, and x {tuple(data.x.shape)}") from None
     seen = torch.ones_like(hidden) if data.mask is None else data.mask

@@ -7,17 +7,17 @@ import io
 import lzma
 import math
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, as_dataset, data_for
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import remark
-from latentia.model import Batch, LatentVariableModel, TractableModel
+from latentia.model import LatentVariableModel, TractableModel
 from latentia.tasks.common import log_marginals
 from latentia.tasks.gap import gaps
 
@@ -44,7 +44,7 @@ def ranked(scores: Tensor) -> Tensor:
 
 def anomaly_scores(
     model: LatentVariableModel,
-    data: Dataset | Batch,
+    data: Any,
     *,
     score: Literal["likelihood", "regret", "complexity"] = "likelihood",
     importance_samples: int = 1000,
@@ -73,13 +73,12 @@ def anomaly_scores(
     Raises:
         CapabilityError: regret, of a model whose posterior cannot be refined, or is exact: it misses nothing, and the
             regret would be 0 for all.
-        DataError: complexity, of values that are no whole numbers or not all observed.
+        DataError: data that the model cannot have; complexity, of values that are no whole numbers or not all observed.
         OptionError: another score.
     """
     if score not in SCORES:
         raise OptionError(f"score={score!r}: choose one of {', '.join(SCORES)}")
-    data = as_dataset(data).frozen(seed)
-    model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
+    data = data_for(model, data, seed)
     seen = _seen(data)
     if score == "regret":
         if isinstance(model, TractableModel):
@@ -105,12 +104,13 @@ def _seen(data: Dataset) -> Tensor:
     return seen.sum(1).double()
 
 
-def auroc(inside: Tensor, outside: Tensor) -> float:
+def auroc(inside: Any, outside: Any) -> float:
     """The probability that a datum from outside scores above one from inside, ties half: the area under the ROC curve.
 
     1: told apart without error; 0.5: not at all; below: the wrong way round. Data without a score (NaN) are left out.
     Raises `DataError` where nothing is left of one.
     """
+    inside, outside = (torch.as_tensor(part).flatten() for part in (inside, outside))
     inside, outside = (part[~part.isnan()] for part in (inside, outside))
     if not len(inside) or not len(outside):
         raise DataError("AUROC compares two sets of scores, and one of them is empty")
@@ -119,7 +119,7 @@ def auroc(inside: Tensor, outside: Tensor) -> float:
     return float(below.double().mean() / (2 * len(inside)))
 
 
-def code_lengths(data: Dataset) -> Tensor:
+def code_lengths(data: Any) -> Tensor:
     """The length of each datum in nats, (N,) float64, under the best of some general compressors: zlib, bzip2 and
     LZMA, each at its highest level, and for images PNG. Their headers count, so compare lengths of like data.
 
@@ -129,7 +129,7 @@ def code_lengths(data: Dataset) -> Tensor:
     Raises:
         DataError: values that are no whole numbers, or that are missing: they have no length.
     """
-    data = data.frozen(0)
+    data = as_dataset(data).frozen(0)
     if data.schema.kind not in ("sequence", "text") and data.mask is not None and not bool(data.mask.all()):
         raise DataError("complexity: what is missing has no length; leave out the data that are not complete")
     values = data.schema.decode(data.x, data.mask)

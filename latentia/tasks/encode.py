@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Dataset, in_order
+from latentia.data import data_for, in_order
 from latentia.distributions.structured import Structured
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
 from latentia.evaluate import remark
 from latentia.model import Batch, LatentVariableModel
-from latentia.tasks.common import Latent, checked, each, using
+from latentia.tasks.common import Latent, each, using
 
 
-def encode(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0) -> Latent:
+def encode(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Latent:
     """E_q[z | x] of every datum, (N, *latent): marginals where z is discrete; a dict where there are several latents.
 
     Latents with a step for each step of x are zero beyond a sequence's end. `seed` draws what is binarized dynamically.
 
+    Args:
+        data: anything that `as_dataset` takes: a `Dataset`, a `Batch`, an array, a list, the name of a file.
+
     Raises:
         CapabilityError: the posterior has no mean.
+        DataError: data that the model cannot have.
     """
     values: list[Tensor] = []
 
@@ -40,9 +45,12 @@ def encode(model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, 
 
 
 def decode_path(
-    model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0
+    model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The most probable structure of each datum, argmax_z p(z | x), by its states' numbers.
+
+    Args:
+        data: anything that `as_dataset` takes.
 
     Returns:
         (N, T) whole numbers, -1 beyond the end (or (N,) where z is a single choice, (N, T, M) where it is M chains);
@@ -50,6 +58,7 @@ def decode_path(
 
     Raises:
         CapabilityError: the posterior is not `Structured`: it has no mode that a recursion finds.
+        DataError: data that the model cannot have.
     """
 
     def path(batch: Batch) -> Tensor:
@@ -85,11 +94,11 @@ def article(q: Distribution) -> str:
 
 
 def gather(
-    model: LatentVariableModel, data: Dataset, function: Callable[[Batch], Latent], batch_size: int, seed: int
+    model: LatentVariableModel, data: Any, function: Callable[[Batch], Latent], batch_size: int, seed: int
 ) -> Latent:
-    """`function` of all data, batch by batch, in order. Raises `DataError` for data that the model cannot generate."""
+    """`function` of all data, in their order. Raises `DataError` for data that the model cannot generate."""
+    data = data_for(model, data, seed)
     with using(model, seed):
-        batches = data.frozen(seed).by_length(batch_size)
-        parts = [(index, function(checked(model, batch))) for index, batch in batches]
+        parts = [(index, function(batch.to(model.anchor))) for index, batch in data.by_length(batch_size)]
     positions = [index for index, _ in parts]
     return each(lambda *tensors: in_order(tensors, positions), *(part for _, part in parts))

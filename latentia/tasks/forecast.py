@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent
 
+from latentia.data import batch_for
 from latentia.distributions import Chain
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.tasks.common import checked, directed, using
+from latentia.tasks.common import directed, using
 
 
 class Forecast(NamedTuple):
@@ -28,18 +29,22 @@ class Forecast(NamedTuple):
     draws: Tensor
 
 
-def forecast(model: LatentVariableModel, batch: Batch, *, steps: int = 1, draws: int = 1, seed: int = 0) -> Forecast:
+def forecast(model: LatentVariableModel, data: Any, *, steps: int = 1, draws: int = 1, seed: int = 0) -> Forecast:
     """p(x_{T+1}, .., x_{T+H} | x_1..T) of every sequence, T being its last observed step: exact, and drawn from.
+
+    Args:
+        data: anything that `as_dataset` takes.
 
     Raises:
         CapabilityError: z is not a chain with one transition matrix for all steps.
+        DataError: data that the model cannot have.
         OptionError: steps or draws below 1.
     """
     if steps < 1 or draws < 1:
         raise OptionError(f"steps={steps}, draws={draws}: at least 1 of each")
     model = directed(model, "forecast")
+    batch = batch_for(model, data, seed)
     with using(model, seed):
-        batch = checked(model, batch)
         initial, transition = _dynamics(model, batch)
         posterior = model.posterior(batch)
         assert isinstance(posterior, Chain)  # as the prior is

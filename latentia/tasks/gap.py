@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import data_for
 from latentia.evaluate import log_marginal
-from latentia.model import Batch, LatentVariableModel
+from latentia.model import LatentVariableModel
 from latentia.refinement import refined
 from latentia.tasks.common import MEMORY, using
 
@@ -40,7 +40,7 @@ class Gaps(NamedTuple):
 
 def gaps(
     model: LatentVariableModel,
-    data: Dataset | Batch,
+    data: Any,
     *,
     steps: int = 200,
     lr: float = 0.05,
@@ -59,8 +59,9 @@ def gaps(
 
     Raises:
         CapabilityError: the posterior cannot be refined.
+        DataError: data that the model cannot have.
     """
-    data = as_dataset(data).frozen(seed)
+    data = data_for(model, data, seed)
     shift = data.log_det().cpu()
     better = refined(model, steps=steps, lr=lr, samples=samples)
     options = {"importance_samples": importance_samples, "seed": seed, "memory": MEMORY, "progress": progress}

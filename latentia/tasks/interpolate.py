@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentia.data import batch_for
 from latentia.distributions import OneHot
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, OptionError
-from latentia.model import Batch, LatentVariableModel
-from latentia.tasks.common import checked, directed, each, expected, using
+from latentia.model import LatentVariableModel
+from latentia.tasks.common import directed, each, expected, using
 
 
-def interpolate(model: LatentVariableModel, batch: Batch, *, steps: int = 8, seed: int = 0) -> Tensor:
+def interpolate(model: LatentVariableModel, data: Any, *, steps: int = 8, seed: int = 0) -> Tensor:
     """E[x | z] along the straight line between two posterior means, z_s = (1 - s) E[z | x_a] + s E[z | x_b].
 
     Args:
-        batch: data in pairs: 0 and 1, 2 and 3, ...
+        data: anything that `as_dataset` takes, in pairs: 0 and 1, 2 and 3, ...
         steps: points on each line, both ends included.
 
     Returns:
@@ -26,15 +27,16 @@ def interpolate(model: LatentVariableModel, batch: Batch, *, steps: int = 8, see
 
     Raises:
         CapabilityError: z is discrete, or the model has no likelihood.
+        DataError: data that the model cannot have.
         OptionError: an odd number of data, or fewer than 2 steps.
     """
-    if batch.size % 2 or not batch.size:
-        raise OptionError(f"{batch.size} data do not make pairs: give an even number of them")
     if steps < 2:
         raise OptionError(f"steps={steps}: a line has two ends at least")
     likelihood = directed(model, "interpolate").likelihood
+    batch = batch_for(model, data, seed)
+    if batch.size % 2:
+        raise OptionError(f"{batch.size} data do not make pairs: give an even number of them")
     with using(model, seed):
-        batch = checked(model, batch)
         q = model.posterior(batch)
         if isinstance(q, Structured):
             what = "one of K values" if isinstance(q, OneHot) else "a path of discrete states"

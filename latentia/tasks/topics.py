@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentia.data import Dataset
-from latentia.errors import DataError, OptionError
+from latentia.data import as_dataset, data_for
+from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.model import LatentVariableModel
 from latentia.tasks.common import directed, using
 
 
-def top_words(topics: Tensor, vocabulary: tuple[str, ...] | list[str], count: int = 10) -> list[list[str]]:
+def top_words(topics: Any, vocabulary: tuple[str, ...] | list[str], count: int = 10) -> list[list[str]]:
     """The commonest words of each topic, for topics (K, V)."""
-    best: list[list[int]] = topics.detach().argsort(descending=True, stable=True)[:, :count].tolist()
+    best: list[list[int]] = torch.as_tensor(topics).detach().argsort(descending=True, stable=True)[:, :count].tolist()
     return [[vocabulary[v] for v in row] for row in best]
 
 
@@ -38,7 +39,7 @@ class Coherence:
     documents: float
 
 
-def coherence(topics: Tensor, reference: Dataset, words: int = 10) -> Coherence:
+def coherence(topics: Any, reference: Any, words: int = 10) -> Coherence:
     """Normalised pointwise mutual information of the top words of topics (K, V) (Lau, Newman and Baldwin 2014):
 
         npmi(v, w) = log(p(v, w) / (p(v) p(w))) / -log p(v, w)
@@ -51,6 +52,7 @@ def coherence(topics: Tensor, reference: Dataset, words: int = 10) -> Coherence:
     """
     if words < 2:
         raise OptionError(f"words={words}: a pair has two")
+    topics, reference = torch.as_tensor(topics), as_dataset(reference)
     weight = reference.batch().weights.double().cpu()
     if reference.schema.values != "symbols" or not bool(weight.sum() > 0):
         raise DataError(f"{reference.schema.source} holds no documents of words in which pairs could be counted")
@@ -95,7 +97,7 @@ class HeldOutHalves:
 
 
 def document_completion(
-    model: LatentVariableModel, data: Dataset, *, batch_size: int = 256, seed: int = 0
+    model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0
 ) -> HeldOutHalves:
     """Document completion (Wallach, Murray, Salakhutdinov and Mimno 2009, section 5.1): the words of each document are
     parted at random into two halves; z is found from the one, and the words of the other are predicted by its mean,
@@ -105,21 +107,24 @@ def document_completion(
     which for LDA, where p(x_t | z) is linear in z, is the predictive probability of each word under q.
 
     Raises:
-        CapabilityError: the model has no likelihood.
-        DataError: no document has two words.
+        CapabilityError: the model has no likelihood, or several latents.
+        DataError: no document has two words, or the data are no documents.
     """
     likely = directed(model, "predict the rest of a document")
-    total = words = 0.0
+    data, total, words = data_for(model, data, seed), 0.0, 0.0
+    if data.x.ndim != 2:
+        raise DataError(f"document completion is of documents, x (N, T), and not of x of shape {tuple(data.x.shape)}")
     generator = torch.Generator().manual_seed(seed)
     with using(model, seed):
-        for batch in data.frozen(seed).batches(batch_size, dtype=model.anchor.dtype):
-            model.check(batch.to(model.anchor))
+        for batch in data.batches(batch_size, dtype=model.anchor.dtype):
             seen = batch.observed
             # a random order of the observed words first, and the rest behind
             rank = torch.where(seen, torch.rand(seen.shape, generator=generator), 2.0).argsort(1).argsort(1)
             first = seen & (rank < (seen.sum(1, keepdim=True) + 1) // 2)
             given, rest = (batch._replace(mask=part).to(model.anchor) for part in (first, seen & ~first))
             mean = model.posterior(given).mean
+            if isinstance(mean, dict):
+                raise CapabilityError(f"{type(model).__name__} has several latents: what they foretell has no one mean")
             weight = batch.weights.double()
             value = likely.log_likelihood(rest, mean.unsqueeze(0))[0].double().cpu()
             # an absent document adds nothing, even when it is impossible

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, data_for
 from latentia.distributions import Joint
 from latentia.distributions.finite import FiniteJoint
 from latentia.distributions.structured import Structured
@@ -39,7 +39,7 @@ class Traversal(NamedTuple):
 
 def traverse(
     model: LatentVariableModel,
-    data: Dataset | Batch,
+    data: Any,
     *,
     start: int = 0,
     steps: int = 9,
@@ -64,9 +64,10 @@ def traverse(
 
     Raises:
         CapabilityError: z is discrete or shares of a whole, no dimension is active, or the model has no likelihood.
+        DataError: data that the model cannot have.
         OptionError: fewer than 2 steps, no dimensions, a datum that is not there, or another `through`.
     """
-    data = as_dataset(data).frozen(seed)
+    data = data_for(model, data, seed)
     if steps < 2 or not 0 <= start < len(data) or through not in ("aggregate", "prior"):
         raise OptionError(
             f"steps={steps}, start={start}, through={through!r}: at least 2 steps, a datum of 0..{len(data) - 1}, and "

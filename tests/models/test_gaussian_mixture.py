@@ -123,7 +123,8 @@ def test_em_with_holes_fits_better_than_dropping_them():
 def test_old_faithful_tied():
     data = load(GEYSER, columns="duration,waiting")
     model = GaussianMixture(features=2, components=3, covariance="tied", floor=0).double()
-    EM(restarts=30, steps=2000, tol=1e-11).fit(model, data)
+    # of 60 random starts at least half end at the maximum: all ten elsewhere is less than one in a thousand
+    EM(restarts=10, steps=2000, tol=1e-11).fit(model, data)
     with torch.no_grad():
         total = model.posterior(data.batch()).log_partition.sum().item()
     assert total == pytest.approx(-1126.316, abs=1e-3)

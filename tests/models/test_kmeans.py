@@ -112,3 +112,17 @@ def test_far_away_data_lose_no_digits():
         EM(hard=True).fit(model, load(x + shift))
         found.append(model.means.detach() - shift)
     assert torch.allclose(found[0], found[1], atol=1e-5)
+
+
+def test_conditioning_gives_the_exact_conditional_mixture():
+    x = blobs(100, 3)
+    model = KMeans(3, 4).double()
+    EM(hard=True, progress=False).fit(model, load(x))
+    seen, hidden = [float(x[0, 0]), float("nan"), float(x[0, 2])], torch.linspace(-6, 6, 9).double()
+    conditional = model.condition(seen)
+    whole = torch.stack([x[0, 0].expand(9), hidden, x[0, 2].expand(9)], 1)
+    with torch.no_grad():
+        joint = model.posterior(Batch(whole)).log_partition
+        marginal = model.posterior(Batch.of(torch.tensor([seen]).double())).log_partition
+        found = conditional.posterior(Batch(hidden.unsqueeze(-1))).log_partition
+    assert torch.allclose(found, joint - marginal, atol=1e-9)

@@ -1,15 +1,36 @@
 """The uses, on every model's tiny instance: an answer that holds, or a `CapabilityError` that says what is missing."""
 
 from contextlib import nullcontext
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
-from latentia.data import as_dataset
-from latentia.errors import CapabilityError, DataError
+from latentia.annealed import Annealing, annealed_log_marginal
+from latentia.data import as_dataset, load
+from latentia.errors import CapabilityError, DataError, LatentiaError
+from latentia.missing import mean_field
 from latentia.model import TractableModel
 from latentia.refinement import refinable, refine
-from latentia.tasks import anomaly_scores, complete, conditional_log_likelihood, gaps, responsibilities, traverse
+from latentia.tasks import (
+    anomaly_scores,
+    auroc,
+    cluster,
+    coherence,
+    complete,
+    conditional_log_likelihood,
+    decode_path,
+    document_completion,
+    encode,
+    forecast,
+    gaps,
+    interpolate,
+    responsibilities,
+    top_words,
+    traverse,
+)
+from latentia.tasks.agreement import adjusted_rand_index, many_to_one, one_to_one, v_measure
 from latentia.testing import all_models
 
 
@@ -80,3 +101,75 @@ def test_clusters_and_traversals(name):
         assert torch.allclose(responsibilities(model, data).sum(-1), torch.ones(len(data), dtype=torch.float64))
     with nullcontext() if name in ACTIVE else pytest.raises(CapabilityError):
         assert torch.isfinite(traverse(model, data, steps=3).x).all()
+
+
+def same(one, other):
+    """Whether two answers, whatever they are made of, hold the same numbers."""
+    if isinstance(one, dict):
+        return all(same(one[name], other[name]) for name in one)
+    if isinstance(one, tuple):
+        return all(same(*parts) for parts in zip(one, other, strict=True))
+    return not isinstance(one, torch.Tensor) or torch.allclose(one.double(), other.double(), atol=1e-9, equal_nan=True)
+
+
+TAKES_DATA = {
+    "encode": encode,
+    "decode_path": decode_path,
+    "responsibilities": responsibilities,
+    "cluster": cluster,
+    "interpolate": interpolate,
+    "document_completion": document_completion,
+    "complete": partial(complete, draws=2, sweeps=2),
+    "forecast": partial(forecast, draws=2),
+    "traverse": partial(traverse, steps=2),
+    "anomaly_scores": partial(anomaly_scores, importance_samples=3),
+    "gaps": partial(gaps, steps=1, importance_samples=3),
+    "conditional_log_likelihood": lambda model, data: conditional_log_likelihood(
+        model, data, [True], importance_samples=3, steps=0
+    ),
+    "refine": lambda model, data: refine(model, data, steps=1).mean,
+    "mean_field": lambda model, data: mean_field(model, data, steps=1, draws=2).probability,
+}
+
+
+def annealed(model, data):
+    return annealed_log_marginal(model, data, Annealing(steps=2, chains=2, leapfrogs=1))
+
+
+def answer(verb, model, data):
+    """What the verb says, or the words with which it refuses: any other error is a fault."""
+    torch.manual_seed(0)
+    try:
+        return (annealed if verb == "annealed" else TAKES_DATA[verb])(model, data)
+    except LatentiaError as refused:
+        return str(refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [(name, verb) for name in all_models() for verb in TAKES_DATA]
+    + [("vae", "annealed"), ("probabilistic_pca", "annealed"), ("hmm", "annealed")],  # a gradient for each step
+)
+def test_data_in_any_form(name, verb):
+    """A batch, a data set, an array, a tensor and lists are one thing, or are refused in words."""
+    model, batch = all_models()[name](0)
+    batch = batch.select(slice(0, 2))._replace(weight=None, z=None)
+    x = batch.x.double().masked_fill(~batch.observed, torch.nan)
+    found = answer(verb, model, batch)
+    assert same(answer(verb, model, as_dataset(batch)), found)
+    for form in (x.numpy(), x, x.tolist(), list(x.numpy())):
+        other = answer(verb, model, form)
+        assert isinstance(other, str) or isinstance(found, str) or same(other, found), type(form)
+    assert "data of type int are not read" in str(answer(verb, model, 3)) or isinstance(found, str)
+
+
+def test_words_and_names_in_any_form():
+    topics, words = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.3, 0.6]]), ["a", "b", "c"]
+    assert top_words(topics.numpy(), words, 2) == top_words(topics.tolist(), words, 2) == [["a", "b"], ["c", "b"]]
+    documents = [[0, 1], [1, 2], [0, 1, 2], [2]]
+    found = coherence(topics, load(documents), 2)
+    assert coherence(topics.numpy(), documents, 2).npmi == found.npmi
+    assert auroc([0.0, 1.0], np.array([2.0, 0.5])) == 0.75
+    states = [0, 0, 1, 1, 2]
+    for measure in (many_to_one, one_to_one, v_measure, adjusted_rand_index):
+        assert measure(states, np.array([1, 1, 0, 0, 2])) == pytest.approx(1)
