@@ -751,7 +751,7 @@ def environment() -> dict[str, Any]:
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl. Raises `RunError` for a damaged one."""
     try:
-        records = [json.loads(line) for line in read_bytes(path).decode().splitlines() if line.strip()]
+        records = [json.loads(line) for line in read_bytes(Path(path)).decode().splitlines() if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is missing or damaged: {error}") from error
     if not all(isinstance(record, dict) for record in records):
@@ -887,9 +887,10 @@ def _schema(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
         binary = likelihood == "bernoulli" or getattr(MODELS[config.model], "binary", False)
         binarize = "dynamic" if train.kind == "image" and binary else "none"
     values, scale = source.values, source.scale
+    emission = config.model_options.get("emission", "auto")
     if values == "auto":
-        values = {"categorical": "levels"}.get(likelihood, VALUES.get(config.model_options.get("emission"), "auto"))
-    if scale == "auto" and config.model_options.get("emission") in COUNTS:
+        values = "levels" if likelihood == "categorical" else VALUES.get(emission, "auto")
+    if scale == "auto" and emission in COUNTS:
         scale = "none"
     options: dict[str, Any] = {
         "scale": scale,

@@ -62,7 +62,7 @@ class Checkpoint:
         return read_tensors(self.path) if self.path.exists() else None
 
 
-def write_tensors(path: Path, tensors: Tensors, state: dict[str, Any]) -> None:
+def write_tensors(path: str | os.PathLike, tensors: Tensors, state: dict[str, Any]) -> None:
     """Tensors and JSON-able state in one safetensors file, atomically."""
     atomic_write(path, packed(tensors, state))
 
@@ -84,7 +84,7 @@ def _digest(tensors: Tensors, state: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
+def read_tensors(path: str | os.PathLike) -> tuple[Tensors, dict[str, Any]]:
     """The inverse of `write_tensors`. Raises `RunError` for a missing, damaged, foreign or newer file."""
     try:
         data = read_bytes(path)

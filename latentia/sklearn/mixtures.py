@@ -52,9 +52,9 @@ class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimat
                 f"n_samples={samples} should be >= {name}={parameters[name]}: some would have no sample; ask for fewer"
             )
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Array:
+    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> Array:
         """Learn from X, and give `labels_`; arguments as for `fit`."""
-        return self.fit(X, y, sample_weight).labels_
+        return self.fit(X, y, **kwargs).labels_
 
     def predict(self, X: Any) -> Array:
         """The most probable component of each sample, (n_samples,), numbered from 0."""
