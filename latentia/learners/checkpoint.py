@@ -87,7 +87,7 @@ def _digest(tensors: Tensors, state: dict[str, Any]) -> str:
 def read_tensors(path: str | os.PathLike) -> tuple[Tensors, dict[str, Any]]:
     """The inverse of `write_tensors`. Raises `RunError` for a missing, damaged, foreign or newer file."""
     try:
-        data = read_bytes(path)
+        data = read_bytes(Path(path))
         tensors = load(data)  # which has checked the header that is read again below
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         state = json.loads(header["__metadata__"]["latentia"])
