@@ -679,9 +679,10 @@ def _schema(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
         binary = likelihood == "bernoulli" or getattr(MODELS[config.model], "binary", False)
         binarize = "dynamic" if train.kind == "image" and binary else "none"
     values, scale = source.values, source.scale
+    emission = config.model_options.get("emission", "auto")
     if values == "auto":
-        values = {"categorical": "levels"}.get(likelihood, VALUES.get(config.model_options.get("emission"), "auto"))
-    if scale == "auto" and config.model_options.get("emission") in COUNTS:
+        values = "levels" if likelihood == "categorical" else VALUES.get(emission, "auto")
+    if scale == "auto" and emission in COUNTS:
         scale = "none"
     options: dict[str, Any] = {
         "scale": scale,

@@ -54,6 +54,13 @@ def test_it_finds_log_p_and_knows_its_error(start):
     assert (found.elbo <= found.value).all()
 
 
+def within_error(found, truth) -> bool:
+    """Whether every datum is within five of its own standard errors: with a few dozen data and chains, whose standard
+    error is itself uncertain by an eighth, less than one run in a thousand is not. The 1e-3 is for a datum whose
+    chains all agree."""
+    return bool(((found.value - truth).abs() < 5 * found.standard_error + 1e-3).all())
+
+
 class Wrong(DirectedModel):
     """Another model behind a posterior that is off."""
 
@@ -79,7 +86,7 @@ def test_the_estimate_of_p_is_unbiased_with_few_steps():
         for schedule in ("linear", "sigmoidal"):
             how = Annealing(steps=3, chains=5000, leapfrogs=2, start=start, schedule=schedule)
             found = annealed_log_marginal(hidden, data, how)
-            assert ((found.value - truth).abs() < 5 * found.standard_error + 1e-3).all()
+            assert within_error(found, truth)
 
 
 def test_one_step_is_importance_sampling():
@@ -108,7 +115,8 @@ def test_a_decoder_against_quadrature():
     truth = brute_force_log_marginal(model, data.batch(dtype=torch.float64))
     before = [parameter.requires_grad for parameter in model.parameters()]
     found = annealed_log_marginal(model, data, Annealing(steps=150, chains=32, leapfrogs=5))
-    assert torch.allclose(found.value, truth, atol=0.12)
+    assert within_error(found, truth)
+    assert float(found.standard_error.mean()) < 0.1
     assert [parameter.requires_grad for parameter in model.parameters()] == before
 
 
@@ -117,7 +125,8 @@ def test_from_a_prior_that_is_a_mixture(tiny):
     model, batch = tiny(3)
     truth = brute_force_log_marginal(model, batch)
     found = annealed_log_marginal(model, as_dataset(batch), Annealing(steps=60, chains=64, leapfrogs=4))
-    assert torch.allclose(found.value, truth, atol=0.15)
+    assert within_error(found, truth)
+    assert float(found.standard_error.mean()) < 0.1
 
 
 class Tower(DirectedModel):
@@ -144,7 +153,7 @@ def test_several_latents(start):
     x = torch.linspace(-4, 4, 9, dtype=torch.float64).unsqueeze(-1)
     truth = Normal(0.0, 3.0).log_prob(x).sum(-1)
     found = annealed_log_marginal(Tower(), load(x), Annealing(steps=80, chains=32, leapfrogs=4, start=start))
-    assert ((found.value - truth).abs() < 5 * found.standard_error + 1e-3).all()
+    assert within_error(found, truth)
     assert float(found.standard_error.mean()) < 0.1
     bounds = bidirectional(Tower(), 50, CHEAP)
     assert bounds.gap == pytest.approx(0, abs=4 * bounds.gap_se + 0.05)

@@ -27,8 +27,9 @@ import latentia
 from latentia import cli
 from latentia.data import files
 from latentia.errors import DataError, RunError
-from latentia.learners.checkpoint import FORMAT, read_tensors, write_tensors
+from latentia.learners.checkpoint import FORMAT, Checkpoint, read_tensors, write_tensors
 from latentia.run import Config, Run, Source, read_metrics
+from latentia.testing import one_thread
 
 Said = tuple[int, str]
 
@@ -163,6 +164,15 @@ def finish(*words: object, **options) -> Said:
     return process.returncode, err
 
 
+def done(*words: object) -> int:
+    """The status of `latentia words`, in this process, with a checkpoint at every step."""
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.setattr(Checkpoint, "due", True)
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words])
+    return int(left.value.code or 0)
+
+
 def strike(after: int, by: int, words: list, run: Path, monkeypatch) -> Said:
     """The process gets the signal `by` as soon as it has written line number `after` of metrics.jsonl."""
     with monkeypatch.context() as patch:
@@ -190,14 +200,14 @@ def same_run(run: Path, whole: Path) -> None:
 @pytest.fixture(scope="module")
 def whole_vae(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "vae"
-    assert finish("fit", *VAE, "--out", run)[0] == 0
+    assert done("fit", *VAE, "--out", run) == 0
     return run
 
 
 @pytest.fixture(scope="module")
 def whole_hmm(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "hmm"
-    assert finish("fit", *HMM, "--out", run)[0] == 0
+    assert done("fit", *HMM, "--out", run) == 0
     return run
 
 
@@ -210,7 +220,7 @@ def test_ctrl_c_says_how_to_go_on(whole_hmm, tmp_path, monkeypatch):
     assert status == 130
     assert "Traceback" not in err
     assert "interrupted" in err
-    assert finish("fit", "--resume", run)[0] == 0
+    assert done("fit", "--resume", run) == 0
     same_run(run, whole_hmm)
 
 
@@ -275,7 +285,7 @@ def test_a_kill_and_a_full_disk_lose_nothing(whole_vae, tmp_path, monkeypatch):
     assert "cannot write" in err
     assert checkpoint.read_bytes() == before
     assert not list(run.glob(".*"))
-    assert finish("fit", *VAE, "--out", run)[0] == 0
+    assert done("fit", *VAE, "--out", run) == 0
     same_run(run, whole_vae)
     assert [record["epoch"] for record in records(run)] == list(range(1, 13))
 

@@ -59,13 +59,13 @@ class Checkpoint:
         return read_tensors(self.path) if self.path.exists() else None
 
 
-def write_tensors(path: Path, tensors: Tensors, state: dict[str, Any]) -> None:
+def write_tensors(path: str | os.PathLike, tensors: Tensors, state: dict[str, Any]) -> None:
     """Tensors and JSON-able state in one safetensors file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     atomic_write(path, save(plain, metadata={"latentia": json.dumps({"format": FORMAT, **state})}))
 
 
-def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
+def read_tensors(path: str | os.PathLike) -> tuple[Tensors, dict[str, Any]]:
     """The inverse of `write_tensors`. Raises `RunError` for a missing, damaged, foreign or newer file."""
     try:
         with safe_open(path, framework="pt") as file:

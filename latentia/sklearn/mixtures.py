@@ -43,9 +43,9 @@ class FiniteMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimat
 
     partial_fit.__doc__ = EMEstimator.partial_fit.__doc__
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Array:
+    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> Array:
         """Learn from X, and give `labels_`; arguments as for `fit`."""
-        return self.fit(X, y, sample_weight).labels_
+        return self.fit(X, y, **kwargs).labels_
 
     def predict(self, X: Any) -> Array:
         """The most probable component of each sample, (n_samples,), numbered from 0."""
