@@ -858,7 +858,7 @@ def test_every_kind_of_source_gives_the_same_number(table, tmp_path):
         model = GaussianMixture(3, components=2).double()
         EM(progress=False).fit(model, data)
         numbers.add(evaluate(model, data).log_marginal)
-    assert len(numbers) == 1
+    assert max(numbers) - min(numbers) < 1e-12
 
 
 def test_first_and_holdout_zero(command, table, tmp_path):

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import as_dataset
+from latentia.data import as_dataset, data_for
 from latentia.distributions import OneHot
 from latentia.errors import CapabilityError, DataError
 from latentia.evaluate import remark
 from latentia.model import Batch, LatentVariableModel
-from latentia.tasks.encode import article, gather
+from latentia.tasks.encode import ALONE, VALUE, article, gather
 
 
 @runtime_checkable
@@ -36,26 +36,23 @@ def responsibilities(model: LatentVariableModel, data: Any, *, batch_size: int =
         DataError: data that the model cannot have.
     """
 
-    values: list[Tensor] = []
-
-    def shares(batch: Batch) -> Tensor:
+    def shares(batch: Batch) -> dict[str, Tensor]:
         if isinstance(model, Clusters):
-            return model.clusters(batch)
+            return {ALONE: model.clusters(batch)}
         q = model.posterior(batch)
         if isinstance(q, OneHot):
-            values.append(q.log_partition.cpu())
-            return q.marginals
+            return {ALONE: q.marginals, VALUE: q.log_partition}
         name = type(model).__name__
         raise CapabilityError(
             f"{name} has no clusters: {name}.posterior would have to return a OneHot, one of K values, and returns "
             f"{article(q)}; or write {name}.clusters(batch), p(k | x) of shape (B, K)"
         )
 
-    found = gather(model, data, shares, batch_size, seed)
-    assert isinstance(found, Tensor)  # `shares` returns one
-    if values:
-        remark(data, torch.cat(values))
-    return found
+    data = data_for(model, data, seed)
+    found: Any = gather(model, data, shares, batch_size, seed)
+    if VALUE in found:
+        remark(data, found[VALUE])
+    return found[ALONE]
 
 
 def cluster(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Tensor:

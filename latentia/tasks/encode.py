@@ -17,6 +17,9 @@ from latentia.evaluate import remark
 from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.common import Latent, each, using
 
+ALONE, VALUE = "", "log p(x)"
+"""Beside the names of latents: a latent that is alone, and the value of each datum."""
+
 
 def encode(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Latent:
     """E_q[z | x] of every datum, (N, *latent): marginals where z is discrete; a dict where there are several latents.
@@ -30,18 +33,12 @@ def encode(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed
         CapabilityError: the posterior has no mean.
         DataError: data that the model cannot have.
     """
-    values: list[Tensor] = []
-
-    def mean(batch: Batch) -> Latent:
-        q = model.posterior(batch)
-        if isinstance(q, Unnormalised):
-            values.append(q.log_partition.cpu())
-        return _mean(q)
-
-    found = gather(model, data, mean, batch_size, seed)
-    if values:
-        remark(data, torch.cat(values))
-    return found
+    data = data_for(model, data, seed)
+    found: Any = gather(model, data, lambda batch: _mean_and_value(model.posterior(batch)), batch_size, seed)
+    value = found.pop(VALUE, None)
+    if value is not None:
+        remark(data, value)
+    return found.pop(ALONE) if ALONE in found else found
 
 
 def decode_path(
@@ -78,6 +75,13 @@ def decode_path(
     # of several states at a step any will do
     there = (states >= 0).flatten(2).any(-1) if states.ndim > 2 else states >= 0
     return states, there.reshape(len(states), -1).sum(1)
+
+
+def _mean_and_value(q: Distribution) -> dict[str, Tensor]:
+    """E[z], of several latents by their names, and log p(x) where q tells it."""
+    mean = _mean(q)
+    parts = mean if isinstance(mean, dict) else {ALONE: mean}
+    return {**parts, VALUE: q.log_partition} if isinstance(q, Unnormalised) else parts
 
 
 def _mean(q: Distribution) -> Latent:
