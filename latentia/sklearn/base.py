@@ -180,7 +180,7 @@ class EMEstimator(BaseEstimator):
         """`function(model, batch)`, a row for each sample, computed for some samples at a time."""
         parts, positions = zip(*self._parts(X, function), strict=True)
         found = in_order(parts, positions).numpy()
-        return found.astype(np.float32) if found.dtype == np.float64 and _single(X) else found
+        return as_given(found, X)
 
     def _parts(self, X: Any, function: Callable[[Any, Batch], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """`function(model, batch)` of some samples at a time, and which they are; sequences of like length together."""
@@ -247,6 +247,11 @@ def _weighted(batch: Batch, sample_weight: Any) -> Batch:
     if not weight.any():
         raise DataError("sample_weight is zero everywhere: nothing is left to learn from")
     return batch._replace(weight=torch.from_numpy(weight))
+
+
+def as_given(found: Array, X: Any) -> Array:
+    """An answer in float32 where X is."""
+    return found.astype(np.float32) if found.dtype == np.float64 and _single(X) else found
 
 
 def _single(X: Any) -> bool:

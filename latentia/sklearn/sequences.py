@@ -28,7 +28,7 @@ from latentia import models
 from latentia.data import Dataset, Schema
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, EMModel
-from latentia.sklearn.base import Array, EMEstimator, levels, symbols
+from latentia.sklearn.base import Array, EMEstimator, as_given, levels, symbols
 from latentia.sklearn.mixtures import compact, covariance
 
 
@@ -164,7 +164,7 @@ class SequenceEstimator(EMEstimator):
         ends = [len(one) for one in X] if _is_list(X) else [np.shape(X)[1]] * len(X)
         found: list[Any] = [None] * len(ends)
         for part, index in parts:
-            for row, n in zip(part.numpy(), index.tolist(), strict=True):
+            for row, n in zip(as_given(part.numpy(), X), index.tolist(), strict=True):
                 found[n] = np.zeros((ends[n], *row.shape[1:]), row.dtype)
                 found[n][: len(row)] = row[: ends[n]]
         if lengths is not None:
