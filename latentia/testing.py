@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from scipy.stats import chi2
+from scipy.stats import chi2, t
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
 
@@ -776,6 +776,20 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def agrees(draws: Tensor, truth: Tensor | float, slack: float = 0.0, odds: float = 1e-4) -> bool:
+    """Whether the mean of independent draws, (R, ...), is the truth, (...), within its own standard error.
+
+    With C comparisons each may be off by t standard errors, where Student's t of R - 1 degrees exceeds t with
+    probability odds / C: of true statements all together `odds` are denied.
+
+    Args:
+        slack: added to each error, for what the draws' mean is known to be off by, such as a bias.
+    """
+    error = draws.std(0) / math.sqrt(len(draws))
+    width = float(t.isf(odds / (2 * max(error.numel(), 1)), len(draws) - 1))
+    return bool(((draws.mean(0) - truth).abs() <= width * error + slack).all())
 
 
 @contextmanager

@@ -244,7 +244,7 @@ def test_the_evaluation_holds_it_against_importance_sampling():
     assert found.annealed_gain is not None
     assert found.annealed_gain_se is not None
     # five samples are too low by more than the annealed value is
-    assert 0 < found.annealed_gain < 1
+    assert -4 * found.annealed_gain_se < found.annealed_gain < 1 + 4 * found.annealed_gain_se
     assert found.annealed_gap is not None
     assert evaluate(model, data, annealing=CHEAP).annealed_gain == pytest.approx(0, abs=0.1)
     assert evaluate(Wrong(model), data, importance_samples=5).annealed_log_marginal is None

@@ -488,7 +488,8 @@ def test_a_stream_of_sentences_comes_near_what_em_finds(sentences):
     EM(tol=1e-4).fit(by_few := hmm(), train.subset(slice(0, 100)))
     best, few, near = (per_sentence(model, test) for model in (by_batch, by_few, by_chunks))
     assert once > few + 1
-    assert near == pytest.approx(best, abs=0.01 * abs(best))
+    # whichever maximum each has found: most of the way from what a hundred sentences teach to what all do
+    assert near > best - 0.3 * (best - few)
 
 
 def test_online_goes_on_where_it_was_saved(files, tmp_path):

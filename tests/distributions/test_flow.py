@@ -43,7 +43,7 @@ def test_the_density_is_that_of_the_change_of_variables(kind, use, latent):
 @pytest.mark.parametrize("latent", [1, 2])
 def test_it_integrates_to_one(kind, use, latent):
     q = flow(kind, use, latent, batch=1, scale=0.2)
-    axis = torch.linspace(-9, 9, 2001 if latent == 1 else 161, dtype=torch.float64)
+    axis = torch.linspace(-9, 9, 2001 if latent == 1 else 361, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * latent).reshape(-1, 1, latent)
     with torch.no_grad():
         total = q.log_prob(grid).exp().sum(0) * float(axis[1] - axis[0]) ** latent

@@ -294,10 +294,12 @@ def test_planted_topics_are_recovered(learner):
 
 def test_online_learning_takes_chunks():
     data, truth = planted()
-    online = Online(LDA(30, 3).double(), passes=40, seed=1)
-    for start in range(0, 400, 100):
-        online.partial_fit(data.subset(slice(start, start + 100)))
-    assert matched(online.model.topics.detach(), truth) < 0.1
+    found = []
+    for seed in range(4):  # the first chunk has local maxima
+        online = Online(LDA(30, 3).double(), passes=40, seed=seed)
+        bounds = [online.partial_fit(data.subset(slice(start, start + 100))) for start in range(0, 400, 100)]
+        found.append((bounds[-1], matched(online.model.topics.detach(), truth)))
+    assert max(found)[1] < 0.1
 
 
 def test_gibbs_is_a_function_of_its_seed_and_goes_on_where_it_stopped(tmp_path):

@@ -11,7 +11,7 @@ from latentia.models import MissingDataVAE
 from latentia.models.missing_data_vae import tiny
 from latentia.objectives import elbo, iwae
 from latentia.tasks import complete
-from latentia.testing import brute_force_log_marginal, enumerate_latents
+from latentia.testing import agrees, brute_force_log_marginal, enumerate_latents
 
 
 def exact_mean(model: MissingDataVAE, batch: Batch) -> torch.Tensor:
@@ -32,9 +32,9 @@ def test_the_bounds_rise_to_the_exact_marginal_of_what_is_observed(seed):
         values = torch.stack([brute_force_log_marginal(model, Batch(x.double())) for x in filled])
         repeats = 2.0 ** batch.observed.sum(-1)  # every filling of the holes is met so often
         assert torch.allclose(values.logsumexp(0) - repeats.log(), marginal, atol=1e-9)
-        few, many = elbo(model, batch, samples=20_000).value, iwae(model, batch, samples=20_000).value
-    assert (few <= marginal).all()
-    assert torch.allclose(many, marginal, atol=0.02)
+        few, many = (torch.stack([f(model, batch, samples=1000).value for _ in range(20)]) for f in (elbo, iwae))
+    assert (few.mean(0) - 5 * few.std(0) / 20**0.5 <= marginal).all()
+    assert agrees(many, marginal, slack=0.01)
 
 
 @pytest.mark.parametrize("posterior", ["full", "planar"])
@@ -46,12 +46,13 @@ def test_other_posteriors_bound_the_same_marginal(posterior):
         parameter.data = 0.3 * torch.randn_like(parameter)
     with torch.no_grad():
         marginal = brute_force_log_marginal(model, batch)
-        few, many = elbo(model, batch, samples=20_000).value, iwae(model, batch, samples=20_000).value
-        filled = model.impute(batch, samples=20_000)
+        few, many = (torch.stack([f(model, batch, samples=1000).value for _ in range(20)]) for f in (elbo, iwae))
+        filled = torch.stack([model.impute(batch, samples=1000) for _ in range(20)])
         expected = torch.where(batch.observed, batch.x, exact_mean(model, batch))
-    assert (few < marginal + 0.01).all()
-    assert torch.allclose(many, marginal, atol=0.02)
-    assert torch.allclose(filled, expected, atol=0.03)
+    assert (few.mean(0) - 5 * few.std(0) / 20**0.5 < marginal).all()
+    # both are ratios or logarithms of means, whose bias is of the order of one over the thousand draws
+    assert agrees(many, marginal, slack=0.01)
+    assert agrees(filled, expected, slack=0.01)
 
 
 def test_imputation_and_completion_agree_with_quadrature():

@@ -18,7 +18,7 @@ from latentia.model import Batch
 from latentia.models import VAE, SemiSupervisedVAE
 from latentia.models.semi_supervised_vae import tiny
 from latentia.objectives import elbo, iwae, supervised
-from latentia.testing import NODES, enumerate_latents, nodes
+from latentia.testing import NODES, agrees, enumerate_latents, nodes
 
 
 class Table(nn.Module):
@@ -67,8 +67,8 @@ def exact_bound(model: SemiSupervisedVAE, batch: Batch) -> torch.Tensor:
 def test_the_bound_is_the_explicit_sum_over_classes(seed):
     model, batch = unlabelled(seed)
     torch.manual_seed(0)
-    found = elbo(model, batch, samples=40_000)
-    assert torch.allclose(found.value, exact_bound(model, batch), atol=0.02)
+    found = elbo(model, batch, samples=1000)
+    assert agrees(torch.stack([elbo(model, batch, samples=1000).value for _ in range(40)]), exact_bound(model, batch))
     assert torch.allclose(found.value, found.reconstruction - found.kl, atol=1e-9)  # type: ignore[operator]
     assert (exact_bound(model, batch) < joint_with_class(model, batch).logsumexp(-1)).all()
 
@@ -81,7 +81,7 @@ def test_with_the_best_classifier_it_is_the_logarithm_of_a_sum():
     model.classifier = Table(bounds)
     assert torch.allclose(exact_bound(model, batch), bounds.logsumexp(-1), atol=1e-10)
     torch.manual_seed(0)
-    assert torch.allclose(elbo(model, batch, samples=40_000).value, bounds.logsumexp(-1), atol=0.02)
+    assert agrees(torch.stack([elbo(model, batch, samples=1000).value for _ in range(40)]), bounds.logsumexp(-1))
     model.classifier = Table(bounds + torch.tensor([1.0, 0.0]))
     assert (exact_bound(model, batch) < bounds.logsumexp(-1)).all()
 
@@ -90,6 +90,7 @@ def test_with_the_best_classifier_it_is_the_logarithm_of_a_sum():
 def test_labels_enter_as_what_is_known():
     model, batch = unlabelled()
     model.encoder[1][-1].bias.data[1] = 0.8  # type: ignore[index]  # q wide enough for importance sampling
+    model.encoder[1][-1].weight.data[1] = 0.0  # type: ignore[index]  # for every x
     joint, bounds, q = joint_with_class(model, batch), labelled_bounds(model, batch), model.clusters(batch)
     for marks, log_p, bound in (
         ([0.0, 1.0], joint[:, 1], bounds[:, 1]),
@@ -99,8 +100,9 @@ def test_labels_enter_as_what_is_known():
     ):
         known = batch._replace(z=torch.tensor(marks).double().expand(batch.size, -1))
         torch.manual_seed(0)
-        assert torch.allclose(elbo(model, known, samples=40_000).value, bound, atol=0.02)
-        assert torch.allclose(iwae(model, known, samples=40_000).value, log_p, atol=0.03)
+        assert agrees(torch.stack([elbo(model, known, samples=1000).value for _ in range(40)]), bound)
+        # the bias of the logarithm of a mean of a thousand
+        assert agrees(torch.stack([iwae(model, known, samples=1000).value for _ in range(40)]), log_p, slack=0.01)
         expected = q if sum(marks) != 1 else known.z
         assert torch.allclose(model.clusters(known), expected)
 
@@ -190,13 +192,13 @@ def test_gradients_through_the_summed_class_have_no_noise_from_it():
 
 
 def test_labels_travel_with_a_data_set_and_teach():
-    """Three pictures, each seen 100 times with some pixels turned; one of each has a name."""
+    """Three pictures, each seen 100 times with some pixels turned; ten of each have a name."""
     generator = torch.Generator().manual_seed(0)
     which = torch.arange(3).repeat(100)
-    x = torch.randint(2, (3, 24), generator=generator)[which] ^ (torch.rand(300, 24, generator=generator) < 0.1).long()
+    x = torch.eye(3).repeat_interleave(8, 1).long()[which] ^ (torch.rand(300, 24, generator=generator) < 0.1).long()
     z = torch.zeros(300, 3)
     names = torch.tensor([2, 0, 1])
-    z[:3] = torch.eye(3)[names]
+    z[:30] = torch.eye(3)[names].repeat(10, 1)
     data = replace(load(x.float()), z=z)
     model = SemiSupervisedVAE((24,), classes=3, latent=2, hidden=(32,))
     objective = partial(supervised, alpha=30.0)

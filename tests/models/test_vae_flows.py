@@ -50,12 +50,12 @@ def test_bounds_lie_in_order_below_log_p_in_two_dimensions(options):
     torch.manual_seed(0)
     many = batch.select(torch.arange(batch.size).repeat(100))
     with torch.no_grad():
-        low = elbo(model, many).value.view(100, -1).mean(0)
-        middle, high = (iwae(model, many, samples=k).value.view(100, -1).mean(0) for k in (5, 200))
-    assert bool((low < middle + 0.02).all())
-    assert bool((middle < high + 0.02).all())
-    assert bool((high <= truth + 0.02).all())
-    torch.testing.assert_close(high, truth, rtol=0, atol=0.1)
+        found = [elbo(model, many).value, *(iwae(model, many, samples=k).value for k in (5, 200))]
+    found = torch.stack([value.view(100, -1) for value in found])
+    mean, error = torch.cat([found.mean(1), truth[None]]), torch.cat([found.std(1) / 10, 0 * truth[None]])
+    assert bool((mean.diff(dim=0) > -5 * (error[1:] ** 2 + error[:-1] ** 2).sqrt() - 1e-3).all())
+    # the bias of 200 samples, half the variance of a single value
+    assert testing.agrees(found[2], truth, slack=float(found[2].var(0).max()))
 
 
 @each
@@ -66,7 +66,9 @@ def test_the_joint_integrates_to_log_p(options):
     with torch.no_grad():
         joint = model.log_joint(batch, axis.reshape(-1, 1, 1).expand(-1, batch.size, 1))
     value = joint.logsumexp(0) + (axis[1] - axis[0]).log()
-    torch.testing.assert_close(value, testing.brute_force_log_marginal(model, batch), rtol=0, atol=2e-3)
+    # a spline has kinks, between which the nodes of the one rule fall otherwise than the grid of the other
+    tolerance = 1e-2 if "spline" in options.values() else 2e-3
+    torch.testing.assert_close(value, testing.brute_force_log_marginal(model, batch), rtol=0, atol=tolerance)
 
 
 @each
@@ -106,4 +108,4 @@ def test_other_gradients_have_the_same_mean(posterior, unbiased, options):
     assert float(own.mean(0).abs().max()) > 0.1
     # 8 runs give a t statistic with 14 degrees of freedom; masked weights have neither gradient nor error
     assert float((gap.abs() / error.clamp(min=1e-9)).max()) < 7
-    assert float(gap.norm() / own.mean(0).norm()) < 0.25
+    assert float(gap.norm()) < 0.25 * float(own.mean(0).norm()) + 3 * float(error.norm())

@@ -49,7 +49,8 @@ class Layers(DirectedModel):
 
 @pytest.fixture
 def data():
-    return Batch(torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)))
+    # not from the seed that `traverse` draws by: the two would be the same numbers
+    return Batch(torch.randn(2000, 3, generator=torch.Generator().manual_seed(10)))
 
 
 def test_active_dimensions_in_their_order_and_the_others_stay(data):
@@ -69,9 +70,11 @@ def test_quantiles_are_the_aggregate_posteriors_or_the_priors(data):
     normal = Normal(0.0, 1.0).icdf(levels)
     aggregate = traverse(Three(), data).values
     # a q of width 0.1 around means of deviation 2 and 1
-    assert torch.allclose(aggregate[0], normal * (4 + 0.01) ** 0.5, atol=0.35)
-    assert torch.allclose(aggregate[1], normal * (1 + 0.01) ** 0.5, atol=0.25)
-    assert torch.allclose(traverse(Three(), data, through="prior").values, normal.expand(2, 9), atol=0.15)
+    # the standard error of a quantile of 2,000 numbers; of 36 none is five off but once in 50,000 times
+    error = (levels * (1 - levels) / 2000).sqrt() / Normal(0.0, 1.0).log_prob(normal).exp()
+    for found, scale in zip([*aggregate, *traverse(Three(), data, through="prior").values], (4, 1, 1, 1), strict=True):
+        width = (scale + 0.01) ** 0.5
+        assert ((found - normal * width).abs() < 5 * width * error + 0.01).all()
 
 
 def test_what_lies_below_follows():
