@@ -20,9 +20,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
-from latentia.distributions.observed import expected
 from latentia.model import Batch
 from latentia.models.vae import VAE
 
@@ -83,7 +82,11 @@ class MissingDataVAE(VAE):
         q = self.posterior(batch)
         z = q.sample((samples,))
         weight = (self.log_joint(batch, z) - q.log_prob(z)).softmax(0)
-        mean = expected(self.likelihood(z, batch.frame))
+        likelihood = self.likelihood(z, batch)
+        if isinstance(likelihood, Categorical):
+            mean = likelihood.probs @ torch.arange(self.symbols or 1).to(weight)
+        else:
+            mean = likelihood.mean
         return torch.where(batch.observed, batch.x.to(mean), torch.einsum("sb,sb...->b...", weight, mean))
 
     def _there(self, batch: Batch) -> Tensor:
