@@ -1,7 +1,8 @@
-"""What all tests share: another draw of every random number, and scripts in this process instead of one of their own.
+"""What all tests share: other draws of what is random, and scripts in this process instead of one of their own.
 
-`LATENTIA_TEST_SEED=7 pytest` adds 7 to every seed of torch's and numpy's generators, in the tests and in what they
-call: a test whose tolerance comes from its standard error passes with any.
+`LATENTIA_TEST_SEED=7 pytest` adds 7 to every seed of torch's global generator, and to the seeds of all generators that
+the library makes: starts, order of batches, draws. Models and data that a test makes by a generator of its own stay
+what they are. A test whose tolerance comes from its standard error passes with any.
 """
 
 from __future__ import annotations
@@ -24,17 +25,24 @@ settings.register_profile("latentia", deadline=None, derandomize=not SHIFT, data
 settings.load_profile("latentia")
 
 
+def _shift() -> int:
+    """For the library's own generators alone; a `tiny` instance is a test's."""
+    caller = sys._getframe(2)
+    inside = caller.f_globals.get("__name__", "").startswith("latentia.") and caller.f_code.co_name != "tiny"
+    return SHIFT if inside else 0
+
+
 class _Generator(torch.Generator):
     def manual_seed(self, seed: int) -> torch.Generator:
-        return super().manual_seed(seed + SHIFT)
+        return super().manual_seed(seed + _shift())
 
 
 if SHIFT:
     _manual_seed, _default_rng = torch.manual_seed, np.random.default_rng
     torch.manual_seed = torch.random.manual_seed = lambda seed: _manual_seed(seed + SHIFT)
     torch.Generator = _Generator  # type: ignore[misc]
-    np.random.default_rng = lambda seed=None: _default_rng(
-        seed + SHIFT if isinstance(seed, int | np.integer) else [*seed, SHIFT] if isinstance(seed, list) else seed
+    np.random.default_rng = lambda seed=None: (
+        _default_rng([*np.atleast_1d(seed), _shift()]) if seed is not None and _shift() else _default_rng(seed)
     )
 
 
