@@ -35,7 +35,7 @@ from torch import Tensor
 from latentia.data import Dataset, as_dataset, load
 from latentia.kernels import lda
 from latentia.learners import EM, Gibbs
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import LDA
 from latentia.tasks import document_completion
 
@@ -47,7 +47,7 @@ def drawn(documents: int, length: int, topics: Tensor, seed: int) -> Batch:
     model = LDA(topics.shape[1], len(topics), concentration=CONCENTRATION, length=length).double()
     model.emissions.logits.data = topics.clamp(min=1e-30).log()
     torch.manual_seed(seed)
-    return Batch(model.generate(documents)[0])
+    return Batch(model.generate(Frame(documents))[0].x)
 
 
 def with_parameters(topics: Tensor, concentration: Tensor) -> LDA:

@@ -33,7 +33,7 @@ from latentia.data import Dataset, load
 from latentia.diagnose import decompose
 from latentia.evaluate import log_marginal
 from latentia.importance import DOUBTFUL, LogMarginal
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import ProbabilisticPCA
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
@@ -55,15 +55,15 @@ class Hidden(DirectedModel):
             self.known = batch, self.model.posterior(batch)
         return self.known[1]
 
-    def prior(self, batch: Batch) -> Independent:
-        return self.model.prior(batch)
+    def prior(self, frame: Frame) -> Independent:
+        return self.model.prior(frame)
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Normal:
-        return self.model.likelihood(z, batch)
+    def likelihood(self, z: Tensor, frame: Frame) -> Normal:
+        return self.model.likelihood(z, frame)
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         # as the likelihood has it, with the square multiplied out: a K x K product instead of a K x D one
-        return self.exact(batch).score(z) - self.prior(batch).log_prob(z)
+        return self.exact(batch).score(z) - self.prior(batch.frame).log_prob(z)
 
     def posterior(self, batch: Batch) -> Distribution:
         exact = self.exact(batch)
@@ -142,7 +142,7 @@ def mutual(model: ProbabilisticPCA, pairs: int) -> dict[str, Any]:
     truth = information(model)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(7)  # not the seed that draws z
-        x, _ = model.generate(pairs)
+        x = model.generate(Frame(pairs))[0].x
     found, seconds = timed(decompose, model, load(x), limit=pairs)
     said = {"closed_form": truth, "data": pairs, "ceiling": found.ceiling, "seconds": round(seconds, 1)}
     said |= {"aggregate_posterior": found.mutual_information, "upper_bound": found.upper, "mean_kl": found.kl}

@@ -67,7 +67,7 @@ def taught(data: Dataset, known: Tensor, named: Tensor) -> Dataset:
     again = known.repeat(REPEATS)
     z = torch.cat([torch.zeros(len(data), 10), nn.functional.one_hot(named[again], 10).float()])
     weight = torch.cat([torch.ones(len(data)), torch.full((len(again),), WEIGHT)]).double()
-    return replace(data.subset(torch.cat([torch.arange(len(data)), again])), z=z, weight=weight, labels=None)
+    return replace(data.subset(torch.cat([torch.arange(len(data)), again])), known={"y": z}, weight=weight, labels=None)
 
 
 def classifier(inputs: int) -> nn.Sequential:

@@ -15,7 +15,7 @@ from latentia.data import load
 from latentia.distributions import OneHot
 from latentia.evaluate import evaluate
 from latentia.learners import EM
-from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+from latentia.model import Batch, DirectedModel, ExactModel, Frame, Statistics
 from latentia.tasks import cluster
 from latentia.testing import check_model
 
@@ -29,10 +29,10 @@ class BernoulliMixture(ExactModel, DirectedModel):
         self.weight_logits = nn.Parameter(torch.zeros(components))
         self.logits = nn.Parameter(torch.zeros(components, features))
 
-    def prior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": self.weight_logits.log_softmax(-1).expand(batch.size, -1)})
+    def prior(self, frame: Frame) -> OneHot:
+        return OneHot({"node": self.weight_logits.log_softmax(-1).expand(frame.size, -1)})
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Bernoulli:
+    def likelihood(self, z: Tensor, frame: Frame) -> Bernoulli:
         return Bernoulli(logits=z @ self.logits, validate_args=False)
 
     def posterior(self, batch: Batch) -> OneHot:

@@ -53,7 +53,7 @@ def labelled(data: Dataset, each: int) -> Dataset:
     z, weight = torch.zeros(len(data) + len(known), 10), torch.ones(len(data) + len(known), dtype=torch.float64)
     z[torch.arange(len(data), len(z)), named[known]] = 1
     weight[len(data) :] = 0.1
-    return replace(data.subset(torch.cat([torch.arange(len(data)), known])), z=z, weight=weight)
+    return replace(data.subset(torch.cat([torch.arange(len(data)), known])), known={"y": z}, weight=weight)
 
 
 def holed(data: Dataset, seed: int) -> Dataset:

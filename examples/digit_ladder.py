@@ -16,7 +16,7 @@ from PIL import Image
 from latentia.data import load
 from latentia.evaluate import evaluate
 from latentia.learners import Gradient
-from latentia.model import Batch
+from latentia.model import Frame
 from latentia.models import VAE, LadderVAE
 from latentia.objectives import iwae
 
@@ -44,11 +44,10 @@ def main() -> None:
 def layers(model: LadderVAE, rows: int = ROWS, columns: int = COLUMNS) -> torch.Tensor:
     """E[x | z], (rows, columns, 8, 8): a draw of z2 for each row, draws of z1 given it along the row."""
     torch.manual_seed(0)
-    nothing = Batch(torch.zeros(rows, 8, 8))
-    prior = model.prior(nothing)
+    prior = model.prior(Frame(rows))
     upper = {"z2": prior.conditional("z2", {}).sample((1,)).expand(columns, -1, -1)}
     z = {**upper, "z1": prior.conditional("z1", upper).sample()}
-    return model.likelihood(z, nothing).mean.transpose(0, 1)
+    return model.likelihood(z, Frame(rows)).mean.transpose(0, 1)
 
 
 def decided(model: LadderVAE) -> tuple[float, float]:

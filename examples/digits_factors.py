@@ -13,7 +13,7 @@ from latentia.annealed import Annealing
 from latentia.data import load
 from latentia.evaluate import evaluate
 from latentia.learners import EM
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import ProbabilisticPCA
 
 
@@ -24,11 +24,11 @@ class Narrow(DirectedModel):
         super().__init__()
         self.model = model
 
-    def prior(self, batch: Batch) -> Independent:
-        return self.model.prior(batch)
+    def prior(self, frame: Frame) -> Independent:
+        return self.model.prior(frame)
 
-    def likelihood(self, z: torch.Tensor, batch: Batch) -> Normal:
-        return self.model.likelihood(z, batch)
+    def likelihood(self, z: torch.Tensor, frame: Frame) -> Normal:
+        return self.model.likelihood(z, frame)
 
     def posterior(self, batch: Batch) -> Independent:
         exact = self.model.posterior(batch)

@@ -28,7 +28,7 @@ def main() -> None:
     torch.manual_seed(0)
     found = mean_field(model, seen, steps=150)
     with torch.no_grad():
-        once = model.likelihood(model.posterior(seen).mean.unsqueeze(0), seen).mean.squeeze(0)
+        once = model.likelihood(model.posterior(seen).mean.unsqueeze(0), seen.frame).mean.squeeze(0)
     guesses = {
         "the pixel's frequency": train.x.mean(0).clamp(1e-3, 1 - 1e-3).expand_as(truth.x),
         "encoder and decoder once": once,

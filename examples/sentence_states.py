@@ -42,7 +42,7 @@ def main() -> None:
     print(f"perplexity {found.perplexity:.1f} over {found.divided_by}")
 
     path, lengths = decode_path(model, held_out.subset([0]))
-    sentence = held_out.schema.decode(held_out.x[:1], held_out.mask[:1] if held_out.mask is not None else None)[0]
+    sentence = held_out.subset([0]).decoded()[0]
     tagged = zip(sentence, path[0, : int(lengths[0])].tolist(), strict=True)
     print("best path:", " ".join(f"{word}/{state}" for word, state in tagged))
 

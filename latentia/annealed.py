@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from latentia.batch import Batch, Frame
 from latentia.data import data_for
 from latentia.distributions.joint import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.importance import MEMORY, LogMarginal, Weights, chunks
-from latentia.model import Batch, DirectedModel, LatentVariableModel
+from latentia.model import DirectedModel, LatentVariableModel
 from latentia.progress import Bar
 
 TARGET = 0.65
@@ -130,7 +131,7 @@ def bidirectional(
     n: int = 32,
     annealing: Annealing | None = None,
     *,
-    context: Tensor | None = None,
+    frame: Frame | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Sandwich:
@@ -141,12 +142,12 @@ def bidirectional(
     forward chains give a lower one. What the gap says of other data rests on their being like the simulated.
 
     Args:
-        n: data to simulate; context: what they are conditioned on, (n, ...).
+        n: data to simulate; frame: their lengths and context, which say n too.
     """
     annealing = annealing or Annealing()
     with _still(model, seed), Bar("annealing both ways", 2, shown=progress) as bar:
-        x, z = model.generate(n, context)
-        path = _Path(model, Batch(x, context=context).to(model.anchor), annealing)
+        batch, z = model.generate(frame or Frame(n))
+        path = _Path(model, batch.to(model.anchor), annealing)
         sizes = path.tuned()
         forward = path.walk(path.draw(), sizes, bar.show)
         exact = path.at(path.packed(z, annealing.chains))
@@ -237,7 +238,7 @@ class _Path:
         self.model, self.batch, self.annealing = model, batch, annealing
         by_prior = isinstance(model, DirectedModel) and annealing.start == "prior"
         model.check(batch)
-        self.start: Distribution = model.prior(batch) if by_prior else model.posterior(batch)  # type: ignore[operator]
+        self.start: Distribution = model.prior(batch.frame) if by_prior else model.posterior(batch)  # type: ignore[operator]
         self.betas = annealing.temperatures().tolist()
         drawn: Any = self.start.sample((1,))  # type: ignore[arg-type]
         if not _real(self.start, drawn):

@@ -28,6 +28,8 @@ from latentia.distributions.emissions import (
     MultinomialEmissions,
     PoissonEmissions,
 )
+from latentia.distributions.latents import each
+from latentia.distributions.observed import plain
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, DataError
 from latentia.model import DirectedModel, LatentVariableModel
@@ -91,8 +93,8 @@ def _family(model: DirectedModel, data: Dataset) -> Emissions | None:
     """One distribution over x, or over one step of it, of the family of p(x | z)."""
     two = data.batch(slice(0, 2), model.anchor.dtype).to(model.anchor)
     with torch.random.fork_rng():
-        z: Any = model.prior(two).sample((1,))  # type: ignore[arg-type]
-    likelihood = model.likelihood(z, two)
+        z: Any = model.prior(two.frame).sample((1,))  # type: ignore[arg-type]
+    likelihood = plain(model.likelihood(z, two.frame))
     steps = data.schema.kind in SEQUENTIAL
     width = two.x.shape[2:].numel() if steps else two.x.shape[1:].numel()
     return _emissions(likelihood, width, steps and two.x.ndim == 2)
@@ -162,7 +164,7 @@ def _rows(data: Dataset) -> tuple[Tensor, Tensor | None, Tensor]:
     batch = data.batch(dtype=torch.float64)
     if data.schema.kind not in SEQUENTIAL:
         x = batch.x.double() if batch.x.is_floating_point() else batch.x
-        return x.flatten(1), None if batch.mask is None else batch.mask.flatten(1), batch.weights.double()
+        return x.flatten(1), None if batch.seen is None else batch.seen.flatten(1), batch.weights.double()
     seen = batch.observed
     weight = batch.weights.double().repeat_interleave(batch.x.shape[1])
     weight = weight * seen.unsqueeze(-1).flatten(2).any(-1).flatten()
@@ -174,11 +176,9 @@ def _at_the_mean(model: DirectedModel, data: Dataset) -> Baseline | None:
     parts = []
     for batch in data.batches(256, dtype=model.anchor.dtype):
         batch = batch.to(model.anchor)
-        prior = model.prior(batch)
+        prior = model.prior(batch.frame)
         if isinstance(prior, Structured) or prior.has_enumerate_support:
             return None
-        mean: Any = prior.mean
-        several = isinstance(mean, dict)
-        z: Any = {name: part.unsqueeze(0) for name, part in mean.items()} if several else mean.unsqueeze(0)
+        z = each(lambda part: part.unsqueeze(0), prior.mean)
         parts.append(model.log_likelihood(batch, z).squeeze(0).double().cpu())
     return Baseline(torch.cat(parts), "the decoder at the prior's mean")

@@ -15,7 +15,8 @@ from latentia.baseline import Gain
 from latentia.data import Dataset
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.divergence import kl_given, kl_terms
-from latentia.distributions.joint import Joint
+from latentia.distributions.joint import Joint, draw
+from latentia.distributions.latents import each, flat, sizes
 from latentia.distributions.structured import Structured
 from latentia.model import Batch, DirectedModel, LatentVariableModel
 
@@ -194,7 +195,7 @@ def _kl_per_layer(model: DirectedModel, data: Dataset, seed: int) -> dict[str, f
         for batch in data.batches(512, dtype=model.anchor.dtype):
             batch = batch.to(model.anchor)
             q = model.posterior(batch)
-            for name, terms in kl_given(q, model.prior(batch), q.sample((1,))).items():
+            for name, terms in kl_given(q, model.prior(batch.frame), draw(q, 1, gradient=False)).items():
                 sums[name] = sums.get(name, 0.0) + float((batch.weights * terms.sum(-1).squeeze(0)).double().sum())
     total = float(data.batch().weights.double().sum())
     return {name: value / total for name, value in sums.items()}
@@ -211,8 +212,7 @@ def _rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
     for index, batch in data.by_length(512, model.anchor.dtype):
         posterior = model.posterior(batch.to(model.anchor))
         mean = posterior.mean
-        if isinstance(mean, dict):
-            mean = torch.cat([part.flatten(1) for part in mean.values()], -1)
+        mean = flat(mean) if isinstance(mean, dict) else mean
         steps = mean.shape[1:-1].numel()
         mean = mean.reshape(-1, mean.shape[-1]).double().cpu()
         weight = batch.weights.double().cpu().repeat_interleave(steps)
@@ -354,7 +354,7 @@ def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> l
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
     alike = [chosen]
     if hasattr(model.posterior(_one(model, data)), "lengths"):
-        size = data.batch(chosen).lengths.clamp(min=1).log2().long()
+        size = data.batch(chosen).ends.clamp(min=1).log2().long()
         alike = [chosen[size == value] for value in size.unique()]
     return [data.batch(part, model.anchor.dtype).to(model.anchor) for part in alike]
 
@@ -386,7 +386,7 @@ class _Parts(NamedTuple):
 
 
 def _apart(model: LatentVariableModel, batch: Batch, q: Distribution, z: Any, weight: Tensor) -> _Parts:
-    prior = model.prior(batch) if isinstance(model, DirectedModel) else None
+    prior = model.prior(batch.frame) if isinstance(model, DirectedModel) else None
     kl = None if prior is None else (q.log_prob(z) - prior.log_prob(z)).double()
     units = _marginals(q)
     if units is None:
@@ -440,13 +440,13 @@ def _log_aggregate(q: Distribution, z: Any, weight: Tensor, apart: bool = False)
         rows = max(PAIRS // count, 1)
         parts = [torch.logsumexp(pairs(part) + weight.log(), 1) for part in z.double().split(rows)]
         return torch.cat(parts).unflatten(0, shape)
-    width = sum(part[0].numel() for part in z.values()) if many else z[0].numel()
+    width = sum(sizes(z))
     rows = max(PAIRS // (count * width), 1)
     shares = weight.log().unsqueeze(-1) if apart else weight.log()
     parts = []
     for start in range(0, shape.numel(), rows):
         block = slice(start, start + rows)
-        drawn = {name: part[block].unsqueeze(1) for name, part in z.items()} if many else z[block].unsqueeze(1)
+        drawn = each(lambda part, block=block: part[block].unsqueeze(1), z)
         parts.append(torch.logsumexp(q.log_prob(drawn) + shares, 1))  # type: ignore[arg-type]
     return torch.cat(parts).unflatten(0, shape)
 
@@ -457,7 +457,7 @@ def _kl_per_unit(model: LatentVariableModel, data: Dataset) -> list[float] | Non
     parts, weights = [], []
     for _, batch in data.by_length(512, model.anchor.dtype):
         batch = batch.to(model.anchor)
-        terms = kl_terms(model.posterior(batch), model.prior(batch))
+        terms = kl_terms(model.posterior(batch), model.prior(batch.frame))
         if terms is None or terms.shape[1] == 1 != _units(model, batch):
             return None
         parts.append(terms.double())
@@ -468,7 +468,7 @@ def _kl_per_unit(model: LatentVariableModel, data: Dataset) -> list[float] | Non
 
 def _units(model: LatentVariableModel, batch: Batch) -> int:
     mean = model.posterior(batch).mean
-    return sum(part[0].numel() for part in mean.values()) if isinstance(mean, dict) else mean.shape[-1]
+    return sum(sizes(mean)) if isinstance(mean, dict) else mean.shape[-1]
 
 
 def _one(model: LatentVariableModel, data: Dataset) -> Batch:

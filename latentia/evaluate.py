@@ -21,11 +21,11 @@ from latentia.annealed import Annealing, Sandwich, annealed_log_marginal, bidire
 from latentia.baseline import Gain, without_latents
 from latentia.data import Dataset, Schema, Stream, as_dataset, in_order
 from latentia.diagnose import diagnose, mean_and_error
-from latentia.distributions.joint import remembering
+from latentia.distributions.divergence import kl_divergence
+from latentia.distributions.joint import draw
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.importance import MEMORY, LogMarginal, Weights, chunks, doubtful
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, in_evaluation
-from latentia.objectives import kl_divergence
 from latentia.progress import Bar
 
 SAMPLE = 2**20
@@ -77,14 +77,14 @@ def log_marginal(
 def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, proposal: str) -> LogMarginal:
     source: Distribution = model.posterior(batch)
     if proposal == "prior" and isinstance(model, DirectedModel):
-        source = model.prior(batch)
-    weights, source = Weights(batch.size, total, model.anchor), remembering(source)
+        source = model.prior(batch.frame)
+    weights = Weights(batch.size, total, model.anchor)
     for start in range(0, total, draws):
-        z = source.sample((min(draws, total - start),))  # type: ignore[arg-type]
-        log_proposal = source.log_prob(z)
+        drawn = draw(source, min(draws, total - start), gradient=False)
+        z, log_proposal = drawn.z, drawn.log_q
         if isinstance(model, DirectedModel):
             log_likelihood = model.log_likelihood(batch, z)
-            log_joint = model.prior(batch).log_prob(z) + log_likelihood
+            log_joint = model.prior(batch.frame).log_prob(z) + log_likelihood  # type: ignore[arg-type]
         else:
             log_joint = model.log_joint(batch, z)
             log_likelihood = torch.full_like(log_joint, math.nan)
@@ -481,7 +481,9 @@ def _kl(model: LatentVariableModel, data: Dataset, seed: int) -> Tensor:
         return torch.full((len(data),), math.nan, dtype=torch.float64)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _each(model, data, lambda batch: kl_divergence(model.posterior(batch), model.prior(batch)).sum(-1), 512)
+        return _each(
+            model, data, lambda batch: kl_divergence(model.posterior(batch), model.prior(batch.frame)).sum(-1), 512
+        )
 
 
 def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any], options: dict[str, Any]) -> Evaluation:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.data import Dataset
+from latentia.distributions.latents import numel
 from latentia.model import Batch, LatentVariableModel
 
 MEMORY = 64 * 2**20
@@ -130,7 +131,7 @@ def chunks(model: LatentVariableModel, data: Dataset, samples: int, memory: int)
     latent = model.posterior(batch).sample()
     wide = _widest(model, batch)
     levels = data.schema.levels or 1 if data.schema.values == "levels" else 1
-    size = max(wide, batch.x.numel() * levels, _numel(latent), 1)
+    size = max(wide, batch.x.numel() * levels, numel(latent), 1)
     most = max(memory // (8 * 8 * size), 1)
     draws = min(samples, most)
     return draws, max(min(most // draws, 1000), 1)
@@ -150,7 +151,3 @@ def _widest(model: LatentVariableModel, batch: Batch) -> int:
         for handle in handles:
             handle.remove()
     return max(found, default=1)
-
-
-def _numel(z: Tensor | dict[str, Tensor]) -> int:
-    return sum(part.numel() for part in z.values()) if isinstance(z, dict) else z.numel()

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
+from latentia.batch import Batch
+from latentia.bound import Bound
 from latentia.data import batch_for
-from latentia.distributions.divergence import kl_terms
+from latentia.distributions.latents import Latents, each, some
 from latentia.errors import CapabilityError, DataError, OptionError
-from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.objectives import Bound
+from latentia.model import DirectedModel, LatentVariableModel
+from latentia.objectives.elbo import charged, expected_terms
 from latentia.refinement import moved, still
 
 
@@ -92,7 +94,7 @@ def mean_field_elbo(
 
 def filled(batch: Batch, logit: Tensor) -> Batch:
     """Complete x: what is missing is r = sigmoid(logit)."""
-    return batch._replace(x=torch.where(batch.observed, batch.x.to(logit), logit.sigmoid()), mask=None)
+    return batch._replace(x=torch.where(batch.hidden, logit.sigmoid(), batch.x.to(logit)), mask=None)
 
 
 def _ready(model: LatentVariableModel, batch: Batch) -> DirectedModel:
@@ -131,31 +133,31 @@ def _bound(
     model: DirectedModel, batch: Batch, logit: Tensor, q: Distribution, samples: int, climb: bool = False
 ) -> Bound:
     """The bound at r = sigmoid(logit) and q(z); to `climb`, with a gradient that is right for r too."""
-    z: Any = q.rsample((samples,))  # type: ignore[arg-type]
-    prior, missing = model.prior(batch), ~batch.observed
-    entropy = torch.where(missing, Bernoulli(logits=logit).entropy(), 0.0).flatten(1).sum(-1)
-    terms = kl_terms(q, prior)
-    kl = (q.log_prob(z) - prior.log_prob(z)).mean(0) if terms is None else terms.sum(-1)
-    likelihood = model.likelihood(z, filled(batch, logit))
-    if isinstance(likelihood, Bernoulli):
-        # linear in x, so r may stand in the place of x
-        expected = likelihood.log_prob(filled(batch, logit).x).flatten(2).sum(-1)
-    else:
-        expected = _drawn(model, batch, logit, z, climb)
-    reconstruction = expected.mean(0) + entropy
-    return Bound(reconstruction - kl, reconstruction, kl)
+    entropy = torch.where(batch.hidden, Bernoulli(logits=logit).entropy(), 0.0).flatten(1).sum(-1)
+
+    def expected(z: Latents) -> Tensor:
+        likelihood = model.likelihood(z, batch.frame)
+        if isinstance(likelihood, Bernoulli):
+            # linear in x, so r may stand in the place of x
+            return likelihood.log_prob(filled(batch, logit).x).flatten(2).sum(-1)
+        return _drawn(model, batch, logit, z, climb)
+
+    reconstruction, terms = expected_terms(model, batch, q, samples, log_likelihood=expected)
+    return charged(reconstruction + entropy, terms)
 
 
-def _drawn(model: DirectedModel, batch: Batch, logit: Tensor, z: Any, climb: bool) -> Tensor:
+def _drawn(model: DirectedModel, batch: Batch, logit: Tensor, z: Latents, climb: bool) -> Tensor:
     """log p(x_observed, x_missing | z) at a draw of x_missing for each of z, (S, B)."""
-    samples, missing = len(next(iter(z.values())) if isinstance(z, dict) else z), ~batch.observed
+    samples, missing = len(some(z)), batch.hidden
     drawn = Bernoulli(logits=logit.detach()).sample((samples,))
     x = torch.where(missing, drawn, batch.x.to(logit))
     # the model takes one x a datum: the draws become data
     many = batch.map(lambda part: part.repeat(samples, *(1,) * (part.ndim - 1)))._replace(x=x.flatten(0, 1), mask=None)
-    several = isinstance(z, dict)
-    flat: Any = {name: part.flatten(0, 1)[None] for name, part in z.items()} if several else z.flatten(0, 1)[None]
-    value = model.log_likelihood(many, flat).unflatten(1, (samples, -1)).squeeze(0)
+    value = (
+        model.log_likelihood(many, each(lambda part: part.flatten(0, 1)[None], z))
+        .unflatten(1, (samples, -1))
+        .squeeze(0)
+    )
     if not climb:
         return value
     # the score function, with the mean of the other draws as each one's baseline (Kool et al. 2019)

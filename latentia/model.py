@@ -1,12 +1,7 @@
 """The contracts. A latent-variable model is a joint log p(x, z) together with a way to guess z.
 
-Shapes and units, everywhere in the library:
-
-- x is (B, *event); z is (S, B, *latent), samples first;
-- log-probabilities are (S, B) or (B,), in nats per datum, larger is better;
-- discrete latents are one-hot, so that a sample, its relaxation and its marginals share one shape.
-
-Capabilities combine: a Gaussian mixture is both an `ExactModel` and a `DirectedModel`.
+Shapes and units are those of `latentia.batch`. Capabilities combine: a Gaussian mixture is both an `ExactModel` and a
+`DirectedModel`.
 """
 
 from __future__ import annotations
@@ -15,81 +10,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentia.distributions.coordinates import log_prob_of_observed
+from latentia.batch import Batch, Frame
+from latentia.distributions import observed
+from latentia.distributions.latents import Latents, each
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError, OptionError
+
+__all__ = [
+    "Batch",
+    "DirectedModel",
+    "EMModel",
+    "ExactModel",
+    "Frame",
+    "LatentVariableModel",
+    "Latents",
+    "Statistics",
+    "TractableModel",
+]
 
 Statistics = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R")
 P = ParamSpec("P")
-
-
-class Batch(NamedTuple):
-    """Data as every model sees them.
-
-    Attributes:
-        x: (B, *event), or (B, T, *event) for sequences. What lies under `mask == False` is never read.
-        mask: the shape of x, True = observed. Padding and missing values are one thing.
-        context: what p(x, z | context) conditions on, (B, ...).
-        z: latents that happen to be known, (B, *latent).
-        weight: (B,), 0 = absent, 2 = seen twice.
-    """
-
-    x: Tensor
-    mask: Tensor | None = None
-    context: Tensor | None = None
-    z: Tensor | None = None
-    weight: Tensor | None = None
-
-    @classmethod
-    def of(cls, x: Tensor, mask: Tensor | None = None, **others: Tensor | None) -> Batch:
-        """A batch from raw values: NaN at the door becomes mask, and x is 0 wherever it is not observed."""
-        if x.is_floating_point() and x.isnan().any():
-            mask = ~x.isnan() if mask is None else mask & ~x.isnan()
-        return cls(x if mask is None else torch.where(mask, x, torch.zeros_like(x)), mask, **others)
-
-    @property
-    def size(self) -> int:
-        """B, the number of data."""
-        return self.x.shape[0]
-
-    @property
-    def observed(self) -> Tensor:
-        """The mask, (B, *event), all True where there is none."""
-        return torch.ones_like(self.x, dtype=torch.bool) if self.mask is None else self.mask
-
-    @property
-    def lengths(self) -> Tensor:
-        """One past the last step of which anything is observed, (B,), for sequences (B, T, *event)."""
-        if self.mask is None:
-            return torch.full((self.size,), self.x.shape[1], device=self.x.device)
-        return ends(self.mask)
-
-    @property
-    def weights(self) -> Tensor:
-        """The weight of each datum, (B,), ones where none is given, in x's dtype or torch's default."""
-        dtype = self.x.dtype if self.x.is_floating_point() else torch.get_default_dtype()
-        return torch.ones(self.size, dtype=dtype, device=self.x.device) if self.weight is None else self.weight
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Apply `function` to every tensor that is there."""
-        others = (None if field is None else function(field) for field in self[1:])
-        return Batch(function(self.x), *others)
-
-    def select(self, index: Tensor | slice) -> Batch:
-        """The data at `index`."""
-        return self.map(lambda field: field[index])
-
-    def to(self, like: Tensor) -> Batch:
-        """Move to the device of `like`, and floating-point parts to its dtype."""
-        return self.map(lambda field: field.to(like.device, like.dtype if field.is_floating_point() else field.dtype))
 
 
 @contextmanager
@@ -166,14 +114,12 @@ class LatentVariableModel(nn.Module, ABC):
         """q(z | x), batch shape (B,): exact, amortised or iterative."""
 
     @abstractmethod
-    def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
+    def log_joint(self, batch: Batch, z: Any) -> Tensor:
         """log p(x, z) in nats, (S, B), for z of shape (S, B, *latent)."""
 
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
-        """n draws from p(x, z | context): x (n, *event) and z (n, *latent)."""
-        raise CapabilityError(
-            f"{type(self).__name__} cannot generate: write {type(self).__name__}.generate(n, context)"
-        )
+    def generate(self, frame: Frame) -> tuple[Batch, Latents]:
+        """Draws from p(x, z | context), one for each datum of the frame: x as a batch, and z (n, *latent)."""
+        raise CapabilityError(f"{type(self).__name__} cannot generate: write {type(self).__name__}.generate(frame)")
 
     def check(self, batch: Batch) -> None:
         """Raise `DataError` when x lies outside what the model can generate. Called once, before work starts."""
@@ -201,41 +147,37 @@ def _first_floating(module: nn.Module) -> nn.Parameter | None:
 
 
 class DirectedModel(LatentVariableModel):
-    """p(x, z) = p(z) p(x | z): you write `prior` and `likelihood`; `log_joint` and `generate` follow."""
+    """p(x, z) = p(z) p(x | z): you write `prior`, `likelihood` and `posterior`; `log_joint` and `generate` follow."""
 
     @abstractmethod
-    def prior(self, batch: Batch) -> Distribution:
-        """p(z | context), batch shape (B,). Reads of the batch only its size, its lengths and its context."""
+    def prior(self, frame: Frame) -> Distribution:
+        """p(z | context), batch shape (B,)."""
 
     @abstractmethod
-    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
-        """p(x | z), batch shape (S, B, *event): one independent factor a coordinate of x.
+    def likelihood(self, z: Any, frame: Frame) -> Distribution:
+        """p(x | z, context): batch shape (S, B, *event), one independent factor a coordinate of x; or batch shape
+        (S, B) and the event in the event shape, where `distributions.observed` knows its marginals."""
 
-        A model whose x is not independent given z (a full covariance) returns a distribution with an
-        event shape, and writes `log_likelihood` and `conditional` itself.
-        """
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+    def log_likelihood(self, batch: Batch, z: Any) -> Tensor:
         """log p(x | z) of what is observed, (S, B)."""
-        likelihood = self.likelihood(z, batch)
-        if likelihood.event_shape:
-            raise CapabilityError(
-                f"{type(self).__name__}.likelihood does not factorise: write log_likelihood(batch, z)"
-            )
-        return log_prob_of_observed(likelihood, batch.x, batch.mask)
+        likelihood = observed.ending(self.likelihood(z, batch.frame), batch.lengths)
+        return observed.log_prob(likelihood, batch.x, batch.seen)
 
-    def conditional(self, z: Tensor, batch: Batch) -> Distribution:
+    def conditional(self, z: Any, batch: Batch) -> Distribution:
         """p(x | z, the observed part of x): the likelihood itself where coordinates are independent given z."""
-        return self.likelihood(z, batch)
+        likelihood = observed.ending(self.likelihood(z, batch.frame), batch.lengths)
+        return observed.given(likelihood, batch.x, batch.seen)
 
-    def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
-        return self.prior(batch).log_prob(z) + self.log_likelihood(batch, z)
+    def log_joint(self, batch: Batch, z: Any) -> Tensor:
+        return self.prior(batch.frame).log_prob(z) + self.log_likelihood(batch, z)
 
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
-        batch = Batch(self.anchor.new_empty(n, 0), context=context)
-        z: Any = self.prior(batch).sample((1,))  # type: ignore[arg-type]
-        x = self.likelihood(z, batch).sample().squeeze(0)
-        return x, {name: part[0] for name, part in z.items()} if isinstance(z, dict) else z[0]
+    def generate(self, frame: Frame) -> tuple[Batch, Latents]:
+        z: Any = self.prior(frame).sample((1,))  # type: ignore[arg-type]
+        likelihood = self.likelihood(z, frame)
+        x = likelihood.sample()
+        ends = observed.ends(likelihood, x)
+        lengths = frame.lengths if ends is None else ends[0]
+        return Batch.of(x[0], lengths=lengths, context=frame.context), each(lambda part: part[0], z)
 
 
 class EMModel(LatentVariableModel):
@@ -276,7 +218,7 @@ class TractableModel(LatentVariableModel):
     def posterior(self, batch: Batch) -> Unnormalised:
         """p(z | x) with potentials such that score(z) = log p(x, z), hence log_partition = log p(x)."""
 
-    def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
+    def log_joint(self, batch: Batch, z: Any) -> Tensor:
         return self.posterior(batch).score(z)
 
 

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, transform_to
 
+from latentia.batch import Batch, Frame
+from latentia.bound import Bound
 from latentia.data import batch_for
 from latentia.distributions import Joint
-from latentia.distributions.divergence import kl_terms
 from latentia.distributions.flow import Flow
+from latentia.distributions.latents import Latents
 from latentia.errors import CapabilityError, OptionError
-from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
-from latentia.objectives import Bound
+from latentia.model import DirectedModel, LatentVariableModel, TractableModel
+from latentia.objectives.elbo import charged, expected_terms
 
 Shift = dict[str, Tensor]
 """What is added to the unconstrained parameters of each part of q, by "part.parameter"."""
@@ -112,7 +114,7 @@ def semi_amortized(
     # compiled graphs have no second derivative
     climb: Any = torch.compiler.disable(_climb)
     q = climb(model, batch, samples, steps, lr, clip)
-    return _bound(model, batch, q, samples)
+    return charged(*expected_terms(model, batch, q, samples))
 
 
 def _climb(model: LatentVariableModel, batch: Batch, samples: int, steps: int, lr: float, clip: float) -> Distribution:
@@ -121,7 +123,7 @@ def _climb(model: LatentVariableModel, batch: Batch, samples: int, steps: int, l
         q = model.posterior(batch)
         shift = {name: part.requires_grad_() for name, part in still(q).items()}
         for _ in range(steps):
-            value = _bound(model, batch, moved(q, shift), samples).value.sum()
+            value = charged(*expected_terms(model, batch, moved(q, shift), samples)).value.sum()
             slopes = torch.autograd.grad(value, list(shift.values()), create_graph=learning)
             norm = torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).clamp(min=1e-12).sqrt()
             factor = lr * (clip / norm).clamp(max=1.0)
@@ -131,27 +133,14 @@ def _climb(model: LatentVariableModel, batch: Batch, samples: int, steps: int, l
         return moved(q, shift)
 
 
-def _bound(model: LatentVariableModel, batch: Batch, q: Distribution, samples: int) -> Bound:
-    """E_q[log p(x, z) - log q(z)], in terms where the model has them, the KL in closed form where there is one."""
-    z: Any = q.rsample((samples,))  # type: ignore[arg-type]
-    if not isinstance(model, DirectedModel):
-        return Bound((model.log_joint(batch, z) - q.log_prob(z)).mean(0))
-    prior = model.prior(batch)
-    reconstruction = model.log_likelihood(batch, z).mean(0)
-    terms = kl_terms(q, prior)
-    kl = (q.log_prob(z) - prior.log_prob(z)).mean(0) if terms is None else terms.sum(-1)
-    return Bound(reconstruction - kl, reconstruction, kl)
-
-
 def _gradient(model: LatentVariableModel, batch: Batch, q: Distribution, shift: Shift, samples: int) -> Shift:
     """Of E_q[log p(x, z) - log q(z)] with respect to the shift: by way of z alone, but for a flow."""
     with torch.enable_grad():
         free = {name: part.detach().requires_grad_() for name, part in shift.items()}
         here = moved(q, free)
-        z: Any = here.rsample((samples,))  # type: ignore[arg-type]
         # a flow knows the density of its own draw; any other flow, however alike, would have to be inverted for it
-        density = here if isinstance(q, Flow) else moved(q, shift)
-        value = (model.log_joint(batch, z) - density.log_prob(z)).mean(0).sum()
+        log_q: Any = (here if isinstance(q, Flow) else moved(q, shift)).log_prob
+        value = charged(*expected_terms(model, batch, here, samples, log_q=log_q)).value.sum()
         slopes = torch.autograd.grad(value, list(free.values()))
     return dict(zip(free, slopes, strict=True))
 
@@ -191,7 +180,7 @@ Change = Callable[[str, Tensor, bool], Tensor]
 def _rebuilt(q: Distribution, change: Change, path: str, drawn: bool) -> Distribution:
     """q of unconstrained parameters that went through `change`, which hears whether samples lead them: (S, B, ...)."""
     if isinstance(q, Joint):
-        return Joint({name: _part(part, change, f"{path}{name}.") for name, part in q.parts.items()})
+        return Joint({name: _part(part, change, f"{path}{name}.") for name, part in q.parts.items()}, q.summed)
     if isinstance(q, Independent):
         inner = _rebuilt(q.base_dist, change, path, drawn)
         return Independent(inner, q.reinterpreted_batch_ndims, validate_args=False)
@@ -240,8 +229,8 @@ class Refined(LatentVariableModel):
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         return self.model.log_joint(batch, z)
 
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
-        return self.model.generate(n, context)
+    def generate(self, frame: Frame) -> tuple[Batch, Latents]:
+        return self.model.generate(frame)
 
     def check(self, batch: Batch) -> None:
         self.model.check(batch)
@@ -252,17 +241,14 @@ class RefinedDirected(Refined, DirectedModel):
 
     model: DirectedModel
 
-    def prior(self, batch: Batch) -> Distribution:
-        return self.model.prior(batch)
+    def prior(self, frame: Frame) -> Distribution:
+        return self.model.prior(frame)
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
-        return self.model.likelihood(z, batch)
+    def likelihood(self, z: Any, frame: Frame) -> Distribution:
+        return self.model.likelihood(z, frame)
 
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+    def log_likelihood(self, batch: Batch, z: Any) -> Tensor:
         return self.model.log_likelihood(batch, z)
-
-    def conditional(self, z: Tensor, batch: Batch) -> Distribution:
-        return self.model.conditional(z, batch)
 
 
 def refined(model: LatentVariableModel, *, steps: int = 100, lr: float = 0.05, samples: int = 8) -> LatentVariableModel:

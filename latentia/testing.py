@@ -27,19 +27,22 @@ import torch
 from scipy.stats import chi2, t
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions.constraints import boolean as boolean_constraint
+from torch.distributions.constraints import independent as independent_constraint
 
 from latentia import gradients
-from latentia.distributions import Chain, Structured
+from latentia.batch import Batch, Frame
+from latentia.distributions import Chain, Structured, observed
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.divergence import kl_given, kl_terms
 from latentia.distributions.factorial import Chains
-from latentia.distributions.finite import FiniteJoint
 from latentia.distributions.flow import Flow
-from latentia.distributions.joint import Joint
+from latentia.distributions.joint import Joint, draw
+from latentia.distributions.latents import Latents, each, flat, named
 from latentia.distributions.mixture import Mixture
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
-from latentia.model import Batch, DirectedModel, ExactModel, LatentVariableModel, TractableModel
+from latentia.model import DirectedModel, ExactModel, LatentVariableModel, TractableModel
 from latentia.objectives import elbo, iwae
 
 Tiny = Callable[[int], tuple[LatentVariableModel, Batch]]
@@ -182,7 +185,7 @@ def _(distribution: Dirichlet) -> tuple[Tensor, Tensor]:
 
 def enumerate_latents(model: LatentVariableModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """All z, (S, B, *latent), and log p(z) in nats, (S, B), with the quadrature's weight in it where z is real."""
-    return nodes(_directed(model).prior(batch))
+    return nodes(_directed(model).prior(batch.frame))
 
 
 @torch.no_grad()
@@ -208,25 +211,50 @@ def enumerate_events(model: LatentVariableModel, batch: Batch) -> tuple[Batch, T
     """Every x of the shape of `batch.x[0]`, as one batch of E data, and the log-volume that each stands for, (E,).
 
     Symbols and bits have volume 1; real x, of at most two coordinates, are points of a grid. Everything is observed,
-    in the first datum's context.
+    in the first datum's context and of its length.
     """
     axes, steps = _axes(_directed(model), batch)
     _small(math.prod(len(axis) for axis in axes))
     x = torch.cartesian_prod(*axes).reshape(-1, *batch.x.shape[1:]).to(batch.x.dtype)
     volume = sum(math.log(step) for step in steps)
-    return Batch(x, context=_context(batch, len(x))), x.new_full((len(x),), volume, dtype=model.anchor.dtype)
+    events = batch.select(torch.zeros(len(x), dtype=torch.long))._replace(x=x, mask=None, known=None, weight=None)
+    events = _that_end(_directed(model), events)
+    x = events.x
+    return events, x.new_full((len(x),), volume, dtype=model.anchor.dtype)
+
+
+def _that_end(model: DirectedModel, events: Batch) -> Batch:
+    """Of a model that generates lengths each x once: what comes after its end is nothing, and so no other x."""
+    ends = _ends(model, events)
+    if ends is None:
+        return events
+    kept = Batch.of(events.x, lengths=ends)
+    once = (kept.x == events.x).flatten(1).all(1)
+    return events._replace(lengths=ends).select(once.nonzero().squeeze(-1))
+
+
+def _ends(model: DirectedModel, batch: Batch) -> Tensor | None:
+    one = batch.select(slice(1))
+    z = model.prior(one.frame).sample((1,))  # type: ignore[arg-type]
+    return observed.ends(model.likelihood(z, one.frame), batch.x)
+
+
+def _generates_ends(model: DirectedModel, batch: Batch) -> bool:
+    return _ends(model, batch) is not None
 
 
 def _axes(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[float]]:
     """The values of each coordinate of one x, and how far they are apart (1 where they are all there are)."""
-    one = Batch(batch.x[:1], context=_context(batch, 1))
+    one = batch.select(slice(1))
     z, log_weight = enumerate_latents(model, one)
     # nodes of no weight lie so far out that a grid would be laid for their sake only
-    likelihood = model.likelihood(_each(z, lambda part: part[log_weight[:, 0] > math.log(1e-12)]), one)
+    likelihood = model.likelihood(each(lambda part: part[log_weight[:, 0] > math.log(1e-12)], z), one.frame)
     size = batch.x[0].numel()
     support: Any = likelihood.support
+    while isinstance(support, independent_constraint):
+        support = support.base_constraint
     if support.is_discrete:
-        top = int(getattr(support, "upper_bound", 1))
+        top = _largest(support)
         return [torch.arange(top + 1, device=batch.x.device)] * size, [1.0] * size
     if size > 2:
         raise NotApplicable("real x of more than two coordinates is too large for a grid")
@@ -238,6 +266,15 @@ def _axes(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[float]
     lines = zip(low.tolist(), high.tolist(), count.tolist(), strict=True)
     axes = [torch.linspace(a, b, n, dtype=low.dtype, device=low.device) for a, b, n in lines]
     return axes, [float(axis[1] - axis[0]) for axis in axes]
+
+
+def _largest(support: Any) -> int:
+    """The largest of 0, 1, ... that a coordinate can be."""
+    if support is boolean_constraint:
+        return 1
+    if not hasattr(support, "upper_bound"):
+        raise NotApplicable(f"the values of {support} cannot be enumerated")
+    return int(support.upper_bound)
 
 
 # ------------------------------------------------------------------------------------------- the checks
@@ -267,7 +304,7 @@ def check_log_partition(tiny: Tiny, seed: int) -> None:
     _equal("log-partition = brute force", posterior.log_partition, brute_force_log_marginal(model, batch), 1e-9)
     if isinstance(model, DirectedModel):
         z, log_weight = enumerate_latents(model, batch)
-        joint = model.prior(batch).log_prob(z) + model.log_likelihood(batch, z)
+        joint = model.prior(batch.frame).log_prob(z) + model.log_likelihood(batch, z)
         there = log_weight > -torch.inf
         _equal("score(z) = log p(z) + log p(x | z)", posterior.score(z)[there], joint[there], 1e-9)
         _equal("log_joint(z) = log p(z) + log p(x | z)", model.log_joint(batch, z)[there], joint[there], 1e-9)
@@ -289,7 +326,7 @@ def check_kl(tiny: Tiny, seed: int) -> None:
     other, the expectation of the terms of their conditionals."""
     model, batch = tiny(seed)
     q: Any = model.posterior(batch)
-    p: Any = _directed(model).prior(batch)
+    p: Any = _directed(model).prior(batch.frame)
     terms = kl_terms(q, p)
     if terms is None and not isinstance(q, Joint):
         raise NotApplicable("no closed form of this KL is known")
@@ -353,14 +390,14 @@ def check_batching(tiny: Tiny, seed: int) -> None:
         z = model.posterior(batch).sample((3,))
         whole = _answers(model, batch, z)
         order = torch.randperm(batch.size)
-        moved = _answers(model, batch.select(order), _each(z, lambda part: part[:, order]))
+        moved = _answers(model, batch.select(order), each(lambda part: part[:, order], z))
         singles = [
-            _answers(model, batch.select(slice(i, i + 1)), _each(z, lambda part, i=i: part[:, i : i + 1]))
+            _answers(model, batch.select(slice(i, i + 1)), each(lambda part, i=i: part[:, i : i + 1], z))
             for i in range(batch.size)
         ]
         masked = _masked(batch)
         before = _answers(model, masked, z)
-        after = _answers(model, masked._replace(x=torch.where(masked.observed, masked.x, _garbage(model, batch))), z)
+        after = _answers(model, masked._replace(x=torch.where(masked.observed, masked.x, _garbage(batch))), z)
     for name, value in whole.items():
         _equal(f"the order of a batch changes nothing: {name}", moved[name], value[order], 1e-9)
         joined = torch.cat([single[name] for single in singles])
@@ -369,21 +406,55 @@ def check_batching(tiny: Tiny, seed: int) -> None:
 
 
 def check_padding(tiny: Tiny, seed: int) -> None:
-    """Further steps that are not observed change nothing in a sequence."""
+    """What lies beyond the end of a datum changes nothing, and has no latents."""
     model, batch = tiny(seed)
-    if not isinstance(model.posterior(batch), Chain | Chains):
-        raise NotApplicable("x is not a sequence")
+    if batch.lengths is None:
+        raise NotApplicable("data have no ends")
+    steps = batch.x.shape[1]
     with torch.no_grad(), _seeded(seed):
         z = model.posterior(batch).sample((3,))
         short = _answers(model, batch, z)
         extra = batch.x[:, :1].expand(-1, 2, *batch.x.shape[2:])
-        x, mask = torch.cat([batch.x, extra], 1), torch.cat([batch.observed, torch.zeros_like(extra).bool()], 1)
-        longer = batch._replace(x=x, mask=mask)
-        padded = _answers(model, longer, torch.cat([z, torch.zeros_like(z[:, :, :2])], 2))
-    padded["posterior mean"], beyond = padded["posterior mean"].split([batch.x.shape[1], 2], 1)
-    _equal("padding has no states", beyond, torch.zeros_like(beyond), 1e-12)
+        mask = None if batch.mask is None else torch.cat([batch.mask, torch.ones_like(extra).bool()], 1)
+        longer = batch._replace(x=torch.cat([batch.x, extra], 1), mask=mask)
+        wide = longer._replace(lengths=torch.full_like(batch.lengths, steps + 2))
+        by_step = _each_step(model.posterior(wide).mean, model.posterior(batch).mean)
+        more = each(lambda part, more: _padded(part) if more else part, z, by_step)
+        padded = _answers(model, longer, more)
+        mean = model.posterior(longer).mean
+        beyond = each(lambda part, more: part[:, steps:] if more else part[:, :0], mean, by_step)
+        inside = each(lambda part, more: part[:, :steps] if more else part, mean, by_step)
+    padded["posterior mean"] = inside if isinstance(inside, Tensor) else flat(inside)
+    for part in named(beyond).values():
+        _equal("what lies beyond the end has no states", part, torch.zeros_like(part), 1e-12)
     for name, value in short.items():
-        _equal(f"padding changes nothing: {name}", padded[name], value, 1e-9)
+        _equal(f"what lies beyond the end changes nothing: {name}", padded[name], value, 1e-9)
+
+
+def _each_step(longer: Latents, mean: Latents) -> Any:
+    """Which latents have a step for each step of x."""
+    return each(lambda more, part: more.shape != part.shape, longer, mean)
+
+
+def _padded(z: Tensor) -> Tensor:
+    return torch.cat([z, torch.zeros_like(z[:, :, :2])], 2)
+
+
+def check_hidden(tiny: Tiny, seed: int) -> None:
+    """A datum whose last value is hidden is not the shorter datum: the one is the other summed over that value."""
+    model, batch = tiny(seed)
+    if batch.lengths is None:
+        raise NotApplicable("data have no ends")
+    keep = batch.lengths == batch.x.shape[1]
+    whole = batch.select(keep)._replace(mask=None)
+    hidden = torch.ones_like(whole.x, dtype=torch.bool)
+    hidden[:, -1] = False
+    _assert(bool((whole._replace(mask=hidden).ends == whole.ends).all()), "a hidden last value does not end a datum")
+    q, seen = model.posterior(whole._replace(mask=hidden)), model.posterior(whole)
+    for one, other in zip(named(q.mean).values(), named(seen.mean).values(), strict=True):
+        _assert(one.shape == other.shape, f"latents of a hidden step are there: {tuple(one.shape)}")
+        if isinstance(q, Structured):
+            _equal("states of a hidden step have their probability", one.sum(-1), other.sum(-1), 1e-9)
 
 
 def check_weights(tiny: Tiny, seed: int) -> None:
@@ -455,6 +526,8 @@ def check_missing(tiny: Tiny, seed: int) -> None:
             summed = torch.logsumexp(torch.stack([marginal(some) for some in filled]), 0) + math.log(steps[j])
             without = marginal(seen._replace(mask=hidden.view_as(seen.x)))
             _equal(f"masking coordinate {j} = summing it out", without, summed, 1e-8)
+    if _generates_ends(_directed(model), batch):
+        return  # of a datum of which nothing is seen its length is known
     for marginal in marginals:
         empty = marginal(batch._replace(mask=torch.zeros_like(batch.observed)))
         _equal("a datum of which nothing is seen has p = 1", empty, torch.zeros_like(empty), 1e-9)
@@ -467,7 +540,9 @@ def check_nan(tiny: Tiny, seed: int) -> None:
         raise NotApplicable("x is not real")
     masked = _masked(batch)
     raw = torch.where(masked.observed, masked.x, torch.nan)
-    door = Batch.of(raw, **dict(zip(Batch._fields[2:], batch[2:], strict=True)))
+    others: dict[str, Any] = masked._asdict()
+    del others["x"], others["mask"]
+    door = Batch.of(raw, **others)
     _assert(bool(door.x.isfinite().all()), "NaN at the door becomes mask: some is left in x")
     _assert(torch.equal(door.observed, masked.observed), "NaN at the door becomes mask: the mask is another")
     with torch.no_grad(), _seeded(seed):
@@ -495,10 +570,10 @@ def check_em_ascends(tiny: Tiny, seed: int, steps: int = 30) -> None:
 
 def check_em_fixed_point(tiny: Tiny, seed: int, data: int = 100, steps: int = 2000) -> None:
     """Where EM stands still the gradient of log p(x) + log_prior() is zero."""
-    model, _ = tiny(seed)
+    model, batch = tiny(seed)
     exact = _exact(model)
     with _seeded(seed):
-        batch = Batch(_generated(exact, data))
+        batch = _generated(exact, _frame(batch, data))
     slopes: dict[str, float] = {}
     # EM may creep: it stands still once the gradient is small, and if it never is, the last one says so
     for _ in range(0, steps, 25):
@@ -523,9 +598,10 @@ def _slopes(model: ExactModel, batch: Batch) -> dict[str, float]:
 
 def check_em_recovers(tiny: Tiny, seed: int, data: int = 1500, steps: int = 60, restarts: int = 3) -> None:
     """Learned from its own data, a model predicts fresh data as well as the true one does (whatever its labels)."""
-    truth, _ = tiny(seed)
+    truth, small = tiny(seed)
+    _exact(truth)
     with _seeded(seed):
-        batch, fresh = Batch(_generated(truth, data)), Batch(_generated(truth, data))
+        batch, fresh = _generated(truth, _frame(small, data)), _generated(truth, _frame(small, data))
     learned = []
     for restart in range(restarts):
         model = _exact(tiny(seed + 1)[0])
@@ -552,14 +628,14 @@ def check_seed(tiny: Tiny, seed: int) -> None:
                 _em_step(model, batch)
         learned.append(model)
     _same_parameters("same seed, same start", learned[0], learned[1], 0.0)
-    for name, draw in (
-        ("generate", lambda m: _generated(m, 4, _context(batch, 4))),
+    for name, make in (
+        ("generate", lambda m: _generated(m, _frame(batch, 4)).x),
         ("posterior", lambda m: m.posterior(batch).sample()),
     ):
         drawn = []
         for _ in range(2):
             with torch.no_grad(), _seeded(seed):
-                drawn.append(_flat(draw(tiny(seed)[0])))
+                drawn.append(flat(make(tiny(seed)[0])))
         _equal(f"same seed, same draws: {name}", drawn[0], drawn[1], 0.0)
 
 
@@ -594,9 +670,10 @@ def _moved(tiny: Tiny, seed: int, device: torch.device, dtype: torch.dtype, tole
         here = _answers(model, batch, z)
         model.to(device, dtype)
         batch = batch.to(model.anchor)
-        there = _answers(model, batch, _each(z, lambda part: part.to(model.anchor)))
+        there = _answers(model, batch, each(lambda part: part.to(model.anchor), z))
         drawn = model.posterior(batch).sample()
-    _each(drawn, lambda part: _assert(part.dtype == dtype, f"draws follow the model to {dtype}: {part.dtype}"))
+    for part in named(drawn).values():
+        _assert(part.dtype == dtype, f"draws follow the model to {dtype}: {part.dtype}")
     for name, value in there.items():
         _assert(value.dtype == dtype, f"moved to {dtype}: {name} is {value.dtype}")
         _equal(f"moved to {device} and {dtype}: {name}", value.to(here[name]), here[name], tolerance)
@@ -606,8 +683,9 @@ def check_generate(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
     """Generated x have the frequencies, or the mean and covariance, that log p(x) says."""
     model, batch = tiny(seed)
     with torch.no_grad(), _seeded(seed):
-        x = _generated(model, draws, _context(batch, draws))
-    events, log_volume = enumerate_events(model, Batch(x[:1], context=_context(batch, 1)))
+        made = _generated(model, _frame(batch, draws))
+    x = made.x
+    events, log_volume = enumerate_events(model, made.select(slice(1)))
     log_probability = brute_force_log_marginal(model, events) + log_volume
     if likelihood_is_discrete(model, events):
         same = {tuple(row): i for i, row in enumerate(events.x.flatten(1).tolist())}
@@ -631,15 +709,16 @@ def check_posterior(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
     q = model.posterior(batch)
     with torch.no_grad(), _seeded(seed):
         z = q.sample((draws,))
-        _each(z, lambda part: _assert(part.shape[:2] == (draws, batch.size), f"draws are (S, B, *): {part.shape}"))
+        for part in named(z).values():
+            _assert(part.shape[:2] == (draws, batch.size), f"draws are (S, B, *): {part.shape}")
         shape = q.log_prob(z).shape
         _assert(shape == (draws, batch.size), f"log_prob is (S, B): {tuple(shape)}")
         values, log_weight = nodes(q)
         total = torch.logsumexp(log_weight, 0)
         _equal("posterior probabilities sum to one", total, torch.zeros_like(total), 1e-9)
-        average = torch.einsum("sb,sbd->bd", log_weight.exp(), _rows(values))
-        promised = torch.einsum("sb,sbd->bd", log_weight.exp(), _rows(_with_mean(q, values)))
-        _equal("the posterior mean is E[z]", _flat(_with_mean(q, q.mean)), promised, 1e-9)
+        average = torch.einsum("sb,sbd->bd", log_weight.exp(), flat(values, 2))
+        promised = torch.einsum("sb,sbd->bd", log_weight.exp(), flat(_with_mean(q, values), 2))
+        _equal("the posterior mean is E[z]", flat(_with_mean(q, q.mean)), promised, 1e-9)
         if isinstance(model, TractableModel):
             truth = model.log_joint(batch, values) - brute_force_log_marginal(model, batch)
             there = log_weight > -torch.inf
@@ -657,12 +736,12 @@ def check_posterior(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
                     number[same.get(tuple(value), -1)] += count
                 _frequencies("draws have the frequencies of log_prob", number, log_weight[:, b].exp())
             else:
-                _mean("draws have the mean of q", _rows(z)[:, b], average[b])
+                _mean("draws have the mean of q", flat(z, 2)[:, b], average[b])
 
 
 def _with_mean(q: Distribution, z: Any) -> Any:
     """Of several latents those whose `mean` is E[z]: that of a latent with ancestors is given their means."""
-    if not isinstance(q, Joint) or isinstance(q, FiniteJoint):
+    if not isinstance(q, Joint) or q.summed:
         return z
     return {name: z[name] for name in q.parts if not q.ancestors(name)}
 
@@ -675,6 +754,7 @@ CHECKS: tuple[Check, ...] = (
     check_gradients,
     check_batching,
     check_padding,
+    check_hidden,
     check_weights,
     check_additive,
     check_expect,
@@ -714,10 +794,16 @@ def check_model(tiny: Tiny, *, seeds: Sequence[int] = (0,)) -> list[str]:
 
 
 def all_models() -> dict[str, Tiny]:
-    """The `tiny` of every module of `latentia.models` that has one, by the module's name: nothing lists them."""
+    """The `tiny` of every module of `latentia.models` by the module's name, and a `tiny_conditional` as
+    "module:conditional": nothing lists them."""
     package = import_module("latentia.models")
     modules = {found.name: import_module(f"latentia.models.{found.name}") for found in iter_modules(package.__path__)}
-    return {name: module.tiny for name, module in sorted(modules.items()) if hasattr(module, "tiny")}
+    found: dict[str, Tiny] = {}
+    for name, module in sorted(modules.items()):
+        for function in sorted(part for part in vars(module) if part == "tiny" or part.startswith("tiny_")):
+            suffix = function.removeprefix("tiny").removeprefix("_")
+            found[f"{name}:{suffix}" if suffix else name] = getattr(module, function)
+    return found
 
 
 # ------------------------------------------------------------------------------------------ small helpers
@@ -741,10 +827,10 @@ def _exact(model: LatentVariableModel) -> ExactModel:
     return model
 
 
-def _generated(model: LatentVariableModel, n: int, context: Tensor | None = None) -> Tensor:
-    """n draws of x."""
+def _generated(model: LatentVariableModel, frame: Frame) -> Batch:
+    """A draw of x for each datum of the frame."""
     try:
-        return model.generate(n, context)[0]
+        return model.generate(frame)[0]
     except CapabilityError as error:
         raise NotApplicable(str(error)) from error
 
@@ -754,16 +840,17 @@ def _small(size: int) -> None:
         raise NotApplicable(f"{size} values are too many to enumerate")
 
 
-def _context(batch: Batch, n: int) -> Tensor | None:
-    """The first datum's context, n times."""
-    return None if batch.context is None else batch.context[:1].expand(n, *batch.context.shape[1:])
+def _frame(batch: Batch, n: int) -> Frame:
+    """n data of the model's own length, all in the first datum's context."""
+    context = None if batch.context is None else batch.context.select(torch.zeros(n, dtype=torch.long))
+    return Frame(n, context=context)
 
 
 def likelihood_is_discrete(model: LatentVariableModel, batch: Batch) -> bool:
     """Whether x is made of symbols, so that p(x) is a probability and not a density."""
     one = batch.select(slice(1))
     z, _ = enumerate_latents(model, one)
-    support: Any = _directed(model).likelihood(_each(z, lambda part: part[:1]), one).support
+    support: Any = _directed(model).likelihood(each(lambda part: part[:1], z), one.frame).support
     return support.is_discrete
 
 
@@ -800,49 +887,33 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _sampled(q: Distribution, f: Callable[[Tensor], Tensor], samples: int) -> Tensor:
+def _sampled(q: Distribution, f: gradients.Function, samples: int) -> Tensor:
     """(1/S) sum_s f(z_s): a value without a gradient."""
-    return f(q.sample((samples,))).mean(0)
+    return gradients.value(f, draw(q, samples, gradient=False)).mean(0)
 
 
 def _estimator(q: Distribution) -> gradients.Estimator:
-    if q.has_rsample or isinstance(q, FiniteJoint):
+    if q.has_rsample or (isinstance(q, Joint) and q.summed):
         return gradients.pathwise
     return gradients.enumerate if q.has_enumerate_support else _sampled
-
-
-def _each(z: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Apply to z, or to each of several latents."""
-    return {name: function(part) for name, part in z.items()} if isinstance(z, dict) else function(z)
-
-
-def _flat(z: Any) -> Tensor:
-    """One row a datum, (B, everything), of a latent or of several side by side."""
-    parts = list(z.values()) if isinstance(z, dict) else [z]
-    return torch.cat([part.flatten(1) for part in parts], 1)
-
-
-def _rows(z: Any) -> Tensor:
-    """Draws of a latent, or of several side by side, (S, B, everything)."""
-    return torch.cat([part.flatten(2) for part in (z.values() if isinstance(z, dict) else [z])], -1)
 
 
 def _answers(model: LatentVariableModel, batch: Batch, z: Any) -> dict[str, Tensor]:
     """What a model says of each datum, (B, ...): log p(x, z), the posterior's mean, log p(x) where it is exact."""
     posterior = model.posterior(batch)
-    mean = posterior.mean if isinstance(posterior.mean, Tensor) else _flat(posterior.mean)
+    mean = posterior.mean if isinstance(posterior.mean, Tensor) else flat(posterior.mean)
     answers = {"log-joint": model.log_joint(batch, z).T, "posterior mean": mean}
     return answers | ({"log-partition": posterior.log_partition} if isinstance(posterior, Unnormalised) else {})
 
 
 def _masked(batch: Batch) -> Batch:
-    """The same data with one more value of each other datum missing, but never a sequence's last one."""
-    mask = batch.observed.clone().flatten(1)
+    """The same data with one more value of each other datum hidden."""
+    mask = (torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask).clone().flatten(1)
     mask[::2, 0] = False
     return batch._replace(mask=mask.view_as(batch.x))
 
 
-def _garbage(model: LatentVariableModel, batch: Batch) -> Tensor:
+def _garbage(batch: Batch) -> Tensor:
     """Values of the right kind that are nobody's data."""
     if batch.x.is_floating_point():
         return torch.full_like(batch.x, 1000.0)

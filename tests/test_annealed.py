@@ -16,7 +16,7 @@ from latentia.data import as_dataset, load
 from latentia.distributions import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.evaluate import evaluate, log_marginal
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import VAE, GaussianMixture, ProbabilisticPCA, clustering_vae, vamp_vae
 from latentia.run import Config, Run, Source
 from latentia.testing import brute_force_log_marginal, one_thread
@@ -37,7 +37,7 @@ def pca(latent: int = 2, noise: float = 0.7, data: int = 40):
     model.log_noise.data.fill_(math.log(noise))
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        x, _ = model.generate(data)
+        (x, *_), _ = model.generate(Frame(data))
     return model, load(x), model.posterior(Batch(x)).log_partition.detach()
 
 
@@ -68,11 +68,11 @@ class Wrong(DirectedModel):
         super().__init__()
         self.model = model
 
-    def prior(self, batch):
-        return self.model.prior(batch)
+    def prior(self, frame):
+        return self.model.prior(frame)
 
-    def likelihood(self, z, batch):
-        return self.model.likelihood(z, batch)
+    def likelihood(self, z, frame):
+        return self.model.likelihood(z, frame)
 
     def posterior(self, batch):
         exact = self.model.posterior(batch)
@@ -136,11 +136,11 @@ class Tower(DirectedModel):
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
 
-    def prior(self, batch):
-        first = Independent(Normal(torch.zeros(batch.size, 1, dtype=torch.float64), 1.0), 1)
+    def prior(self, frame):
+        first = Independent(Normal(torch.zeros(frame.size, 1, dtype=torch.float64), 1.0), 1)
         return Joint({"a": first, "b": lambda z: Independent(Normal(z["a"], 1.0), 1)})
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(self.slope * z["b"], 1.0)
 
     def posterior(self, batch):
@@ -165,7 +165,7 @@ def test_the_truth_lies_between_the_bounds_and_the_gap_closes():
     for steps in (4, 60):
         with torch.random.fork_rng():
             torch.manual_seed(5)  # what `bidirectional` draws first
-            x, _ = model.generate(60)
+            (x, *_), _ = model.generate(Frame(60))
         truth = model.posterior(Batch(x)).log_partition.detach()
         bounds = bidirectional(model, 60, Annealing(steps=steps, chains=4, leapfrogs=4), seed=5)
         for low, high in ((bounds.lower, truth), (truth, bounds.upper)):

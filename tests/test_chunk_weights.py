@@ -12,7 +12,7 @@ from latentia.data import load
 from latentia.learners import EM, Gradient, Online
 from latentia.learners.em import share_of
 from latentia.learners.gradient import climbed
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import HMM, KMeans, MixtureOfCategoricals
 from latentia.models import GaussianMixture as Mixture
 from latentia.objectives import Bound
@@ -25,12 +25,12 @@ class Coin(DirectedModel):
         super().__init__()
         self.logit = torch.nn.Parameter(torch.zeros(()))
 
-    def prior(self, batch: Batch) -> Distribution:
-        return Bernoulli(torch.full((batch.size,), 0.5))
+    def prior(self, frame: Frame) -> Distribution:
+        return Bernoulli(torch.full((frame.size,), 0.5))
 
     posterior = prior
 
-    def likelihood(self, z, batch: Batch) -> Distribution:
+    def likelihood(self, z, frame: Frame) -> Distribution:
         return Bernoulli(logits=self.logit.expand(*z.shape, 1))
 
 

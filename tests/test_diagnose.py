@@ -13,7 +13,7 @@ from latentia.data import load
 from latentia.diagnose import decompose, diagnose
 from latentia.distributions.divergence import kl_terms
 from latentia.evaluate import evaluate
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import VAE, GaussianMixture, ProbabilisticPCA
 from latentia.testing import one_thread
 
@@ -31,10 +31,10 @@ class Channel(DirectedModel):
         super().__init__()
         self.gain, self.noise, self.dense = nn.Parameter(torch.tensor(gain, dtype=torch.float64)), noise, dense
 
-    def prior(self, batch: Batch) -> Independent:
-        return Independent(Normal(torch.zeros_like(batch.x), 1.0), 1)
+    def prior(self, frame: Frame) -> Independent:
+        return Independent(Normal(torch.zeros(frame.size, 1, dtype=torch.float64), 1.0), 1)
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z, 1.0)
 
     def posterior(self, batch: Batch):
@@ -76,7 +76,7 @@ def test_they_add_up_to_the_kl():
         parts = found.mutual_information, found.total_correlation, found.dimension_wise_kl
         assert sum(part or 0 for part in parts) == pytest.approx(found.kl, abs=1e-9)
         batch = data.batch()
-        exact = kl_terms(model.posterior(batch), Channel().prior(batch))
+        exact = kl_terms(model.posterior(batch), Channel().prior(batch.frame))
         if exact is not None:
             share = batch.weights / batch.weights.sum()
             assert found.kl == pytest.approx(float((share * exact.sum(-1)).sum()), rel=0.1)
@@ -177,7 +177,7 @@ def test_an_exact_gaussian_posterior_is_taken_apart():
     model.weight.data = torch.randn(6, 2, generator=torch.Generator().manual_seed(11), dtype=torch.float64)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        x, _ = model.generate(3000)
+        (x, *_), _ = model.generate(Frame(3000))
     eye = torch.eye(2, dtype=torch.float64)
     truth = 0.5 * float(torch.logdet(eye + (model.weight.mT @ model.weight).detach()))
     found = decompose(model, load(x, scale="none"), limit=3000)

@@ -22,7 +22,7 @@ from latentia.distributions import Chain
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import criteria, evaluate, log_marginal, standard_error
 from latentia.learners import EM, Gradient
-from latentia.model import Batch, DirectedModel, LatentVariableModel
+from latentia.model import Batch, DirectedModel, Frame, LatentVariableModel
 from latentia.models import (
     HMM,
     LDA,
@@ -46,11 +46,11 @@ class LinearGaussian(DirectedModel):
         self.weight.data[:, latent - idle :] = 0 if idle else self.weight.data[:, latent:]
         self.noise, self.widened = noise, widened
 
-    def prior(self, batch: Batch) -> Independent:
-        zeros = self.weight.new_zeros(batch.size, self.weight.shape[1])
+    def prior(self, frame: Frame) -> Independent:
+        zeros = self.weight.new_zeros(frame.size, self.weight.shape[1])
         return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z @ self.weight.T, self.noise)
 
     def covariance(self):
@@ -71,7 +71,7 @@ class LinearGaussian(DirectedModel):
 def pca() -> tuple[LinearGaussian, Dataset]:
     model = LinearGaussian(features=6, latent=2)
     torch.manual_seed(1234)  # not the seed that the posterior draws with
-    x, _ = model.generate(1500)
+    (x, *_), _ = model.generate(Frame(1500))
     return model, load(x)
 
 
@@ -144,7 +144,7 @@ def test_mutual_information_of_a_mixture_is_exact():
 def test_mutual_information_of_sorted_data_is_that_of_shuffled_data():
     model = LinearGaussian(features=6, latent=2)
     torch.manual_seed(1234)
-    x = model.generate(3000)[0]
+    x = model.generate(Frame(3000))[0].x
     by_column = x[x[:, 0].argsort()]
     a, b = (mutual_information(model, load(rows), limit=400)[0] for rows in (x, by_column))
     assert a == pytest.approx(b, abs=0.4)
@@ -185,7 +185,7 @@ def test_bits_are_of_what_is_observed():
 def test_active_units_are_counted_by_posterior_means():
     model = LinearGaussian(features=5, latent=3, idle=2)
     torch.manual_seed(0)
-    data = load(model.generate(500)[0])
+    data = load(model.generate(Frame(500))[0].x)
     found = diagnose(model, data)
     # samples of the idle units have variance 1 under their prior, and would be called active
     assert (found.active_units, found.latent_units) == (1, 3)
@@ -471,7 +471,7 @@ def test_free_parameters_are_the_directions_in_which_the_density_can_change(name
         parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        x, _ = model.generate(150)
+        (x, *_), _ = model.generate(Frame(150))
     gradients = []
     for row in x:
         value = model.posterior(Batch(row.unsqueeze(0))).log_partition.sum()

@@ -9,7 +9,7 @@ import torch
 
 from latentia import testing
 from latentia.learners import EM, Gradient
-from latentia.model import Batch, EMModel, ExactModel, TractableModel
+from latentia.model import Batch, EMModel, ExactModel, Frame, TractableModel
 from latentia.objectives import elbo, exact
 
 TINY = testing.all_models()
@@ -27,8 +27,8 @@ def own_data(name: str, count: int = 200) -> Batch:
     truth, batch = TINY[name](1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        x = truth.generate(count, None if batch.context is None else batch.context[:1].expand(count, -1))[0]
-    return Batch(x)
+        context = None if batch.context is None else batch.context.select(torch.arange(count) % batch.size)
+        return truth.generate(Frame(count, context=context))[0]
 
 
 def value(model, batch: Batch) -> float:

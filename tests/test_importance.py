@@ -14,7 +14,7 @@ from torch.distributions import Independent, Normal
 from latentia.data import load
 from latentia.evaluate import evaluate, log_marginal
 from latentia.importance import Weights, doubtful, pareto_shape, tail_length
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import ProbabilisticPCA
 
 
@@ -89,10 +89,10 @@ class Narrow(DirectedModel):
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
 
-    def prior(self, batch: Batch) -> Independent:
-        return Independent(Normal(torch.zeros_like(batch.x), 1.0), 1)
+    def prior(self, frame: Frame) -> Independent:
+        return Independent(Normal(torch.zeros(frame.size, 1, dtype=torch.float64), 1.0), 1)
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z, 1.0)
 
     def posterior(self, batch: Batch) -> Independent:

@@ -65,7 +65,7 @@ def test_r_ends_where_coordinate_ascent_stands_still():
     torch.manual_seed(0)
     found = mean_field(model, batch, steps=400, samples=32)
     z, log_weight = nodes(found.posterior)
-    logits = model.likelihood(z, batch).logits
+    logits = model.likelihood(z, batch.frame).logits
     expected = (log_weight.exp().unsqueeze(-1) * logits).sum(0)[:, 1]
     torch.testing.assert_close(found.probability[:, 1], expected.sigmoid(), atol=0.02, rtol=0)
 
@@ -75,11 +75,11 @@ def test_the_score_functions_gradient_is_the_exact_one():
     model, batch = holed(vae.tiny, 0, 2)
 
     class Opaque(VAE):
-        def likelihood(self, z, batch):
-            return Independent(super().likelihood(z, batch), 1)
+        def likelihood(self, z, frame):
+            return Independent(super().likelihood(z, frame), 1)
 
         def log_likelihood(self, batch, z):
-            return self.likelihood(z, batch).log_prob(batch.x)
+            return self.likelihood(z, batch.frame).log_prob(batch.x)
 
     opaque = Opaque(event_shape=(3,), latent=1, hidden=(4,)).double()
     opaque.load_state_dict(model.state_dict())

@@ -25,7 +25,7 @@ def test_elbo_is_its_definition():
     model, batch = vae.tiny(0)
     bound = seeded(elbo, model, batch, samples=3)
     torch.manual_seed(0)
-    q, p = model.posterior(batch), model.prior(batch)
+    q, p = model.posterior(batch), model.prior(batch.frame)
     close(bound.reconstruction, model.log_likelihood(batch, q.rsample((3,))).mean(0))
     close(bound.kl, torch_kl(q, p))
     close(bound.value, bound.reconstruction - bound.kl)
@@ -43,7 +43,7 @@ def test_free_bits_floor_each_dimension():
     generator = torch.Generator().manual_seed(0)
     model = vae.VAE((3,), latent=2, hidden=(4,)).double()
     batch = Batch(torch.randint(2, (5, 3), generator=generator).double())
-    terms = kl_divergence(model.posterior(batch), model.prior(batch))
+    terms = kl_divergence(model.posterior(batch), model.prior(batch.frame))
     assert terms.shape == (5, 2)
     floor = float(terms.detach().mean())
     bound = seeded(elbo, model, batch, free_bits=floor)
@@ -131,10 +131,10 @@ class Line(DirectedModel):
         self.log_scale = torch.nn.Parameter(torch.tensor(scale, dtype=torch.float64).log())
         self.bias = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
 
-    def prior(self, batch):
-        return Independent(Normal(batch.x.new_zeros(batch.size, 1), 1.0), 1)
+    def prior(self, frame):
+        return Independent(Normal(torch.zeros(frame.size, 1, dtype=torch.float64), 1.0), 1)
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z + self.bias, 1.0)
 
     def posterior(self, batch):

@@ -37,10 +37,10 @@ class Linear(DirectedModel):
         self.weight = nn.Parameter(torch.randn(2 * latent, latent, generator=generator, dtype=DOUBLE))
         self.noise, self.family, self.latent = noise, family, latent
 
-    def prior(self, batch):
-        return Independent(Normal(torch.zeros(batch.size, self.latent, dtype=DOUBLE), 1.0), 1)
+    def prior(self, frame):
+        return Independent(Normal(torch.zeros(frame.size, self.latent, dtype=DOUBLE), 1.0), 1)
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z @ self.weight.T, self.noise)
 
     def posterior(self, batch):
@@ -64,15 +64,15 @@ class TwoLayers(DirectedModel):
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(1, dtype=DOUBLE))
 
-    def prior(self, batch):
-        zero = torch.zeros(batch.size, 1, dtype=DOUBLE)
+    def prior(self, frame):
+        zero = torch.zeros(frame.size, 1, dtype=DOUBLE)
         return Joint({"top": Independent(Normal(zero, 1.0), 1), "low": lambda z: Independent(Normal(z["top"], 1.0), 1)})
 
     def posterior(self, batch):
         top = Independent(Normal(0 * batch.x, 1.0), 1)
         return Joint({"top": top, "low": lambda z: Independent(Normal(z["top"] / 2, 1.0), 1)})
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z["low"] + self.shift, 1.0)
 
 

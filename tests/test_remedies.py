@@ -15,7 +15,7 @@ from latentia.errors import CapabilityError, OptionError
 from latentia.evaluate import log_marginal
 from latentia.learners import Checkpoint, Gradient, remedies
 from latentia.learners.remedies import EVERY, MOST, catch_up, inference_parameters
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import VAE, gaussian_mixture, vae
 from latentia.objectives import elbo, exact, iwae
 
@@ -47,8 +47,8 @@ class Shared(VAE):
         super().__init__((3,), latent=2, hidden=(4,))
         self.centre, self.log_scale = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
 
-    def prior(self, batch: Batch) -> Independent:
-        return Independent(Normal(self.centre.expand(batch.size, 2), self.log_scale.exp()), 1)
+    def prior(self, frame: Frame) -> Independent:
+        return Independent(Normal(self.centre.expand(frame.size, 2), self.log_scale.exp()), 1)
 
     def posterior(self, batch: Batch) -> Independent:
         mean, _ = self.encoder(self._inputs(batch)).chunk(2, -1)

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from latentia.errors import LatentiaError, LikelihoodFell, NonFiniteError
 from latentia.learners import EM
-from latentia.model import Batch, TractableModel
+from latentia.model import Batch, Frame, TractableModel
 from latentia.models import HMM, FactorialHMM, GaussianMixture, KMeans, MixtureOfBernoullis, MixtureOfCategoricals
 from latentia.models.lda import LDA
 from latentia.testing import one_thread
@@ -150,7 +150,7 @@ def survives(make, batch, count, hard, steps, restarts):
         finite("the posterior", posterior.mean)
         value = posterior.log_partition if isinstance(model, TractableModel) else model.expect(batch)[1]
         finite("log p(x) again", value)
-        x, z = model.generate(3)
+        (x, *_), z = model.generate(Frame(3))
         finite("generated x", x)
         finite("generated z", z)
 

@@ -57,11 +57,11 @@ def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
 RAGGED = ("sequence", "text")
 
 
-def write(run, parsed: argparse.Namespace, x: Any, mask: Any, verb: str) -> Path:
+def write(run, parsed: argparse.Namespace, x: Any, lengths: Any, verb: str) -> Path:
     suffix = {"image": ".png", "table": ".csv", "text": ".txt"}.get(run.schema.kind, ".jsonl")
     path = Path(parsed.out) if parsed.out else run.path / f"{verb}{suffix}"
     if run.schema.kind not in RAGGED:
         x = x.reshape(-1, *run.schema.event_shape)  # a mixture sees an image as one row
-    run.schema.write(x, path, mask)
+    run.schema.write(x, path, None, lengths)
     say(f"wrote {path}")
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentia.cli.parsing import Parser, Rate, Whole, say, tell
-from latentia.cli.runs import RAGGED, add_other, add_out, add_run, chosen_data, opened, other_data, write
+from latentia.cli.runs import add_other, add_out, add_run, chosen_data, opened, other_data, write
 from latentia.errors import OptionError
 
 
@@ -33,11 +33,11 @@ def sample(arguments: list[str]) -> None:
     count = parsed.grid[0] * parsed.grid[1] if parsed.grid else parsed.n
     if parsed.grid:
         _showable(run, "--grid")
-    x, _ = generate(run.model(), count, seed=parsed.seed, mean=parsed.mean)
+    drawn, _ = generate(run.model(), count, seed=parsed.seed, mean=parsed.mean)
     if parsed.grid:
-        _sheet(run, x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
+        _sheet(run, drawn.x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
     else:
-        write(run, parsed, x, None, "sample")
+        write(run, parsed, drawn.x, drawn.lengths, "sample")
 
 
 def encode(arguments: list[str]) -> None:
@@ -104,18 +104,17 @@ def complete(arguments: list[str]) -> None:
 
     model = run.model()
     data = chosen_data(run, parsed).frozen(parsed.seed)
-    whole, ends = data.batch(), _ends(data, data.batch())
-    seen = whole.observed if ends is None else whole.observed | ~ends
-    if parsed.hide is None and bool(seen.all()):
+    whole = data.batch()
+    if parsed.hide is None and not bool(whole.hidden.any()):
         raise OptionError("nothing is missing in these data: leave cells empty, or hide a part of them by --hide")
-    hidden = torch.zeros_like(seen) if parsed.hide is None else parsed.hide.mask(data, whole, parsed.seed)
-    batch = type(whole).of(whole.x, whole.observed & ~hidden)._replace(context=whole.context)
+    hidden = torch.zeros_like(whole.hidden) if parsed.hide is None else parsed.hide.mask(data, whole, parsed.seed)
+    batch = type(whole).of(whole.x, ~(whole.hidden | hidden), whole.lengths, context=whole.context)
     found = fill(model, batch, sweeps=parsed.sweeps, seed=parsed.seed)
     # between two symbols there is none, so for them a mean means nothing
     filled = found.draws[0] if parsed.draw or data.schema.values == "symbols" else found.mean
     dtype = torch.promote_types(filled.dtype, whole.x.dtype)
-    x = torch.where(batch.observed, whole.x.to(dtype), filled.cpu().to(dtype))
-    path = write(run, parsed, x, ends, "complete")
+    x = torch.where(batch.hidden, filled.cpu().to(dtype), whole.x.to(dtype))
+    path = write(run, parsed, x, whole.lengths, "complete")
     if parsed.hide is None:
         return
     _completions(run, whole, batch, found, path)
@@ -408,13 +407,3 @@ def _sheet(run, images: Any, path: Path, top: float | None = None) -> None:
     top = pictures.white(run.schema, images) if top is None else top
     atomic_write(path, pictures.sheet(images, top))
     say(f"wrote {path}")
-
-
-def _ends(data: Any, batch: Any) -> Any:
-    """Up to where sequences go, for writing them; None for data without ends."""
-    import torch
-
-    if data.schema.kind not in RAGGED:
-        return None
-    steps = torch.arange(batch.x.shape[1]) < data.lengths.unsqueeze(-1)
-    return steps.reshape(*steps.shape, *(1,) * (batch.x.ndim - 2)).expand_as(batch.x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -13,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentia.batch import Batch
 from latentia.data.blocks import MOST, VALUES
-from latentia.data.encoding import RAGGED
 from latentia.data.readers import checked_length, open_table, path_of, read
-from latentia.data.schema import Schema
+from latentia.data.schema import ARRAY, Schema
+from latentia.distributions.latents import Latents, each
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, LatentVariableModel, ends
+from latentia.model import LatentVariableModel
 
 SMALL = 2**14
 """Numbers of padding that are cheaper than a batch of its own."""
@@ -34,12 +34,14 @@ class Dataset:
         x: (N, *event), or padded (N, T, *event) for sequences and text; 0 where not observed. float64 for real
             tables and sequences, float32 for binary values and images, int64 for levels and symbols. A probability
             where the schema binarizes dynamically, until `batch` draws it.
-        mask: the shape of x, True = observed; None where everything is.
+        mask: the shape of x, True = observed, False = hidden; None where nothing is.
+        lengths: (N,), how many steps each sequence or text has; None for tables and images.
         schema: what x is.
         weight: (N,) float64, 0 = absent, 2 = seen twice.
         labels: (N,) array, what each datum is; never seen by a model.
         rows: (N,), each datum's own number in the source, from 1.
-        context, z: what a `Batch` may carry besides, (N, ...).
+        context: what p(x, z | context) conditions on, a data set of its own with as many data.
+        known: latents that happen to be known, see `Batch`.
         drawn: whether a dynamic binarization has been drawn already, see `frozen`.
     """
 
@@ -49,8 +51,9 @@ class Dataset:
     weight: Tensor | None = None
     labels: np.ndarray | None = None
     rows: Tensor | None = None
-    context: Tensor | None = None
-    z: Tensor | None = None
+    lengths: Tensor | None = None
+    context: Dataset | None = None
+    known: Latents | None = None
     drawn: bool = False
 
     def __len__(self) -> int:
@@ -72,7 +75,8 @@ class Dataset:
         Floating parts are converted to `dtype`. Sequences are cut to the longest of the batch. What the schema
         binarizes dynamically is drawn here, from torch's global generator.
         """
-        batch = Batch(self.x, self.mask, self.context, self.z, self.weight)
+        context = None if self.context is None else self.context.batch(index, dtype)
+        batch = Batch(self.x, self.mask, self.lengths, None, self.known, self.weight)
         if index is None:
             batch = self._cut(batch, slice(None))
         else:
@@ -84,9 +88,9 @@ class Dataset:
         floating = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         weight = None if batch.weight is None else batch.weight.to(floating)
         batch = batch._replace(x=x, mask=_unless_all(batch.mask), weight=weight)
-        if dtype is None:
-            return batch
-        return batch.map(lambda field: field.to(dtype) if field.is_floating_point() else field)
+        if dtype is not None:
+            batch = batch.map(lambda field: field.to(dtype) if field.is_floating_point() else field)
+        return batch._replace(context=context)
 
     def batches(self, size: int, *, sort: bool = False, dtype: torch.dtype | None = None) -> Iterator[Batch]:
         """Every datum once, `size` at a time, in order; `sort` puts sequences of like length together.
@@ -124,7 +128,7 @@ class Dataset:
 
     def _parts(self, size: int | None, sort: bool) -> list[Any]:
         """What each batch takes: a slice where no order but the data's own is asked for."""
-        if not (sort and self._ragged):
+        if not sort or self.lengths is None:
             most = min(max(8 * VALUES // max(self.entries, 1), 1), 4 * MOST)
             # of equal size, so that none is left over
             size = size or math.ceil(len(self) / max(math.ceil(len(self) / most), 1)) or 1
@@ -139,7 +143,9 @@ class Dataset:
         parts: dict[str, Any] = {name: _rows(value, index) for name, value in self._tensors().items()}
         if self.labels is not None:
             parts["labels"] = self.labels[index.cpu().numpy() if isinstance(index, Tensor) else index]
-        return replace(self, **parts)
+        context = None if self.context is None else self.context.subset(index)
+        known = None if self.known is None else each(lambda part: _rows(part, index), self.known)
+        return replace(self, **parts, context=context, known=known)
 
     def _positions(self, index: Tensor | slice | Sequence[int]) -> Tensor | slice:
         if isinstance(index, slice):
@@ -169,32 +175,32 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on another device."""
-        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+        parts: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}
+        context = None if self.context is None else self.context.to(device)
+        known = None if self.known is None else each(lambda part: part.to(device), self.known)
+        return replace(self, **parts, context=context, known=known)
 
-    @cached_property
-    def lengths(self) -> Tensor:
-        """(N,): the number of the last observed step of each sequence. Raises `DataError` for tables and images."""
-        if self.schema.kind not in RAGGED:
-            raise DataError(f"data of kind {self.schema.kind} have no lengths: only sequences and text do")
-        if self.mask is None:
-            return torch.full((len(self),), self.x.shape[1], device=self.x.device)
-        return ends(self.mask)
+    @property
+    def seen(self) -> Tensor | None:
+        """The shape of x, True where there is a value that is observed; None where that is everywhere."""
+        return Batch(self.x, self.mask, self.lengths).seen
+
+    def decoded(self) -> np.ndarray | list:
+        """The data in their own units, see `Schema.decode`."""
+        return self.schema.decode(self.x, self.mask, self.lengths)
 
     def log_det(self) -> Tensor:
         """What turns log p(x) into the log-density of the data as given, (N,) float64, nats."""
-        return self.schema.log_det(self.x.shape if self.mask is None else self.mask).to(self.x.device)
+        seen = self.seen
+        return self.schema.log_det(self.x.shape if seen is None else seen).to(self.x.device)
 
     @property
     def unknown(self) -> float | None:
         """The share of the words that are not in the vocabulary, and count as "<unk>"; None where there is none."""
         if not self.schema.vocabulary:
             return None
-        seen = self.x if self.mask is None else self.x[self.mask]
+        seen = self.x if self.seen is None else self.x[self.seen]
         return float((seen == 0).double().mean()) if seen.numel() else 0.0
-
-    @property
-    def _ragged(self) -> bool:
-        return self.schema.kind in RAGGED and self.mask is not None
 
     @property
     def _to_draw(self) -> bool:
@@ -207,12 +213,11 @@ class Dataset:
     def _cut(self, batch: Batch, index: Tensor | slice) -> Batch:
         """All data, with no more steps than the longest sequence at `index` has."""
         # what is known of z may have a step for each step of x, so then nothing is cut
-        whole = batch.mask is None or batch.z is not None or batch.context is not None
-        if whole or not self._ragged:
+        if self.lengths is None or self.known is not None:
             return batch
-        assert batch.mask is not None  # ragged data have one
         longest = max(int(self.lengths[index].amax()) if len(self.lengths[index]) else 0, 1)
-        return batch._replace(x=batch.x[:, :longest], mask=batch.mask[:, :longest])
+        mask = None if batch.mask is None else batch.mask[:, :longest]
+        return batch._replace(x=batch.x[:, :longest], mask=mask)
 
 
 def _ends(entries: Tensor, size: int) -> list[int]:
@@ -334,7 +339,7 @@ def data_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Dataset:
     given, data = data, as_dataset(data).frozen(seed)
     if not len(data):
         raise DataError("there are no data")
-    if data.schema.kind in RAGGED and not isinstance(given, (Dataset, Batch)) and not _takes_any_length(model, data):
+    if data.lengths is not None and not isinstance(given, (Dataset, Batch)) and not _takes_any_length(model, data):
         data = _whole_rows(given, data)
     try:
         model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
@@ -354,7 +359,8 @@ def _takes_any_length(model: LatentVariableModel, data: Dataset) -> bool:
     batch = data.batch(slice(0, 1), model.anchor.dtype)
     steps = batch.x.shape[1]
     try:
-        model.check(batch.map(lambda field: field[:, : steps - 1] if field.ndim > 1 else field).to(model.anchor))
+        mask = None if batch.mask is None else batch.mask[:, : steps - 1]
+        model.check(Batch(batch.x[:, : steps - 1], mask, context=batch.context).to(model.anchor))
     except DataError:
         return False
     return True
@@ -367,7 +373,7 @@ def _whole_rows(given: Any, data: Dataset) -> Dataset:
             f"{data.schema.source} has rows of different lengths, and the model takes x of one shape: fill up with NaN "
             "what is missing"
         )
-    batch = Batch(data.x, data.mask, weight=data.weight)
+    batch = Batch(data.x, data.seen, weight=data.weight)
     plain = np.ndim(given[0]) == 1 and data.x.ndim == 3  # steps of one number each
     return _from_batch(batch.map(lambda field: field.squeeze(-1) if field.ndim == 3 else field) if plain else batch)
 
@@ -385,21 +391,23 @@ def batch_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Batch:
 
 
 def _from_batch(batch: Batch) -> Dataset:
-    """A batch says nothing of its kind: x of (B, H, W) or more counts as images, the rest as a table.
-
-    So nothing is ever cut off, and x stays as it is.
-    """
+    """A batch says of its kind only whether it has steps: with lengths it is sequences, else arrays. x stays whole."""
     batch = Batch.of(**batch._asdict())
-    shape: tuple[int, ...] = tuple(batch.x.shape[1:]) or (1,)
-    kind = "image" if len(shape) > 1 else "table"
-    if not batch.x.is_floating_point():
-        schema = Schema(
-            kind, "levels", shape, levels=1 + int(batch.x.max()) if batch.x.numel() else 1, source="the batch"
-        )
-    elif bool(((batch.x == 0) | (batch.x == 1)).all()):
-        schema = Schema(kind, "binary", shape, levels=2, source="the batch")
-    else:
-        count = 1 if kind == "image" else math.prod(shape)
-        schema = Schema(kind, "real", shape, shift=(0.0,) * count, scale=(1.0,) * count, source="the batch")
+    sequence = batch.lengths is not None
+    shape = tuple(batch.x.shape[1 + sequence :]) if sequence or batch.x.ndim > 1 else (1,)
+    schema = _schema_of(batch.x, "sequence" if sequence else ARRAY, shape)
     rows = torch.arange(1, batch.size + 1, device=batch.x.device)
-    return Dataset(batch.x, batch.mask, schema, batch.weight, None, rows, batch.context, batch.z)
+    context = None if batch.context is None else _from_batch(batch.context)
+    own = {"lengths": batch.lengths, "context": context, "known": batch.known}
+    return Dataset(batch.x, batch.mask, schema, batch.weight, None, rows, **own)
+
+
+def _schema_of(x: Tensor, kind: str, shape: tuple[int, ...]) -> Schema:
+    source = "the batch"
+    if not x.is_floating_point():
+        values = "symbols" if kind == "sequence" and not shape else "levels"
+        return Schema(kind, values, shape, levels=1 + int(x.max()) if x.numel() else 1, source=source)
+    if kind == ARRAY and bool(((x == 0) | (x == 1)).all()):
+        return Schema(kind, "binary", shape, levels=2, source=source)
+    count = 1 if kind == ARRAY else math.prod(shape)
+    return Schema(kind, "real", shape, shift=(0.0,) * count, scale=(1.0,) * count, source=source)

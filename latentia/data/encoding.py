@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,22 @@ MANY_UNKNOWN = 0.1
 """The share of words outside of the vocabulary above which a warning says so."""
 
 
-def encode(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None]:
-    """x as models see it, (N, *event) or padded (N, T, *event), and its mask, None where all is observed.
+class Encoded(NamedTuple):
+    """What models see.
+
+    Attributes:
+        x: (N, *event) or padded (N, T, *event).
+        mask: the shape of x, False = hidden; None where all is observed.
+        lengths: (N,), of sequences and text: how many steps each has.
+    """
+
+    x: np.ndarray
+    mask: np.ndarray | None
+    lengths: np.ndarray | None
+
+
+def encode(schema: Schema, raw: Raw) -> Encoded:
+    """The data in the model's coordinates.
 
     Raises:
         DataError: `raw` is not of the kind, columns, shape or range that the schema describes.
@@ -31,12 +45,14 @@ def encode(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None]:
     raw = conform(schema, raw)
     check_range(schema, raw)
     _check_white(schema, raw)
-    x, mask = _pad(schema, raw) if raw.kind in RAGGED else _seen(schema, np.asarray(raw.values))
+    ragged = raw.kind in RAGGED
+    x, mask, lengths = _pad(schema, raw) if ragged else (*_seen(schema, np.asarray(raw.values)), None)
     if schema.binarize == "fixed":
         assert raw.rows is not None  # every Raw has them
         x = draw(x, raw.rows, schema.seed)
         x = x if mask is None else np.where(mask, x, x.dtype.type(0))
-    return (x, None) if mask is None or mask.all() else (x, mask)
+        x = x if lengths is None else np.where(_inside(x, lengths), x, x.dtype.type(0))
+    return Encoded(x, None if mask is None or mask.all() else mask, lengths)
 
 
 def conform(schema: Schema, raw: Raw) -> Raw:
@@ -126,21 +142,42 @@ def _seen(schema: Schema, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | 
     return np.where(mask, x, x.dtype.type(0)), mask
 
 
-def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences as models see them, (N, T, *event), zeros behind their ends, and which values are observed.
+def _inside(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Where x (N, T, *event) has not ended."""
+    steps = np.arange(x.shape[1]) < lengths[:, None]
+    return steps.reshape(*steps.shape, *(1,) * (x.ndim - 2))
+
+
+def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Sequences as models see them, (N, T, *event), zeros behind their ends; False where a value is missing, None where
+    none is; and their lengths.
 
     What lies behind the ends is never written to, so that it takes no memory: one sequence may be very long.
     """
     steps = [_step(schema, value) for value in _indices(schema, raw)]
+    if not isinstance(raw.values, list):
+        # in one array shorter sequences can only be filled up
+        steps = [step[: _last_seen(step)] for step in steps]
     longest = max(map(len, steps), default=1)
     _judge_padding(schema, raw, steps, longest)
     like = _transform(schema, np.zeros((0, *schema.event_shape)))
     x = np.zeros((len(steps), longest, *schema.event_shape), dtype=like.dtype)
-    mask = np.zeros(x.shape, dtype=bool)
+    missing = None
     for i, step in enumerate(steps):
         x[i, : len(step)], seen = _seen(schema, step)
-        mask[i, : len(step)] = True if seen is None else seen
-    return x, mask
+        if seen is not None and not seen.all():
+            missing = np.zeros(x.shape, dtype=bool) if missing is None else missing
+            missing[i, : len(step)] = ~seen
+    lengths = np.array([len(step) for step in steps], dtype=np.int64)
+    return x, None if missing is None else ~missing, lengths
+
+
+def _last_seen(step: np.ndarray) -> int:
+    """One past the last step of which anything is observed."""
+    if step.dtype.kind != "f":
+        return len(step)
+    seen = np.flatnonzero(~np.isnan(step.reshape(len(step), -1)).all(1))
+    return int(seen.max(initial=-1)) + 1
 
 
 def _judge_padding(schema: Schema, raw: Raw, steps: list[np.ndarray], longest: int) -> None:
@@ -195,12 +232,12 @@ def draw(probability: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
     return drawn
 
 
-def decode(schema: Schema, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray | list:
-    """x in the units of the data; NaN where it is not observed. Sequences are cut to their last observed step."""
+def decode(schema: Schema, x: np.ndarray, mask: np.ndarray | None, lengths: np.ndarray | None) -> np.ndarray | list:
+    """x in the units of the data; NaN where it is hidden. Sequences are cut to their lengths."""
     values = x if schema.values != "real" else x.astype(np.float64) * np.array(schema.scale) + np.array(schema.shift)
     if schema.kind not in RAGGED:
         return _with_missing(values, mask)
-    ends = np.full(len(x), x.shape[1]) if mask is None else lengths(mask)
+    ends = np.full(len(x), x.shape[1]) if lengths is None else lengths
     masks = [None] * len(x) if mask is None else [part[:end] for part, end in zip(mask, ends, strict=True)]
     parts = [_with_missing(value[:end], part) for value, end, part in zip(values, ends, masks, strict=True)]
     return [_words(schema, part) for part in parts] if schema.vocabulary else parts
@@ -212,9 +249,3 @@ def _with_missing(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 def _words(schema: Schema, indices: np.ndarray) -> list[str]:
     return [schema.vocabulary[0 if np.isnan(i) else int(i)] for i in indices]
-
-
-def lengths(mask: np.ndarray) -> np.ndarray:
-    """(N,): the number of the last step of which anything is observed, for a mask (N, T, *event)."""
-    seen = mask.reshape(*mask.shape[:2], -1).any(-1)
-    return np.where(seen, np.arange(1, mask.shape[1] + 1), 0).max(1, initial=0)

@@ -27,12 +27,16 @@ BINARIZE = ("none", "fixed", "dynamic")
 UNKNOWN = "<unk>"
 
 
+ARRAY = "array"
+"""The kind of data that nothing is known of but their shape: a batch."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """The kind of x, and the transform between the data as given and x as models see it.
 
     Attributes:
-        kind: "table", "sequence", "text" or "image".
+        kind: "table", "sequence", "text" or "image"; "array" of tensors that come without a word of what they are.
         values: "real"; "binary", 0 and 1; "levels", whole numbers with a fixed x shape; "symbols", one a step.
         event_shape: the shape of one x: (D,) for a table, (H, W) or (H, W, C) for images; for sequences and text the
             shape of one step: () for symbols, (D,) for vectors.
@@ -65,9 +69,9 @@ class Schema:
 
     def __post_init__(self) -> None:
         real, symbolic = self.values == "real", self.values == "symbols"
-        count = 0 if not real else 1 if self.kind == "image" else math.prod(self.event_shape)
+        count = 0 if not real else 1 if self.kind in ("image", ARRAY) else math.prod(self.event_shape)
         checks = {
-            "kind": self.kind in KINDS,
+            "kind": self.kind in (*KINDS, ARRAY),
             "values": self.values in VALUES,
             "binarize": self.binarize in BINARIZE,
             "event_shape": all(size > 0 for size in self.event_shape) and not (symbolic and self.event_shape),
@@ -144,23 +148,29 @@ class Schema:
         """
         from latentia.data.dataset import Dataset  # a data set carries its schema: the two need each other
 
-        x, mask = encoding.encode(self, raw)
+        x, mask, lengths = encoding.encode(self, raw)
         return Dataset(
             x=torch.from_numpy(np.ascontiguousarray(x)),
             mask=None if mask is None else torch.from_numpy(mask),
+            lengths=None if lengths is None else torch.from_numpy(lengths),
             schema=self,
             weight=None if raw.weight is None else torch.from_numpy(raw.weight),
             labels=raw.labels,
             rows=torch.as_tensor(raw.rows),
         )
 
-    def decode(self, x: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> np.ndarray | list:
+    def decode(
+        self,
+        x: Tensor | np.ndarray,
+        mask: Tensor | np.ndarray | None = None,
+        lengths: Tensor | np.ndarray | None = None,
+    ) -> np.ndarray | list:
         """x (N, *event) or (N, T, *event) in the units of the data as given.
 
-        Tables and images give an array, sequences a list of arrays cut to their last observed step, text a list of
-        token lists. What is not observed is NaN; binary values stay 0 and 1, probabilities stay probabilities.
+        Tables and images give an array, sequences a list of arrays cut to their lengths (N,), text a list of token
+        lists. What is hidden is NaN; binary values stay 0 and 1, probabilities stay probabilities.
         """
-        return encoding.decode(self, _numpy(x), None if mask is None else _numpy(mask))
+        return encoding.decode(self, _numpy(x), *(None if part is None else _numpy(part) for part in (mask, lengths)))
 
     def log_det(self, mask: Tensor | Sequence[int]) -> Tensor:
         """What turns the log-density of x into that of the data: log p(data) = log p(x) + log_det. (N,) float64, nats.
@@ -179,7 +189,13 @@ class Schema:
         mask = mask.sum(1) if mask.ndim > 1 + len(self.event_shape) else mask
         return -(mask * log_scale).unsqueeze(-1).flatten(1).sum(1)
 
-    def write(self, x: Tensor | np.ndarray, path: str | os.PathLike, mask: Tensor | np.ndarray | None = None) -> None:
+    def write(
+        self,
+        x: Tensor | np.ndarray,
+        path: str | os.PathLike,
+        mask: Tensor | np.ndarray | None = None,
+        lengths: Tensor | np.ndarray | None = None,
+    ) -> None:
         """Write x in the units of the data, in the form that the suffix names; the file appears whole or not at all.
 
         Tables: .csv, .npy. Sequences: .jsonl, .npy. Text: .txt, .jsonl. Images: .png (a grid), .npy.
@@ -187,7 +203,7 @@ class Schema:
         Raises:
             DataError: a suffix that does not fit the kind, or a file that cannot be written.
         """
-        writing.write(self, self.decode(x, mask), path)
+        writing.write(self, self.decode(x, mask, lengths), path)
 
     def sizes(self) -> dict[str, tuple[int, ...] | int | None]:
         """The arguments of a model that come from the data: event_shape, features and symbols."""
@@ -208,6 +224,7 @@ class Schema:
         noun = {
             "table": f"a table of {shape} column{'s' if shape != '1' else ''}{names}",
             "image": f"images of {shape}",
+            ARRAY: f"arrays of {shape}",
             "sequence": f"sequences of vectors of {shape}",
         }[self.kind]
         return f"{noun}, {self._describe_values()}"
@@ -232,7 +249,8 @@ class Schema:
     @property
     def unit(self) -> str:
         """The unit of log p(x), in words."""
-        datum = {"table": "row", "image": "image", "sequence": "sequence", "text": "sentence"}[self.kind]
+        datums = {"table": "row", "image": "image", "sequence": "sequence", "text": "sentence", ARRAY: "datum"}
+        datum = datums[self.kind]
         if self.values == "real":
             return f"nats per {datum}, in the units of the data as given"
         if self.binarize != "none":

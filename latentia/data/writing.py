@@ -110,4 +110,5 @@ FORMS = {
     "sequence": {".jsonl": _jsonl, ".npy": _npy},
     "text": {".txt": _txt, ".jsonl": _jsonl},
     "image": {".png": _png, ".npy": _npy},
+    "array": {".npy": _npy},
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import kl_divergence as closed_form
 
-from latentia.distributions.joint import Joint
+from latentia.distributions.joint import Draw, Joint, at, draw
+from latentia.distributions.latents import Latents, named
 
 
 def kl_terms(q: Distribution, p: Distribution) -> Tensor | None:
@@ -41,7 +41,7 @@ def kl_by_latent(q: Distribution, p: Distribution) -> dict[str, Tensor] | None:
     return parts
 
 
-def kl_given(q: Distribution, p: Distribution, z: Any) -> dict[str, Tensor]:
+def kl_given(q: Distribution, p: Distribution, z: Latents | Draw) -> dict[str, Tensor]:
     """Terms with E_q(z) of their sum = KL(q || p), in nats, (S, B, D) for each latent, from draws z ~ q.
 
     The divergence of a latent's conditionals, KL(q(z_l | its ancestors) || p(z_l | its ancestors)), where it has a
@@ -49,20 +49,25 @@ def kl_given(q: Distribution, p: Distribution, z: Any) -> dict[str, Tensor]:
     of the draw elsewhere, as for the lower layers where q goes from x up and p from the top down.
     """
     if not (isinstance(q, Joint) and isinstance(p, Joint)):
-        return {"z": (q.log_prob(z) - p.log_prob(z)).unsqueeze(-1)}
+        drawn = z if isinstance(z, Draw) else at(q, z)
+        return {"z": (drawn.log_q - p.log_prob(drawn.z)).unsqueeze(-1)}  # type: ignore[arg-type]
     if q.parts.keys() != p.parts.keys():
         raise ValueError(f"q has the latents {', '.join(q.parts)}, and p has {', '.join(p.parts)}")
-    return {name: _conditional(q, p, name, z) for name in q.parts}
+    drawn = z if isinstance(z, Draw) else at(q, z)
+    parts = named(drawn.z)
+    right = {name: p.ancestors(name) <= q.ancestors(name) for name in q.parts}
+    return {
+        name: _conditional(drawn.parts[name], p.conditional(name, parts), parts[name], right[name]) for name in q.parts
+    }
 
 
-def _conditional(q: Joint, p: Joint, name: str, z: dict[str, Tensor]) -> Tensor:
-    ours, theirs = q.conditional(name, z), p.conditional(name, z)
-    terms = _closed_form(ours, theirs) if p.ancestors(name) <= q.ancestors(name) else None
+def _conditional(ours: Distribution, theirs: Distribution, z: Tensor, right: bool) -> Tensor:
+    terms = _closed_form(ours, theirs) if right else None
     if terms is None:
-        return (ours.log_prob(z[name]) - theirs.log_prob(z[name])).unsqueeze(-1)
+        return (ours.log_prob(z) - theirs.log_prob(z)).unsqueeze(-1)
     events = len(ours.event_shape) if isinstance(ours, Independent) else 0
     terms = terms.flatten(-events) if events else terms.unsqueeze(-1)
-    return terms.expand(*z[name].shape[:2], terms.shape[-1])
+    return terms.expand(*z.shape[:2], terms.shape[-1])
 
 
 def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:
@@ -73,11 +78,25 @@ def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:
         ratio = q.scale / p.scale
         return 0.5 * (ratio.square() + ((q.loc - p.loc) / p.scale).square() - 1) - ratio.log()
     try:
-        return kl_divergence(q, p)
+        return closed_form(q, p)
     except NotImplementedError:
         return None
 
 
-def sampled_kl(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
+def kl_divergence(q: Distribution, p: Distribution, samples: int = 64) -> Tensor:
+    """KL(q || p) in nats, (B, D) by latent dimension where they factorise, else (B, 1), sampled if need be."""
+    terms = kl_terms(q, p)
+    if terms is not None:
+        return terms
+    if not isinstance(q, Joint):
+        return sampled_kl(q, p, draw(q, samples, gradient=False)).unsqueeze(-1)
+    # several latents may be wide: one draw at a time
+    drawn = [
+        torch.cat(list(kl_given(q, p, draw(q, 1, gradient=False)).values()), -1).squeeze(0) for _ in range(samples)
+    ]
+    return torch.stack(drawn).mean(0)
+
+
+def sampled_kl(q: Distribution, p: Distribution, z: Latents | Draw) -> Tensor:
     """The Monte Carlo estimate of KL(q || p) from draws z (S, B, *latent) of q, (B,)."""
     return torch.cat(list(kl_given(q, p, z).values()), -1).sum(-1).mean(0)

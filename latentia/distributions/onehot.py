@@ -6,9 +6,23 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.distributions import OneHotCategorical
 
 from latentia.distributions.semiring import Semiring, log_sum
 from latentia.distributions.structured import Potentials, Structured, below_peak
+
+RULED_OUT = -1e9
+"""The logit of a value that z cannot have: its probability is 0, and, as it is finite, so is 0 times it."""
+
+
+def marked(known: Tensor) -> Tensor:
+    """Which values each datum may have, (B, K): those that its row of `known` marks, or all where it marks none."""
+    return (known > 0) | ~(known > 0).any(-1, keepdim=True)
+
+
+def restricted(p: OneHotCategorical, known: Tensor) -> OneHotCategorical:
+    """p given that z is one of the values marked."""
+    return OneHotCategorical(logits=p.logits.masked_fill(~marked(known), RULED_OUT), validate_args=False)
 
 
 class OneHot(Structured):

@@ -21,8 +21,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from latentia.batch import Batch
+from latentia.distributions.latents import named
 from latentia.errors import OptionError, ProcessLost
-from latentia.model import Batch, Statistics
+from latentia.model import Statistics
 
 LISTEN = 5.0
 """Seconds for which the others are waited for before it is asked whether they are alive."""
@@ -217,7 +219,10 @@ def gathered(batch: Batch) -> Batch:
     before = sum(sizes[: rank()])
     # sequences are as long as the longest of any process; what is added is not observed
     steps = largest(*batch.x.shape[1:])
-    parts = {"x": batch.x, "mask": batch.observed, "weight": batch.weights, "context": batch.context, "z": batch.z}
+    mask = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask
+    ends = batch.ends if batch.x.ndim > 1 else None
+    parts = {"x": batch.x, "mask": mask, "lengths": ends, "weight": batch.weights}
+    parts |= {f"known.{name}": part for name, part in named(batch.known or {}).items()}
     whole = {}
     for name, part in parts.items():
         if part is None:
@@ -226,7 +231,12 @@ def gathered(batch: Batch) -> Batch:
         whole[name] = part.new_zeros(shape)
         whole[name][(slice(before, before + len(part)), *map(slice, part.shape[1:]))] = part
     whole: dict = added(whole)
-    return Batch(**{**whole, "mask": None if bool(whole["mask"].all()) else whole["mask"]})
+    known = {name.removeprefix("known."): whole.pop(name) for name in list(whole) if name.startswith("known.")}
+    context = None if batch.context is None else gathered(batch.context)
+    joined = Batch(**whole, context=context, known=known or None)
+    alike = joined.lengths is None or bool((joined.lengths == joined.x.shape[1]).all())
+    joined = joined._replace(lengths=None) if alike else joined
+    return joined._replace(mask=None if not bool(joined.hidden.any()) else joined.mask)
 
 
 def _packed(tensors: Iterable[Tensor]) -> Tensor:

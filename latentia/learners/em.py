@@ -148,7 +148,7 @@ def weigh(model: EMModel, data: Dataset | Stream, batches: Iterable[Batch]) -> t
     for batch in batches:
         model.check(batch)
         each = batch.weights.double().cpu()
-        shift = data.schema.log_det(batch.x.shape if batch.mask is None else batch.mask).cpu()
+        shift = data.schema.log_det(batch.x.shape if batch.seen is None else batch.seen).cpu()
         weight, log_det = weight + each.sum(), log_det + (each * shift).sum()
     sums = distributed.added({"weight": weight, "log_det": log_det})
     if not sums["weight"] > 0:

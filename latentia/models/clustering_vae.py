@@ -28,7 +28,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from latentia.distributions.mixture import Mixture
 from latentia.errors import NonFiniteError, OptionError
-from latentia.model import Batch, held, minibatches
+from latentia.model import Batch, Frame, held, minibatches
 from latentia.models.gaussian_mixture import GaussianMixture
 from latentia.models.vae import VAE
 
@@ -105,8 +105,8 @@ class ClusteringVAE(VAE):
     def weights(self) -> Tensor:
         return self.logits.softmax(-1)
 
-    def prior(self, batch: Batch) -> Mixture:  # type: ignore[override]
-        return Mixture(self._parts(), self.logits.log_softmax(-1), batch.size)
+    def prior(self, frame: Frame) -> Mixture:  # type: ignore[override]
+        return Mixture(self._parts(), self.logits.log_softmax(-1), frame.size)
 
     def clusters(self, batch: Batch, samples: int = 64) -> Tensor:
         """p(c | x), estimated by E_q(z|x) p(c | z) from so many draws of z, (B, components)."""

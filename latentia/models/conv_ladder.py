@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from latentia.distributions.joint import Conditional, Joint, Latents
+from latentia.distributions.joint import Conditional, Joint
 from latentia.errors import OptionError
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models.vae import VAE
 from latentia.networks.conv import Enlarged, brief
 from latentia.networks.conv import _Layout as ImageLayout
@@ -84,9 +84,9 @@ class ConvLadder(VAE):
         )
         self.top = nn.Parameter(torch.zeros(channels, *sizes[-1]))
 
-    def prior(self, batch: Batch) -> Joint:
+    def prior(self, frame: Frame) -> Joint:
         top = len(self.layers)
-        parts: dict[str, Conditional] = {f"z{top}": self._layer(top).prior(self.top).expand((batch.size,))}
+        parts: dict[str, Conditional] = {f"z{top}": self._layer(top).prior(self.top).expand((frame.size,))}
         for layer in range(top - 1, 0, -1):
             parts[f"z{layer}"] = partial(self._prior_given, layer)
         return Joint(parts)
@@ -99,8 +99,8 @@ class ConvLadder(VAE):
             parts[f"z{layer}"] = partial(self._posterior_given, layer, features[layer - 1])
         return Joint(parts)
 
-    def likelihood(self, z: Latents, batch: Batch) -> Distribution:  # type: ignore[override]
-        return super().likelihood(self._state(0, z), batch)
+    def likelihood(self, z: Any, frame: Frame) -> Distribution:
+        return super().likelihood(self._state(0, z), frame)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Glorot weights, blocks that add little, a posterior that is nearly the prior, and an output bias at which
@@ -121,17 +121,17 @@ class ConvLadder(VAE):
     def _layer(self, layer: int) -> _Layer:
         return self.layers[layer - 1]  # type: ignore[return-value]
 
-    def _state(self, layer: int, z: Latents) -> Tensor:
+    def _state(self, layer: int, z: dict[str, Tensor]) -> Tensor:
         """What the latents above `layer` say to it, (S, B, channels, H, W)."""
         state: Tensor = self.top
         for above in range(len(self.layers), layer, -1):
             state = self._layer(above)(state, z[f"z{above}"])
         return state
 
-    def _prior_given(self, layer: int, z: Latents) -> Distribution:
+    def _prior_given(self, layer: int, z: dict[str, Tensor]) -> Distribution:
         return self._layer(layer).prior(self._state(layer, z))
 
-    def _posterior_given(self, layer: int, features: Tensor, z: Latents) -> Distribution:
+    def _posterior_given(self, layer: int, features: Tensor, z: dict[str, Tensor]) -> Distribution:
         return self._layer(layer).posterior(self._state(layer, z), features)
 
 

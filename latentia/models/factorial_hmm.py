@@ -36,8 +36,9 @@ from latentia.distributions.emissions import (
     smoothed,
 )
 from latentia.distributions.factorial import Chains, CoupledChains, joint_states
+from latentia.distributions.observed import patterns
 from latentia.errors import DataError, OptionError, check_not_negative
-from latentia.model import Batch, DirectedModel, EMModel, ExactModel, Statistics
+from latentia.model import Batch, DirectedModel, EMModel, ExactModel, Frame, Statistics
 
 LARGEST = 4096  # joint states whose transitions we are willing to hold
 LOG_2PI = math.log(2 * math.pi)
@@ -59,7 +60,7 @@ class FactorialHMM(EMModel, DirectedModel):
         smoothing: pseudo-count added to every initial state and transition: a Dirichlet(1 + smoothing) prior.
         sweeps: most rounds of the chains in which the mean field looks for its optimum.
         tol: a datum's mean field has settled when a round gains less, in nats.
-        length: T of the sequences that `generate` draws.
+        length: T of the sequences that are generated where no lengths are given.
 
     Parameters: initial (M, K), transition (M, K, K), weights (M, K, D), scale_tril (D, D). `center` (D,) is the data's
     mean, set by `start`.
@@ -125,42 +126,16 @@ class FactorialHMM(EMModel, DirectedModel):
 
     # ------------------------------------------------------------------------------------------------ the model
 
-    def prior(self, batch: Batch) -> Chains:
-        node = self.weights.new_zeros(batch.size, batch.x.shape[1], *self.initial_logits.shape)
-        return Chains(self._chain_potentials() | {"node": node}, batch.lengths)
+    def prior(self, frame: Frame) -> Chains:
+        """Sequences of `self.length` steps where the frame has no lengths."""
+        node = self.weights.new_zeros(frame.size, frame.room(self.length), *self.initial_logits.shape)
+        return Chains(self._chain_potentials() | {"node": node}, frame.ends(self.length, node))
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
+    def likelihood(self, z: Tensor, frame: Frame) -> Distribution:
         mean = self.center + torch.tensordot(z, self.weights, 2)
         if self.covariance == "diagonal":
             return Normal(mean, self.log_scale.exp(), validate_args=False)
         return MultivariateNormal(mean, scale_tril=self.scale_tril, validate_args=False)
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        given = self._quadratic(batch)
-        flat = z.flatten(-2)
-        coupled = (flat.unsqueeze(-2) @ given.coupling[given.which]).squeeze(-2)
-        return (given.constant + ((given.linear.flatten(-2) - 0.5 * coupled) * flat).sum(-1)).sum(-1)
-
-    def conditional(self, z: Tensor, batch: Batch) -> Distribution:
-        if self.covariance == "diagonal":
-            return self.likelihood(z, batch)
-        x, flat = (batch.x - self.center).flatten(0, 1), z.flatten(3).flatten(1, 2)
-        mean = x.new_zeros(len(z), *x.shape)
-        spread = x.new_zeros(*x.shape, x.shape[-1])
-        # an observed coordinate has no variance left; a normal wants some
-        tiny = 1e-12 * torch.diag(self.noise.diagonal())
-        for seen, rows in _patterns(batch):
-            gain, slope, left = self._regression(seen)
-            mean[:, rows] = self.center + x[rows][:, seen] @ gain.mT + flat[:, rows] @ slope.mT
-            spread[rows] = left + tiny
-        mean = mean.unflatten(1, batch.x.shape[:2])
-        return MultivariateNormal(mean, spread.unflatten(0, batch.x.shape[:2]), validate_args=False)
-
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """n sequences of `self.length` steps: x (n, T, D), and their states (n, T, M, K)."""
-        batch = Batch(self.weights.new_empty(n, self.length, self.weights.shape[-1]))
-        z = self.prior(batch).sample()
-        return self.likelihood(z, batch).sample(), z
 
     def posterior(self, batch: Batch) -> Chains:
         """The mean field. Its potentials are constants: at the optimum the bound does not change with them."""
@@ -194,7 +169,7 @@ class FactorialHMM(EMModel, DirectedModel):
     @torch.no_grad()
     def _mean_field(self, batch: Batch, hard: bool = False) -> tuple[Chains, Tensor]:
         """q and its bound (B,), by coordinate ascent. Where hard, one path for each chain, and log p(x, z)."""
-        given, lengths = self._quadratic(batch), batch.lengths
+        given, lengths = self._quadratic(batch), batch.ends
         field = _Field(given, self._chain_potentials(), lengths, hard)
         active = torch.arange(batch.size, device=batch.x.device)
         for _ in range(self.sweeps):
@@ -408,7 +383,7 @@ class ExactFactorialHMM(ExactModel, FactorialHMM):
         state = joint_states(*self.initial_logits.shape, like=self.weights).flatten(1)
         pairs = -0.5 * torch.einsum("si,pij,sj->ps", state, given.coupling, state)
         joint = given.constant.unsqueeze(-1) + pairs[given.which]
-        return CoupledChains(self._chain_potentials() | {"node": given.linear, "joint": joint}, batch.lengths)
+        return CoupledChains(self._chain_potentials() | {"node": given.linear, "joint": joint}, batch.ends)
 
     def statistics(self, batch: Batch, posterior: CoupledChains) -> Statistics:
         used = posterior.expectations(batch.weights.to(self.weights))
@@ -484,12 +459,10 @@ def _own_block(logits: Tensor) -> Tensor:
 def _patterns(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
     """The distinct sets of observed coordinates, and the steps, of all sequences in a row, that have them."""
     mask = batch.observed.flatten(0, 1)
-    if batch.mask is None or bool(mask.all()):
+    if batch.seen is None or bool(mask.all()):
         yield torch.arange(mask.shape[1], device=mask.device), torch.arange(len(mask), device=mask.device)
         return
-    unique, which = torch.unique(mask, dim=0, return_inverse=True)
-    for i, pattern in enumerate(unique):
-        yield pattern.nonzero().squeeze(-1), (which == i).nonzero().squeeze(-1)
+    yield from patterns(mask)
 
 
 def _variance(spread: Tensor) -> Tensor:
@@ -502,12 +475,14 @@ def _variance(spread: Tensor) -> Tensor:
 
 
 def tiny(seed: int) -> tuple[FactorialHMM, Batch]:
-    """Two chains of two states over one real coordinate: one sequence is short, and of another a step is missing."""
+    """Two chains of two states over one real coordinate: one sequence is short, of two others a step is hidden."""
     generator = torch.Generator().manual_seed(seed)
     model = FactorialHMM(1, 2, 2, "diagonal", smoothing=0.0, tol=1e-10, length=2).double()
     for parameter in model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     x = torch.randn(12, 2, 1, generator=generator, dtype=torch.float64)
     mask = torch.ones_like(x, dtype=torch.bool)
-    mask[1, 1] = mask[2, 0] = False
-    return model, Batch.of(x, mask)
+    mask[2, 0] = mask[3, 1] = False
+    lengths = torch.full((12,), 2)
+    lengths[1] = 1
+    return model, Batch.of(x, mask, lengths=lengths)

@@ -17,12 +17,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from latentia.distributions import OneHot
-from latentia.distributions.emissions import GaussianEmissions, log_normalised, log_probabilities, smoothed
+from latentia.distributions.emissions import Emitted, GaussianEmissions, log_normalised, log_probabilities, smoothed
 from latentia.errors import DataError
-from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+from latentia.model import Batch, DirectedModel, ExactModel, Frame, Statistics
 
 EMPTY = 1e-12
 """The weight below which a component counts as empty."""
@@ -65,17 +64,11 @@ class GaussianMixture(ExactModel, DirectedModel):
     def covariances(self) -> Tensor:
         return self.emissions.covariances
 
-    def prior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": log_probabilities(self.logits).expand(batch.size, -1)})
+    def prior(self, frame: Frame) -> OneHot:
+        return OneHot({"node": log_probabilities(self.logits).expand(frame.size, -1)})
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
-        return self.emissions.given(z)
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        return (z * self._log_prob(batch)).sum(-1)
-
-    def conditional(self, z: Tensor, batch: Batch) -> Distribution:
-        return self.emissions.conditional(batch.x.flatten(1), batch.observed.flatten(1), z)
+    def likelihood(self, z: Tensor, frame: Frame) -> Emitted:
+        return Emitted(self.emissions, z, self.means.shape[1:])
 
     def posterior(self, batch: Batch) -> OneHot:
         return OneHot({"node": log_probabilities(self.logits) + self._log_prob(batch)})

@@ -6,8 +6,8 @@
     log p(x) = log sum_z p(z_1) prod_t p(z_t | z_{t-1}) p(x_t | z_t), by the forward recursion
     p(z | x) is a chain again: marginals by forward-backward, the best path by Viterbi
 
-The posterior is exact, so Baum-Welch (Rabiner 1989, section III) is EM on log p(x). A sequence ends at its last
-observed step; an unobserved step before that is missing, and is summed out.
+The posterior is exact, so Baum-Welch (Rabiner 1989, section III) is EM on log p(x). The length of a
+sequence is given, not modelled; a step that is not observed is hidden, and is summed out.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from latentia.distributions import Chain
 from latentia.distributions.emissions import (
     CategoricalEmissions,
     Emissions,
+    Emitted,
     GaussianEmissions,
     log_normalised,
     log_probabilities,
@@ -36,7 +36,7 @@ from latentia.distributions.emissions.poisson import PoissonEmissions
 from latentia.distributions.emissions.rows import known_symbols
 from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.kernels import chain as kernel
-from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+from latentia.model import Batch, DirectedModel, ExactModel, Frame, Statistics
 
 Emission = Literal["auto", "categorical", "gaussian", "mixture", "poisson", "multinomial", "bernoulli"]
 
@@ -60,7 +60,7 @@ class HMM(ExactModel, DirectedModel):
             prior, and those of Poisson, multinomial and Bernoulli emissions. 0 is maximum likelihood, which may give
             new sequences probability 0. What has probability 0 when a fit begins (`fresh=False`: an initial state, a
             transition, a symbol; its logit is -inf) is part of the model: it gets none, and stays 0.
-        length: T of the sequences that `generate` draws.
+        length: T of the sequences that are generated where no lengths are given.
 
     Parameters: initial (K,), transition (K, K), and the emissions'.
     """
@@ -84,6 +84,7 @@ class HMM(ExactModel, DirectedModel):
         if emission != "auto" and (emission == "categorical") != (symbols is not None):
             raise OptionError(f"emission={emission!r}: symbols are categorical, and vectors are not")
         self.symbols, self.smoothing, self.length = symbols or 0, smoothing, length
+        self.event_shape = () if features is None else (features,)
         self.initial_logits = nn.Parameter(torch.zeros(states))
         self.transition_logits = nn.Parameter(torch.zeros(states, states))
         # steps that the last E-step found in each state
@@ -122,33 +123,23 @@ class HMM(ExactModel, DirectedModel):
         """Whether x is symbols (B, T), and not vectors (B, T, D)."""
         return isinstance(self.emissions, CategoricalEmissions)
 
-    def prior(self, batch: Batch) -> Chain:
-        lengths = batch.lengths
-        return self._chain(self.initial_logits.new_zeros(batch.size, batch.x.shape[1], len(self.initial)), lengths)
+    def prior(self, frame: Frame) -> Chain:
+        """Sequences of `self.length` steps where the frame has no lengths."""
+        nodes = self.initial_logits.new_zeros(frame.size, frame.room(self.length), len(self.initial))
+        return self._chain(nodes, frame.ends(self.length, nodes))
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
-        return self.emissions.given(z)
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        return (z * self._nodes(batch)).sum((-1, -2))
-
-    def conditional(self, z: Tensor, batch: Batch) -> Distribution:
-        return self.emissions.conditional(batch.x, batch.observed, z)
+    def likelihood(self, z: Tensor, frame: Frame) -> Emitted:
+        return Emitted(self.emissions, z, (z.shape[2], *self.event_shape))
 
     def posterior(self, batch: Batch) -> Chain:
-        return self._chain(self._nodes(batch), batch.lengths)
-
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """n sequences of `self.length` steps: x (n, T) or (n, T, D), and their states (n, T, K)."""
-        z = self.prior(Batch(self.initial_logits.new_empty(n, self.length))).sample()
-        return self.emissions.given(z).sample(), z
+        return self._chain(self._nodes(batch), batch.ends)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         for logits in (self.initial_logits, self.transition_logits):
             logits.data = torch.empty_like(logits).exponential_(generator=generator).log().log_softmax(-1)
         x, mask = _steps(batch)
-        seen = _inside(batch.lengths, batch.x.shape[1]).flatten()
-        weight = batch.weights.repeat_interleave(batch.lengths)
+        seen = _inside(batch.ends, batch.x.shape[1]).flatten()
+        weight = batch.weights.repeat_interleave(batch.ends)
         self.emissions.start(x[seen], None if mask is None else mask[seen], weight, generator)
 
     def statistics(self, batch: Batch, posterior: Chain) -> Statistics:
@@ -170,7 +161,7 @@ class HMM(ExactModel, DirectedModel):
         chain = (log_probabilities(self.initial_logits.detach()), log_probabilities(self.transition_logits.detach()))
         count = kernel.best_counts if hard else kernel.expected_counts
         table = self.emissions.log_prob(x, mask).detach()
-        found = count(*chain, table, row, batch.lengths, batch.weights, not self.symbolic)
+        found = count(*chain, table, row, batch.ends, batch.weights, not self.symbolic)
         sums = self.emissions.statistics(x, mask, found.table.to(table))
         sums = {"initial": found.initial, "transition": found.transition, **sums}
         present = batch.weights > 0
@@ -185,7 +176,7 @@ class HMM(ExactModel, DirectedModel):
         """Observations x and their mask, (R, ...), and which of them each step is, (B, T)."""
         if not self.symbolic:
             x, mask = _steps(batch)
-            inside = _inside(batch.lengths, batch.x.shape[1])
+            inside = _inside(batch.ends, batch.x.shape[1])
             if bool(inside.all()):
                 return x, mask, torch.arange(len(x)).view(inside.shape)
             # of one long sequence among short ones all the rest is padding
@@ -280,12 +271,12 @@ def _inside(lengths: Tensor, steps: int) -> Tensor:
 
 
 def tiny(seed: int) -> tuple[HMM, Batch]:
-    """Two states over three symbols, and ragged sequences of at most four steps with one symbol missing."""
+    """Two states over three symbols, and ragged sequences of at most four steps with two symbols hidden."""
     generator = torch.Generator().manual_seed(seed)
     model = HMM(states=2, symbols=3, smoothing=0.0, length=3).double()
     for parameter in model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     x = torch.randint(3, (5, 4), generator=generator)
-    mask = torch.arange(4) < torch.tensor([4, 2, 3, 1, 4]).unsqueeze(-1)
-    mask[0, 1] = False
-    return model, Batch.of(x, mask)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[0, 1] = mask[2, 2] = False
+    return model, Batch.of(x, mask, lengths=torch.tensor([4, 2, 3, 1, 4]))

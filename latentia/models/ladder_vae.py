@@ -17,15 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from latentia.distributions.joint import Conditional, Joint, Latents
+from latentia.distributions.joint import Conditional, Joint
 from latentia.errors import OptionError
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models.vae import VAE
 from latentia.networks.mlp import MLP, glorot
 
@@ -69,9 +69,9 @@ class LadderVAE(VAE):
         self.up = nn.ModuleList(MLP([low, *widths, 2 * high], activation) for (low, high), widths in steps)
         self.down = nn.ModuleList(MLP([high, *reversed(widths), 2 * low], activation) for (low, high), widths in steps)
 
-    def prior(self, batch: Batch) -> Joint:
+    def prior(self, frame: Frame) -> Joint:
         top = len(self.latents)
-        zeros = batch.x.new_zeros((batch.size, self.latents[-1]), dtype=self.anchor.dtype)
+        zeros = self.anchor.new_zeros(frame.size, self.latents[-1])
         parts: dict[str, Conditional] = {f"z{top}": _normal(zeros, torch.zeros_like(zeros))}
         for layer in range(top - 1, 0, -1):
             parts[f"z{layer}"] = _given(f"z{layer + 1}", self.down[layer - 1])
@@ -83,8 +83,8 @@ class LadderVAE(VAE):
             parts[f"z{layer + 1}"] = _given(f"z{layer}", self.up[layer - 1])
         return Joint(parts)
 
-    def likelihood(self, z: Latents, batch: Batch) -> Distribution:  # type: ignore[override]
-        return super().likelihood(z["z1"], batch)
+    def likelihood(self, z: Any, frame: Frame) -> Distribution:
+        return super().likelihood(z["z1"], frame)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Glorot weights, and an output bias at which the decoder begins with the data's own frequencies."""
@@ -97,7 +97,7 @@ def _normal(mean: Tensor, log_scale: Tensor) -> Independent:
     return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
 
 
-def _given(name: str, network: nn.Module) -> Callable[[Latents], Distribution]:
+def _given(name: str, network: nn.Module) -> Callable[[dict[str, Tensor]], Distribution]:
     """z | z_name ~ Normal, by a network that gives means and log standard deviations."""
     return lambda z: _normal(*network(z[name]).chunk(2, -1))
 

@@ -17,14 +17,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Dirichlet, kl_divergence
+from torch.distributions import Dirichlet, kl_divergence
 
+from latentia.distributions.bag import MixedBag
 from latentia.distributions.emissions import CategoricalEmissions
-from latentia.distributions.emissions.rows import known_symbols
 from latentia.errors import CapabilityError, DataError, OptionError, check_not_negative
 from latentia.kernels import gibbs, lda
 from latentia.kernels.gibbs_chain import LEAST, TopicChain
-from latentia.model import Batch, DirectedModel, EMModel, Statistics
+from latentia.model import Batch, DirectedModel, EMModel, Frame, Statistics
 
 
 class FixedDirichlet(Dirichlet):
@@ -44,7 +44,7 @@ class LDA(EMModel, DirectedModel):
         smoothing: pseudo-count of every word in every topic: a Dirichlet(1 + smoothing) prior to EM, which takes the
             mode, and a Dirichlet(smoothing) prior to Gibbs, which takes the mean.
         steps, tol: coordinate ascent makes at most so many rounds, or stops when gamma changes by less, in words.
-        length: T of the documents that `generate` draws.
+        length: T of the documents that are generated where no lengths are given.
 
     Parameters: concentration (K,), topics (K, V), whose rows sum to one.
     """
@@ -77,26 +77,16 @@ class LDA(EMModel, DirectedModel):
         """(K, V): row k is the distribution of topic k's words."""
         return self.emissions.probs
 
-    def prior(self, batch: Batch) -> Dirichlet:
-        return Dirichlet(self.concentration.expand(batch.size, -1), validate_args=False)
+    def prior(self, frame: Frame) -> Dirichlet:
+        return Dirichlet(self.concentration.expand(frame.size, -1), validate_args=False)
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Categorical:
-        probs = (z @ self.topics).unsqueeze(-2)
-        return Categorical(probs=probs, validate_args=False).expand((*z.shape[:-1], batch.x.shape[1]))
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        given = torch.einsum("sbk,kbt->sbt", z, self.topics[:, self._words(batch)])
-        log_prob = given.clamp(min=torch.finfo(given.dtype).tiny).log()
-        return (log_prob if batch.mask is None else torch.where(batch.mask, log_prob, 0.0)).sum(-1)
+    def likelihood(self, z: Tensor, frame: Frame) -> MixedBag:
+        """Documents of `self.length` words where the frame has no lengths."""
+        return MixedBag(z, self.topics, frame.room(self.length))
 
     def posterior(self, batch: Batch) -> FixedDirichlet:
         gamma, _, _ = self._infer(batch, torch.zeros(batch.size))
         return FixedDirichlet(gamma.to(self.anchor), validate_args=False)
-
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """n documents of `self.length` words: x (n, T) and theta (n, K)."""
-        z = self.prior(Batch(self.anchor.new_empty(n, 0))).sample()
-        return torch.multinomial(z @ self.topics, self.length, replacement=True), z
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         weight = batch.weights.repeat_interleave(batch.x.shape[1])
@@ -141,7 +131,7 @@ class LDA(EMModel, DirectedModel):
     def check(self, batch: Batch) -> None:
         if batch.x.ndim != 2:
             raise DataError(f"LDA takes documents as rows of symbols, x (B, T), and x is {tuple(batch.x.shape)}")
-        self.emissions.check(batch.x, batch.mask)
+        self.emissions.check(batch.x, batch.seen)
 
     def left_to_right(self, batch: Batch, particles: int = 20, seed: int = 0) -> Tensor:
         """log p(x) of each document, (B,) float64, nats: exp of it is an unbiased estimate of p(x).
@@ -183,13 +173,9 @@ class LDA(EMModel, DirectedModel):
             self.log_concentration.data = mean["concentration"].log().to(self.anchor)
             self.canonical()
 
-    def _words(self, batch: Batch) -> Tensor:
-        """x, with a word that exists wherever none is observed."""
-        return known_symbols(batch.x, batch.mask, self.topics.shape[1])
-
     def _infer(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `kernels.lda.posterior`: float64, on the model's device."""
-        mask = None if batch.mask is None else batch.mask.cpu()
+        mask = None if batch.seen is None else batch.seen.cpu()
         parameters = (self.topics.detach().cpu(), self.concentration.detach().cpu())
         gamma, log_given, symbols = lda.posterior(batch.x.cpu(), mask, *parameters, weight.cpu(), self.steps, self.tol)
         device = self.anchor.device
@@ -231,12 +217,12 @@ def dirichlet_maximum(mean_log: Tensor, start: Tensor, steps: int = 100) -> Tens
 
 
 def tiny(seed: int) -> tuple[LDA, Batch]:
-    """Two topics over three words, and documents of at most three words with one missing."""
+    """Two topics over three words, and documents of at most three words with two hidden."""
     generator = torch.Generator().manual_seed(seed)
     model = LDA(symbols=3, topics=2, length=3, smoothing=0.1, tol=1e-12, steps=1000).double()
     model.log_concentration.data = 0.5 * torch.randn(2, generator=generator, dtype=torch.float64)
     model.emissions.logits.data = torch.randn(2, 3, generator=generator, dtype=torch.float64)
     x = torch.randint(3, (5, 3), generator=generator)
-    mask = torch.arange(3) < torch.tensor([3, 2, 3, 1, 3]).unsqueeze(-1)
-    mask[0, 1] = False
-    return model, Batch.of(x, mask)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[0, 1] = mask[2, 2] = False
+    return model, Batch.of(x, mask, lengths=torch.tensor([3, 2, 3, 1, 3]))

@@ -20,8 +20,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution
+from torch.distributions import Distribution
 
+from latentia.distributions.observed import expected
 from latentia.model import Batch
 from latentia.models.vae import VAE
 
@@ -82,11 +83,7 @@ class MissingDataVAE(VAE):
         q = self.posterior(batch)
         z = q.sample((samples,))
         weight = (self.log_joint(batch, z) - q.log_prob(z)).softmax(0)
-        likelihood = self.likelihood(z, batch)
-        if isinstance(likelihood, Categorical):
-            mean = likelihood.probs @ torch.arange(self.symbols or 1).to(weight)
-        else:
-            mean = likelihood.mean
+        mean = expected(self.likelihood(z, batch.frame))
         return torch.where(batch.observed, batch.x.to(mean), torch.einsum("sb,sb...->b...", weight, mean))
 
     def _there(self, batch: Batch) -> Tensor:

@@ -18,12 +18,17 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli
 
 from latentia.distributions import OneHot
-from latentia.distributions.emissions import BernoulliEmissions, log_normalised, log_probabilities, smoothed
+from latentia.distributions.emissions import (
+    BernoulliEmissions,
+    Emitted,
+    log_normalised,
+    log_probabilities,
+    smoothed,
+)
 from latentia.errors import DataError
-from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+from latentia.model import Batch, DirectedModel, ExactModel, Frame, Statistics
 
 EMPTY = 1e-12
 """The weight below which a component counts as empty."""
@@ -59,15 +64,11 @@ class MixtureOfBernoullis(ExactModel, DirectedModel):
         """p(x = 1 | z = k), (K, *event)."""
         return self.emissions.probs.unflatten(1, self.event_shape)
 
-    def prior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": log_probabilities(self.logits).expand(batch.size, -1)})
+    def prior(self, frame: Frame) -> OneHot:
+        return OneHot({"node": log_probabilities(self.logits).expand(frame.size, -1)})
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Bernoulli:
-        probs = self.emissions.given(z).probs.unflatten(-1, self.event_shape)
-        return Bernoulli(probs=probs, validate_args=False)
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        return (z * self.emissions.log_prob(*_rows(batch))).sum(-1)
+    def likelihood(self, z: Tensor, frame: Frame) -> Emitted:
+        return Emitted(self.emissions, z, self.event_shape)
 
     def posterior(self, batch: Batch) -> OneHot:
         return OneHot({"node": log_probabilities(self.logits) + self.emissions.log_prob(*_rows(batch))})

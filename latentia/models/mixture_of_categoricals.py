@@ -17,12 +17,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical
 
 from latentia.distributions import OneHot
-from latentia.distributions.emissions import CategoricalVectorEmissions, log_normalised, log_probabilities, smoothed
+from latentia.distributions.emissions import (
+    CategoricalVectorEmissions,
+    Emitted,
+    log_normalised,
+    log_probabilities,
+    smoothed,
+)
 from latentia.errors import DataError
-from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+from latentia.model import Batch, DirectedModel, ExactModel, Frame, Statistics
 
 EMPTY = 1e-12
 """The weight below which a component counts as empty."""
@@ -37,7 +42,7 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
         components: K, the number of clusters.
         smoothing: s, pseudo-count of a symbol in each cluster and column, on average: s V pseudo-counts, divided as
             in all data, a Dirichlet prior. 0 is maximum likelihood, which may give new data probability 0.
-        length: T of the documents that `generate` draws.
+        length: T of the documents that are generated where no lengths are given.
 
     Parameters: weights (K,), probs (K, V) for documents and (K, D, V) for rows.
     """
@@ -65,35 +70,26 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
         probs = self.emissions.probs
         return probs if self.emissions.features is not None else probs.squeeze(1)
 
-    def prior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": log_probabilities(self.logits).expand(batch.size, -1)})
+    def prior(self, frame: Frame) -> OneHot:
+        return OneHot({"node": log_probabilities(self.logits).expand(frame.size, -1)})
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Categorical:
-        each = self.emissions.given(z)
-        return each.expand((*z.shape[:-1], batch.x.shape[1]))
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        return (z * self.emissions.log_prob(batch.x, batch.mask)).sum(-1)
+    def likelihood(self, z: Tensor, frame: Frame) -> Emitted:
+        """Documents of `self.length` words where the frame has no lengths."""
+        return Emitted(self.emissions, z, (self.emissions.features or frame.room(self.length),))
 
     def posterior(self, batch: Batch) -> OneHot:
-        return OneHot({"node": log_probabilities(self.logits) + self.emissions.log_prob(batch.x, batch.mask)})
-
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """n rows (n, D), or n documents of `self.length` words (n, T); and their clusters (n, K)."""
-        batch = Batch(self.logits.new_empty(n, self.emissions.features or self.length))
-        z = self.prior(batch).sample()
-        return self.likelihood(z, batch).sample(), z
+        return OneHot({"node": log_probabilities(self.logits) + self.emissions.log_prob(batch.x, batch.seen)})
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         self.logits.data.zero_()
-        self.emissions.start(batch.x, batch.mask, batch.weights, generator)
+        self.emissions.start(batch.x, batch.seen, batch.weights, generator)
 
     def statistics(self, batch: Batch, posterior: OneHot) -> Statistics:
         responsibility = posterior.expectations(batch.weights)["node"]
-        return {"count": responsibility.sum(0), **self.emissions.statistics(batch.x, batch.mask, responsibility)}
+        return {"count": responsibility.sum(0), **self.emissions.statistics(batch.x, batch.seen, responsibility)}
 
     def expect(self, batch: Batch, hard: bool = False) -> tuple[Statistics, Tensor]:
-        return self.emissions.mixture_step(batch.x, batch.mask, batch.weights, log_probabilities(self.logits), hard)
+        return self.emissions.mixture_step(batch.x, batch.seen, batch.weights, log_probabilities(self.logits), hard)
 
     def update(self, total: Statistics) -> None:
         counts = smoothed(total["count"], 0.0, self.logits.log_softmax(-1), strict=True)
@@ -123,16 +119,16 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
                 f"a mixture of categoricals takes documents (B, T) or rows (B, D), and the data have shape "
                 f"{tuple(batch.x.shape)}: flatten each datum to a row"
             )
-        self.emissions.check(batch.x, batch.mask)
+        self.emissions.check(batch.x, batch.seen)
 
 
 def tiny(seed: int) -> tuple[MixtureOfCategoricals, Batch]:
-    """Two topics over three words, and documents of at most four words with one of them missing."""
+    """Two topics over three words, and documents of at most four words with two of them hidden."""
     generator = torch.Generator().manual_seed(seed)
     model = MixtureOfCategoricals(symbols=3, components=2, smoothing=0.2, length=4).double()
     for parameter in model.parameters():
         parameter.data = 1.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     x = torch.randint(3, (8, 4), generator=generator)
-    mask = torch.arange(4) < torch.tensor([4, 2, 3, 1, 4, 4, 3, 2]).unsqueeze(-1)
-    mask[0, 1] = False
-    return model, Batch.of(x, mask)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[0, 1] = mask[2, 2] = False
+    return model, Batch.of(x, mask, lengths=torch.tensor([4, 2, 3, 1, 4, 4, 3, 2]))

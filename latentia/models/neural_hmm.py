@@ -13,20 +13,21 @@ of few (Tran et al. 2016, section 4; Chiu and Rush 2020, section 3.3).
 
     log p(x) = log sum_z p(z_1) prod_t p(z_t | z_{t-1}) p(x_t | z_t), by the forward recursion
 
-The posterior is exact, but there is no M-step in closed form: learn by `Gradient(objective=exact)`. A sequence ends at
-its last observed step; an unobserved step before that is missing, and is summed out.
+The posterior is exact, but there is no M-step in closed form: learn by `Gradient(objective=exact)`. The length of a
+sequence is given; a step that is not observed is hidden, and is summed out.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution
 
 from latentia.distributions import Chain
-from latentia.distributions.emissions.rows import check_symbols, known_symbols
+from latentia.distributions.emissions import Emitted
+from latentia.distributions.emissions.categorical import SymbolTable
+from latentia.distributions.emissions.rows import check_symbols
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, DirectedModel, TractableModel
+from latentia.model import Batch, DirectedModel, Frame, TractableModel
 from latentia.networks.mlp import glorot
 
 
@@ -39,7 +40,7 @@ class NeuralHMM(TractableModel, DirectedModel):
         hidden: width of the embeddings and of the networks.
         layers: residual blocks of each network.
         dropout: share of the networks' outputs that is dropped at each step of learning.
-        length: T of the sequences that `generate` draws.
+        length: T of the sequences that are generated where no lengths are given.
 
     Tables: initial (K,), transition (K, K), emission (K, V).
     """
@@ -83,25 +84,17 @@ class NeuralHMM(TractableModel, DirectedModel):
         """log p(x | z), (K, V)."""
         return torch.addmm(self.word_bias, self.speak(self.states), self.words.mT).log_softmax(-1)
 
-    def prior(self, batch: Batch) -> Chain:
-        return self._chain(self.states.new_zeros(batch.size, batch.x.shape[1], len(self.states)), batch)
+    def prior(self, frame: Frame) -> Chain:
+        """Sequences of `self.length` steps where the frame has no lengths."""
+        nodes = self.states.new_zeros(frame.size, frame.room(self.length), len(self.states))
+        return self._chain(nodes, frame.ends(self.length, nodes))
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
-        # beyond the end of a sequence z is zero, and any symbol as good as another
-        outside = (z.sum(-1, keepdim=True) == 0).to(z)
-        return Categorical(probs=z @ self.emission_log_probs.exp() + outside, validate_args=False)
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        return (z * self._nodes(batch)).sum((-1, -2))
+    def likelihood(self, z: Tensor, frame: Frame) -> Emitted:
+        return Emitted(SymbolTable(self.emission_log_probs), z, z.shape[2:3])
 
     def posterior(self, batch: Batch) -> Chain:
-        return self._chain(self._nodes(batch), batch)
-
-    def generate(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """n sequences of `self.length` steps: x (n, T), and their states (n, T, K)."""
-        batch = Batch(self.states.new_empty(n, self.length))
-        z = self.prior(batch).sample()
-        return self.likelihood(z, batch).sample(), z
+        nodes = SymbolTable(self.emission_log_probs).log_prob(batch.x.flatten(), _flat_mask(batch))
+        return self._chain(nodes.unflatten(0, batch.x.shape), batch.ends)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         self._randomise(batch, generator)
@@ -141,15 +134,13 @@ class NeuralHMM(TractableModel, DirectedModel):
             counts.index_add_(0, symbols.flatten(), weight.flatten())
         self.word_bias.copy_((counts + 1).log().log_softmax(-1))
 
-    def _nodes(self, batch: Batch) -> Tensor:
-        """log p(x_t | z_t = k), (B, T, K)."""
-        symbols = known_symbols(batch.x, batch.mask, len(self.words))
-        nodes = nn.functional.embedding(symbols, self.emission_log_probs.mT)
-        return nodes if batch.mask is None else torch.where(batch.mask.unsqueeze(-1), nodes, 0.0)
-
-    def _chain(self, node: Tensor, batch: Batch) -> Chain:
+    def _chain(self, node: Tensor, lengths: Tensor) -> Chain:
         transition = self.transition_log_probs.unsqueeze(0)
-        return Chain({"initial": self.initial_log_probs, "transition": transition, "node": node}, batch.lengths)
+        return Chain({"initial": self.initial_log_probs, "transition": transition, "node": node}, lengths)
+
+
+def _flat_mask(batch: Batch) -> Tensor | None:
+    return None if batch.mask is None else batch.mask.flatten()
 
 
 class Residual(nn.Module):
@@ -164,12 +155,12 @@ class Residual(nn.Module):
 
 
 def tiny(seed: int) -> tuple[NeuralHMM, Batch]:
-    """Two states over three symbols, and ragged sequences of at most four steps with one symbol missing."""
+    """Two states over three symbols, and ragged sequences of at most four steps with two symbols hidden."""
     generator = torch.Generator().manual_seed(seed)
     model = NeuralHMM(symbols=3, states=2, hidden=4, length=3).double()
     for parameter in model.parameters():
         parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     x = torch.randint(3, (5, 4), generator=generator)
-    mask = torch.arange(4) < torch.tensor([4, 2, 3, 1, 4]).unsqueeze(-1)
-    mask[0, 1] = False
-    return model, Batch.of(x, mask)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[0, 1] = mask[2, 2] = False
+    return model, Batch.of(x, mask, lengths=torch.tensor([4, 2, 3, 1, 4]))

@@ -26,12 +26,9 @@ from torch.distributions import Independent, Normal
 
 from latentia.distributions.autoregressive import AutoregressiveBernoulli
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, DirectedModel
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
 from latentia.networks.pixel_cnn import MaskedConv, PixelCNN
-
-MOST_HIDDEN = 8
-"""Missing pixels before an observed one that are summed out: 2^8 passes of the decoder."""
 
 
 class PixelVAE(DirectedModel):
@@ -75,8 +72,8 @@ class PixelVAE(DirectedModel):
             self.event_shape, latent, list(reversed(hidden)), channels, layers, kernel, activation=activation
         )
 
-    def prior(self, batch: Batch) -> Independent:
-        zeros = batch.x.new_zeros((batch.size, self.latent), dtype=self.anchor.dtype)
+    def prior(self, frame: Frame) -> Independent:
+        zeros = self.anchor.new_zeros(frame.size, self.latent)
         return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
     def posterior(self, batch: Batch) -> Independent:
@@ -84,47 +81,8 @@ class PixelVAE(DirectedModel):
         mean, log_scale = self.encoder(x.flatten(1).to(self.anchor.dtype)).chunk(2, -1)
         return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
 
-    def likelihood(self, z: Tensor, batch: Batch) -> AutoregressiveBernoulli:
+    def likelihood(self, z: Tensor, frame: Frame) -> AutoregressiveBernoulli:
         return AutoregressiveBernoulli(lambda x: self.decoder(x, z), z[..., 0], self.event_shape)
-
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        """log p(x | z) of what is observed, (S, B).
-
-        Raises:
-            DataError: too many missing pixels before observed ones: the sum over their values doubles with each.
-        """
-        likelihood = self.likelihood(z, batch)
-        if batch.mask is None:
-            return likelihood.log_prob(batch.x)
-        needed, hidden = _before_the_last(batch)
-        count = hidden.sum(-1)
-        most = int(count.max())
-        if most > MOST_HIDDEN:
-            raise DataError(
-                f"a datum has {most} missing pixels before its last observed one, and an autoregressive decoder sums "
-                f"over the values of each: {MOST_HIDDEN} at most; use VAE, whose pixels are independent given z"
-            )
-        x, place = torch.where(batch.mask, batch.x, 0.0).flatten(1), (hidden.cumsum(-1) - 1).clamp(min=0)
-        terms = []
-        for filling in range(2**most):
-            filled = torch.where(hidden, (filling >> place) & 1, x).unflatten(-1, self.event_shape)
-            term = torch.where(needed, likelihood.terms(filled), 0.0).sum(-1)
-            terms.append(term.where(filling < 2**count, -torch.inf))
-        return torch.logsumexp(torch.stack(terms), 0)
-
-    def conditional(self, z: Tensor, batch: Batch) -> AutoregressiveBernoulli:
-        """p(x | z, the observed part of x), where what is missing comes after it: by decoding on from there.
-
-        Raises:
-            DataError: a missing pixel comes before an observed one.
-        """
-        if bool(_before_the_last(batch)[1].any()):
-            raise DataError(
-                "pixels are missing before observed ones, and an autoregressive decoder only goes forwards, row by "
-                "row: hide the last rows instead, or use VAE"
-            )
-        known = torch.where(batch.observed, batch.x.to(z), torch.nan)
-        return AutoregressiveBernoulli(lambda x: self.decoder(x, z), z[..., 0], self.event_shape, known)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Glorot weights, and an output bias at which the decoder begins with the data's own frequencies."""
@@ -151,13 +109,6 @@ def _begin(decoder: PixelCNN, batch: Batch, generator: torch.Generator) -> None:
     seen = batch.observed.flatten(1) * batch.weights.unsqueeze(-1)
     mean = (batch.x.flatten(1) * seen).sum(0) / seen.sum(0).clamp(min=1e-12)
     decoder.output_bias.copy_(mean.clamp(1e-3, 1 - 1e-3).logit())
-
-
-def _before_the_last(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Which pixels (B, D) are not after the last observed one, and which of these are missing."""
-    seen = batch.observed.flatten(1)
-    needed = seen.flip(-1).cumsum(-1).flip(-1) > 0
-    return needed, needed & ~seen
 
 
 def tiny(seed: int) -> tuple[PixelVAE, Batch]:

@@ -24,7 +24,7 @@ from torch.distributions import Independent, Normal
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.emissions.base import check_scale
 from latentia.errors import DataError, OptionError, check_not_negative
-from latentia.model import Batch, DirectedModel, ExactModel, Statistics
+from latentia.model import Batch, DirectedModel, ExactModel, Frame, Statistics
 
 
 class ProbabilisticPCA(ExactModel, DirectedModel):
@@ -55,11 +55,11 @@ class ProbabilisticPCA(ExactModel, DirectedModel):
         self.least: Tensor
         self.register_buffer("least", torch.zeros(()))
 
-    def prior(self, batch: Batch) -> Independent:
-        zeros = batch.x.new_zeros((batch.size, self.latent), dtype=self.anchor.dtype)
+    def prior(self, frame: Frame) -> Independent:
+        zeros = self.anchor.new_zeros(frame.size, self.latent)
         return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Normal:
+    def likelihood(self, z: Tensor, frame: Frame) -> Normal:
         location = (z @ self.weight.mT + self.mean).unflatten(-1, self.event_shape)
         return Normal(location, self.log_noise.exp().expand(location.shape), validate_args=False)
 

@@ -23,22 +23,21 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
 
-from latentia.distributions.finite import FiniteJoint
+from latentia.distributions import Joint
+from latentia.distributions.latents import named
+from latentia.distributions.onehot import restricted
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models.vae import VAE
 from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
-
-RULED_OUT = -1e9
-"""The logit of a class that a datum cannot have: its probability is 0, and, as it is finite, so is 0 times it."""
 
 
 class SemiSupervisedVAE(VAE):
     """p(x, y, z) = (1/K) Normal(z; 0, I) p(x | decoder(y, z)), with latents {"y": one-hot (K,), "z": (latent,)}.
 
-    Labels are `Batch.z`, (B, K): a row marks with 1 the classes that a datum may have. One 1 is a label, several
-    are a choice that is left open, and zeros say nothing, as do ones throughout. The posterior is given what is
-    known, so a bound of such a datum bounds log p(x, y among those marked).
+    Labels are `Batch.known["y"]`, (B, K): a row marks with 1 the classes that a datum may have. One 1 is a label,
+    several are a choice that is left open, and zeros say nothing, as do ones throughout. The posterior is given what
+    is known, so a bound of such a datum bounds log p(x, y among those marked).
 
     Args:
         event_shape: the shape of one x (comes from the data).
@@ -76,25 +75,25 @@ class SemiSupervisedVAE(VAE):
         self.decoder = MLP([latent + classes, *reversed(hidden), outputs], activation)
         self.classifier = classifier or MLP([inputs, *hidden, classes], activation)
 
-    def prior(self, batch: Batch) -> FiniteJoint:  # type: ignore[override]
-        zeros = self.anchor.new_zeros(batch.size, self.classes)
-        return FiniteJoint({"y": OneHotCategorical(logits=zeros, validate_args=False), "z": super().prior(batch)})
+    def prior(self, frame: Frame) -> Joint:
+        zeros = self.anchor.new_zeros(frame.size, self.classes)
+        return Joint({"y": OneHotCategorical(logits=zeros, validate_args=False), "z": super().prior(frame)}, ["y"])
 
-    def posterior(self, batch: Batch) -> FiniteJoint:  # type: ignore[override]
+    def posterior(self, batch: Batch) -> Joint:  # type: ignore[override]
         inputs = self._inputs(batch)
         logits, features = self.classifier(inputs), self.trunk(inputs)
-        if batch.z is not None:
-            marked = batch.z > 0
-            logits = logits.masked_fill(~(marked | ~marked.any(-1, keepdim=True)), RULED_OUT)
+        classifier = OneHotCategorical(logits=logits, validate_args=False)
+        if batch.known is not None:
+            classifier = restricted(classifier, named(batch.known, "y")["y"])
 
         def code(drawn: dict[str, Tensor]) -> Independent:
             mean, log_scale = self.encoder(features + self.label(drawn["y"])).chunk(2, -1)
             return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
 
-        return FiniteJoint({"y": OneHotCategorical(logits=logits, validate_args=False), "z": code})
+        return Joint({"y": classifier, "z": code}, ["y"])
 
-    def likelihood(self, z: Any, batch: Batch) -> Distribution:
-        return super().likelihood(torch.cat([z["z"], z["y"]], -1), batch)
+    def likelihood(self, z: Any, frame: Frame) -> Distribution:
+        return super().likelihood(torch.cat([z["z"], z["y"]], -1), frame)
 
     def clusters(self, batch: Batch) -> Tensor:
         """q(y | x) of the classifier, given what is known of y, (B, K)."""
@@ -103,13 +102,13 @@ class SemiSupervisedVAE(VAE):
     def class_probabilities(self, batch: Batch, samples: int = 100) -> Tensor:
         """p(y | x), given what is known of y, (B, K): of p(x, y), estimated by so many importance samples of each
         q(z | x, y). It asks the decoder, where `clusters` asks the classifier."""
-        q = self.posterior(batch)
-        z: Any
-        z, probability = q.branches(samples)
-        given_y = q.log_prob(z) - q.first.log_prob(z["y"])
+        drawn = self.posterior(batch).branches(samples)
+        z: Any = drawn.z
+        assert drawn.log_weight is not None  # y is summed out
+        weight = self.log_joint(batch, z) - drawn.parts["z"].log_prob(z["z"])
         # a class that is ruled out has a code, but no probability
-        weight = (self.log_joint(batch, z) - given_y).unflatten(0, (-1, samples)).logsumexp(1)
-        return weight.where(probability > 0, -torch.inf).softmax(0).T
+        weight = weight.where(drawn.log_weight.exp() > 0, -torch.inf)
+        return weight.unflatten(0, (-1, samples)).logsumexp(1).softmax(0).T
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         super().start(batch, generator)
@@ -120,10 +119,13 @@ class SemiSupervisedVAE(VAE):
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
-        if batch.z is not None and tuple(batch.z.shape) != (batch.size, self.classes):
+        if batch.known is None:
+            return
+        known = named(batch.known, "y")["y"]
+        if tuple(known.shape) != (batch.size, self.classes):
             raise DataError(
-                f"labels are one-hot rows, z of shape ({batch.size}, {self.classes}), with zeros for an unknown class; "
-                f"here z has shape {tuple(batch.z.shape)}"
+                f"labels are one-hot rows, known of shape ({batch.size}, {self.classes}), with zeros for an unknown "
+                f"class; here known has shape {tuple(known.shape)}"
             )
 
 
@@ -136,6 +138,6 @@ def tiny(seed: int) -> tuple[SemiSupervisedVAE, Batch]:
     x = torch.randint(2, (5, 3), generator=generator).double()
     mask = torch.ones_like(x, dtype=torch.bool)
     mask[1, 2] = False
-    z = torch.zeros(5, 2, dtype=torch.float64)
-    z[0, 1], z[1] = 1, 1
-    return model, Batch.of(x, mask, z=z)
+    labels = torch.zeros(5, 2, dtype=torch.float64)
+    labels[0, 1], labels[1] = 1, 1
+    return model, Batch.of(x, mask, known={"y": labels})

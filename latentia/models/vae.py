@@ -11,6 +11,9 @@ The encoder is learned together with the decoder by the reparameterised gradient
 2014, sections 2 and 3; Rezende, Mohamed and Wierstra 2014, sections 2 to 4). Missing coordinates are left out of
 the likelihood and enter the encoder as zero. Flows: Rezende and Mohamed (2015); where one is in the posterior or the
 prior their KL has no closed form and is sampled.
+
+Given a context c, as an image's class or some columns of a table, encoder and decoder see it beside x and z, and all of
+this is p(x | c) = E_p(z) p(x | z, c): the conditional VAE of Sohn, Lee and Yan (2015), with p(z) left as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
 from latentia.distributions.heads import PosteriorHead, PriorHead
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, DirectedModel, has_frozen
+from latentia.model import Batch, DirectedModel, Frame, has_frozen
+from latentia.networks.columns import Columns
 from latentia.networks.conv import BLOCKS, ConvDecoder, ConvEncoder
 from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
 
@@ -55,6 +59,8 @@ class VAE(DirectedModel):
         flow_hidden: widths of the hidden layers of the network in each map of a flow.
         network: mlp, or for images convolutions in blocks that are residual or gated (see `ConvEncoder`).
         channels: of the convolutions at a half, a quarter, ... of the image's height and width.
+        context: for p(x | context), of each column of the context its number of categories, 0 for numbers (comes from
+            the data). Encoder and decoder then take `Columns(context).outputs` numbers more.
 
     Buffers of a Gaussian likelihood: shift and unit (inputs,). The networks see (x - shift) / unit, and the likelihood
     is of x itself; `start` sets them to the mean and standard deviation of a coordinate far from unit scale, and leaves
@@ -83,6 +89,7 @@ class VAE(DirectedModel):
         flow_hidden: Sequence[int] = (64,),
         network: Literal["mlp", "residual", "gated"] = "mlp",
         channels: Sequence[int] = (32, 64),
+        context: Sequence[int] = (),
     ):
         super().__init__()
         _choose("activation", activation, ACTIVATIONS)
@@ -102,21 +109,35 @@ class VAE(DirectedModel):
             self.register_load_state_dict_pre_hook(_unscaled)
         levels, numbers = self.symbols or 1, 2 if likelihood == "gaussian" else 1
         features, inputs = self.posterior_head.inputs, math.prod(self.event_shape) * levels
+        self.columns = Columns(context) if context else None
+        beside = self.columns.outputs if self.columns else 0
+        self.steer: nn.Linear | None = None
         if network == "mlp":
-            self.encoder = encoder or MLP([inputs, *hidden, features], activation)
-            self.decoder = decoder or MLP([latent, *reversed(hidden), numbers * inputs], activation)
+            self.encoder = encoder or MLP([inputs + beside, *hidden, features], activation)
+            self.decoder = decoder or MLP([latent + beside, *reversed(hidden), numbers * inputs], activation)
         else:
             image = {"channels": channels, "block": network, "activation": activation, "levels": levels}
             self.encoder = encoder or ConvEncoder(self.event_shape, features, **image)
-            self.decoder = decoder or ConvDecoder(latent, self.event_shape, numbers=numbers, **image)
+            self.decoder = decoder or ConvDecoder(latent + beside, self.event_shape, numbers=numbers, **image)
+            # an image's convolutions have no place for a context: it moves what they find
+            self.steer = nn.Linear(beside, features, bias=False) if beside else None
 
-    def prior(self, batch: Batch) -> Distribution:
-        return self.prior_head(batch.size, batch.x.new_empty(0, dtype=self.anchor.dtype))
+    def prior(self, frame: Frame) -> Distribution:
+        return self.prior_head(frame.size, self.anchor)
 
     def posterior(self, batch: Batch) -> Distribution:
-        return self.posterior_head(self.encoder(self._inputs(batch)))
+        inputs = self._inputs(batch)
+        if self.columns is None:
+            return self.posterior_head(self.encoder(inputs))
+        beside = self._beside(batch.frame)
+        if self.steer is None:
+            return self.posterior_head(self.encoder(torch.cat([inputs, beside], -1)))
+        return self.posterior_head(self.encoder(inputs) + self.steer(beside))
 
-    def likelihood(self, z: Tensor, batch: Batch) -> Distribution:
+    def likelihood(self, z: Any, frame: Frame) -> Distribution:
+        if self.columns is not None:
+            beside = self._beside(frame)
+            z = torch.cat([z, beside.expand(len(z), *beside.shape)], -1)
         p: Any = _LIKELIHOODS[self.family](self.decoder(z), self.event_shape)
         if self.family != "gaussian":
             return p
@@ -132,12 +153,15 @@ class VAE(DirectedModel):
                 glorot(network, generator)
         if isinstance(self.decoder, MLP | ConvDecoder):
             self.decoder.output_bias.data.copy_(self._average(batch))
+        if self.steer is not None:
+            glorot(self.steer, generator)
         self.posterior_head.start(generator)
         self.prior_head.start(generator)
 
     def check(self, batch: Batch) -> None:
         if tuple(batch.x.shape[1:]) != self.event_shape:
             raise DataError(f"the model takes x of shape {self.event_shape}, the data have {tuple(batch.x.shape[1:])}")
+        self._check_context(batch)
         x = batch.x[batch.observed]
         if self.family == "bernoulli" and not bool(((x == 0) | (x == 1)).all()):
             raise DataError(
@@ -146,6 +170,20 @@ class VAE(DirectedModel):
             )
         if self.family == "categorical" and not bool(((x >= 0) & (x < (self.symbols or 0)) & (x == x.round())).all()):
             raise DataError(f"a categorical likelihood needs whole numbers 0..{(self.symbols or 0) - 1}")
+
+    def _check_context(self, batch: Batch) -> None:
+        columns = len(self.columns.levels) if self.columns else 0
+        found = 0 if batch.context is None else batch.context.x.flatten(1).shape[1]
+        if columns and not found:
+            raise DataError(f"this model is given a context of {columns} columns, and the data have none")
+        if columns and columns != found:
+            raise DataError(f"this model is given a context of {columns} columns, and that of the data has {found}")
+
+    def _beside(self, frame: Frame) -> Tensor:
+        """What the networks see of the context, (B, outputs)."""
+        assert self.columns is not None  # who asks has a context
+        given = frame.given()
+        return self.columns(given.x.flatten(1), None if given.seen is None else given.seen.flatten(1), self.anchor)
 
     def _inputs(self, batch: Batch) -> Tensor:
         x = batch.x
@@ -234,3 +272,16 @@ def tiny(seed: int) -> tuple[VAE, Batch]:
     mask = torch.ones_like(x, dtype=torch.bool)
     mask[1, 2] = False
     return model, Batch.of(x, mask)
+
+
+def tiny_conditional(seed: int) -> tuple[VAE, Batch]:
+    """The same given a context of a class of three and a number, which are each hidden once."""
+    generator = torch.Generator().manual_seed(seed)
+    model = VAE(event_shape=(3,), latent=1, hidden=(4,), context=(3, 0)).double()
+    for parameter in model.parameters():
+        parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    x = torch.randint(2, (5, 3), generator=generator).double()
+    mask, shown = torch.ones_like(x, dtype=torch.bool), torch.ones(5, 2, dtype=torch.bool)
+    mask[1, 2] = shown[2, 0] = shown[3, 1] = False
+    classes, number = torch.randint(3, (5, 1), generator=generator), torch.randn(5, 1, generator=generator)
+    return model, Batch.of(x, mask, context=Batch.of(torch.cat([classes, number], 1).double(), shown))

@@ -25,7 +25,7 @@ from torch import nn
 
 from latentia.distributions.mixture import Mixture
 from latentia.errors import OptionError
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models.vae import VAE
 
 NOISE = 0.01  # standard deviation of what sets apart pseudo-inputs that start at the same datum
@@ -93,10 +93,10 @@ class VampVAE(VAE):
         inputs = math.prod(self.event_shape) * (self.symbols or 1)
         self.pseudo_inputs = nn.Parameter(torch.rand(pseudo_inputs, inputs))
 
-    def prior(self, batch: Batch) -> Mixture:
+    def prior(self, frame: Frame) -> Mixture:
         count = len(self.pseudo_inputs)
         weights = self.pseudo_inputs.new_full((count,), -math.log(count))
-        return Mixture(self.posterior_head(self.encoder(self.pseudo_inputs)), weights, batch.size)
+        return Mixture(self.posterior_head(self.encoder(self.pseudo_inputs)), weights, frame.size)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """As the VAE, and pseudo-inputs at data drawn at random, by their weights, with a little noise."""

@@ -12,14 +12,15 @@ from torch.distributions import Categorical, Dirichlet, Distribution, Independen
 from latentia.data import Dataset
 from latentia.distributions import Chain, OneHot
 from latentia.distributions.mixture import Mixture
+from latentia.distributions.observed import expected, plain
 from latentia.errors import CapabilityError
-from latentia.model import Batch, DirectedModel, LatentVariableModel
+from latentia.model import DirectedModel, Frame, LatentVariableModel
 from latentia.report import figures, pictures
 from latentia.report.panel import Panel, table
 from latentia.report.words import finite, number, percent
 from latentia.tasks import encode, responsibilities
 from latentia.tasks.cluster import Clusters
-from latentia.tasks.common import expected, using
+from latentia.tasks.common import using
 
 ACTIVE = 0.01  # variance of the posterior mean: Burda et al. (2016)
 MOST_DATA, MOST_SEQUENCES = 4000, 2000
@@ -135,14 +136,14 @@ def _fitted(model: LatentVariableModel, data: Dataset, seed: int) -> _Fitted | N
         return None
     with using(model, seed):
         one = data.subset(slice(0, 1)).frozen(seed).batch(dtype=model.anchor.dtype).to(model.anchor)
-        prior: Any = model.prior(one)
+        prior: Any = model.prior(one.frame)
         if isinstance(prior, Mixture):
             return _Fitted(_numpy(prior.log_weights.exp()), None, None)
         if not isinstance(prior, OneHot):
             return None
         share = prior.marginals[0]
-        every = one.select(torch.zeros(len(share), dtype=torch.long, device=share.device))
-        likelihood = model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every)
+        every = one.select(torch.zeros(len(share), dtype=torch.long, device=share.device)).frame
+        likelihood = plain(model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every))
         return _Fitted(_numpy(share), *_moments(likelihood, len(share), data))
 
 
@@ -211,7 +212,7 @@ def _against_labels(r: np.ndarray, order: np.ndarray, names: list[str], groups: 
 
 
 def _table_panels(data: Dataset, r: np.ndarray, order: np.ndarray, fitted: _Fitted | None) -> list[Panel]:
-    values = np.asarray(data.schema.decode(data.x, data.mask), dtype=np.float64)
+    values = np.asarray(data.decoded(), dtype=np.float64)
     mean, deviation = moments(values, r)
     covariance = np.stack([np.diag(row**2) for row in deviation])
     share, known = r.sum(0) / r.sum() if fitted is None else fitted.share, False
@@ -326,9 +327,9 @@ def _mean_images(data: Dataset, r: np.ndarray, order: np.ndarray, fitted: _Fitte
 def _topics(model: DirectedModel, train: Dataset, seed: int) -> Panel:
     with using(model, seed):
         one = train.subset(slice(0, 1)).frozen(seed).batch().to(model.anchor)
-        share = model.prior(one).mean[0]
-        every = one.select(torch.zeros(len(share), dtype=torch.long, device=share.device))
-        likelihood: Any = model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every)
+        share = model.prior(one.frame).mean[0]
+        every = one.select(torch.zeros(len(share), dtype=torch.long, device=share.device)).frame
+        likelihood: Any = plain(model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every))
         given = _numpy(likelihood.probs[0, :, 0])
     counts = _numpy(share)[:, None] * given * _observed_steps(train)
     return _words_of_states(counts, np.argsort(-_numpy(share), kind="stable"), train, "topic")
@@ -350,7 +351,7 @@ def _states(model: LatentVariableModel, train: Dataset, count: int, seed: int) -
     with using(model, seed):
         transition, share = np.zeros(()), np.zeros(())
         for batch in train.frozen(seed).batches(BATCH, sort=True):
-            prior, weight = model.prior(batch.to(model.anchor)), _numpy(batch.weights)
+            prior, weight = model.prior(batch.to(model.anchor).frame), _numpy(batch.weights)
             assert isinstance(prior, Chain)  # the posterior is one
             share = share + np.einsum("b,btk->k", weight, _numpy(prior.marginals))
             transition = transition + _transitions(prior)
@@ -373,9 +374,8 @@ def _states(model: LatentVariableModel, train: Dataset, count: int, seed: int) -
 def _given_states(model: DirectedModel, train: Dataset, states: int, seed: int) -> Distribution:
     """p(x_t | z_t = k) of every state, as of one sequence that visits each of them once."""
     one = train.subset(slice(0, 1)).frozen(seed).batch(dtype=model.anchor.dtype).to(model.anchor)
-    x = one.x[:, :1].expand(1, states, *one.x.shape[2:])
     every = torch.eye(states, dtype=model.anchor.dtype, device=model.anchor.device)
-    return model.likelihood(every[None, None], Batch(x, context=one.context))
+    return plain(model.likelihood(every[None, None], Frame(1, torch.full((1,), states), one.context)))
 
 
 def _transitions(chain: Chain) -> np.ndarray:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from latentia.data import Dataset
+from latentia.distributions.latents import each
+from latentia.distributions.observed import expected
 from latentia.model import Batch, LatentVariableModel, TractableModel
 from latentia.report import figures, pictures
 from latentia.report.latents import column_names
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.words import number
 from latentia.tasks import anomaly_scores, complete, generate, interpolate, traverse
-from latentia.tasks.common import directed, each, expected, using
+from latentia.tasks.common import directed, using
 from latentia.tasks.detect import advice, ranked
 
 ACROSS, SHOWN, DRAWS, SWEEPS = 12, 8, 3, 100
@@ -70,12 +72,12 @@ def _shown(model: LatentVariableModel, data: Dataset, count: int, seed: int) -> 
 def _samples(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     top, event = _top(data), data.schema.event_shape
     drawn, _ = generate(model, 3 * ACROSS, seed=seed)
-    rows = [{"name": "draws of x", "picture": pictures.grid(_numpy(drawn).reshape(3, ACROSS, *event), top)}]
+    rows = [{"name": "draws of x", "picture": pictures.grid(_numpy(drawn.x).reshape(3, ACROSS, *event), top)}]
     caption = "New images: z from the prior, x from the likelihood."
 
     def means() -> list[Panel]:
         mean, _ = generate(model, 3 * ACROSS, seed=seed, mean=True)
-        rows.append({"name": "means of x", "picture": pictures.grid(_numpy(mean).reshape(3, ACROSS, *event), top)})
+        rows.append({"name": "means of x", "picture": pictures.grid(_numpy(mean.x).reshape(3, ACROSS, *event), top)})
         return []
 
     gathered(means)
@@ -88,7 +90,7 @@ def _reconstructions(model: LatentVariableModel, data: Dataset, seed: int) -> Pa
     likelihood = directed(model, "reconstruct").likelihood
     with using(model, seed):
         z: Any = each(lambda mean: mean.unsqueeze(0), model.posterior(batch).mean)
-        mean = expected(likelihood(z, batch)).reshape(batch.x.shape)
+        mean = expected(likelihood(z, batch.frame)).reshape(batch.x.shape)
     pair = np.stack([_numpy(batch.x), _numpy(mean)])
     caption = "Data held against what is left of them in z: the mean of x given the posterior mean of z."
     picture = pictures.grid(pair, _top(data))
@@ -132,7 +134,7 @@ def _completions(model: LatentVariableModel, data: Dataset, seed: int, passes: f
     mask = truth.observed.clone()
     half = mask.shape[1] // 2
     mask[:, half:] = False
-    seen = Batch.of(truth.x, mask)
+    seen = Batch.of(truth.x, mask, context=truth.context)
     filled = complete(model, seen, draws=DRAWS, sweeps=sweeps, seed=seed)
     given = np.where(_numpy(mask) > 0, _numpy(truth.x), 0.45 * _top(data))
     rows = np.stack([given, _numpy(filled.mean), *_numpy(filled.draws), _numpy(truth.x)])
@@ -189,7 +191,7 @@ def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int, passes: f
     some, scores, caption = _odd(model, data, seed, passes)
     if not len(some):
         return Panel("note", caption)
-    values = np.asarray(some.schema.decode(some.x[:ROWS], None if some.mask is None else some.mask[:ROWS]), np.float64)
+    values = np.asarray(some.subset(slice(0, ROWS)).decoded(), np.float64)
     names = column_names(data)[:MOST_HISTOGRAMS]
     where = some.rows.tolist() if some.rows is not None else range(1, len(some) + 1)
     rows = [
@@ -205,8 +207,8 @@ def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int, passes: f
 
 def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
     drawn, _ = generate(model, MANY, seed=seed)
-    samples = np.asarray(data.schema.decode(drawn.reshape(MANY, -1)), dtype=np.float64)
-    values = np.asarray(data.schema.decode(data.x, data.mask), dtype=np.float64)
+    samples = np.asarray(data.schema.decode(drawn.x.reshape(MANY, -1)), dtype=np.float64)
+    values = np.asarray(data.decoded(), dtype=np.float64)
     names = column_names(data)
     columns = min(len(names), MOST_HISTOGRAMS)
     across = min(columns, 3)
@@ -232,7 +234,7 @@ def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list
 
 def _sequence_samples(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     drawn, _ = generate(model, SENTENCES, seed=seed)
-    lines = [_line(line) for line in data.schema.decode(drawn)]
+    lines = [_line(line) for line in data.schema.decode(drawn.x, None, drawn.lengths)]
     what = "Sentences" if data.schema.kind == "text" else "Sequences"
     return Panel("lines", lines, f"{what} drawn from the model.", "Samples")
 

@@ -21,6 +21,7 @@ from latentia.learners import EM, Online
 from latentia.learners.history import History
 from latentia.model import Batch, EMModel, TractableModel
 from latentia.tasks.common import using
+from latentia.tasks.generate import framed
 
 Array = np.ndarray
 COUNTS = ("n_components", "n_clusters", "n_chains", "n_init", "max_iter")
@@ -192,13 +193,14 @@ class EMEstimator(BaseEstimator):
                 found = function(self.model_, part.to(self.model_.anchor))
             yield found, index
 
-    def _draw(self, n_samples: int) -> tuple[Tensor, Tensor]:
-        """n draws of x and z."""
+    def _draw(self, n_samples: int, steps: int | None = None) -> tuple[Tensor, Any]:
+        """n draws of x and z, of so many steps where x has some."""
         check_is_fitted(self)
         if n_samples < 1:
             raise OptionError(f"n_samples={n_samples}: at least 1 is drawn")
         with using(self.model_, self._seed()):
-            return self.model_.generate(n_samples)
+            batch, z = self.model_.generate(framed(self.model_, n_samples, steps, None))
+        return batch.x, z
 
     # -------------------------------------------------------------------------------------------- scikit-learn's
 

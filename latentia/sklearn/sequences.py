@@ -27,7 +27,7 @@ from torch import Tensor
 from latentia import models
 from latentia.data import Dataset, Schema
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, EMModel
+from latentia.model import Batch, EMModel, ends
 from latentia.sklearn.base import Array, EMEstimator, as_given, levels, symbols
 from latentia.sklearn.mixtures import compact, covariance
 
@@ -96,9 +96,7 @@ class SequenceEstimator(EMEstimator):
         """
         if n_steps < 1:
             raise OptionError(f"n_steps={n_steps}: a sequence has at least 1")
-        if hasattr(self, "model_"):
-            self.model_.length = n_steps
-        x, z = self._draw(n_samples)
+        x, z = self._draw(n_samples, n_steps)
         return (x.squeeze(-1) if self._plain and x.ndim == 3 else x).numpy(), z.argmax(-1).numpy()
 
     def _batch(self, X: Any, reset: bool) -> Batch:
@@ -111,7 +109,9 @@ class SequenceEstimator(EMEstimator):
             self._plain = table.ndim == 2
             if table.ndim == 3:
                 self.n_features_in_ = table.shape[2]
-        return self._sequences(table)
+        # in one array a sequence can only be filled up, so it ends at its last step of which anything is observed
+        batch = self._sequences(table)
+        return _ending(batch, ends(batch.observed))
 
     def _joined(self, X: Any, reset: bool) -> Batch:
         """A list of sequences side by side. They are checked one after another, as a single one, and what lies behind
@@ -124,12 +124,14 @@ class SequenceEstimator(EMEstimator):
         if reset:
             self._plain = table.ndim == 2
         one, sizes = self._sequences(table), [len(part) for part in X]
-        seen = one.observed[0].split(sizes)
         shape = len(sizes), max(sizes), *one.x.shape[2:]
-        x, mask = (torch.from_numpy(np.zeros(shape, kind)) for kind in (one.x.numpy().dtype, bool))
+        x = torch.from_numpy(np.zeros(shape, one.x.numpy().dtype))
+        mask = None if one.mask is None else torch.ones(shape, dtype=torch.bool)
         for n, part in enumerate(one.x[0].split(sizes)):
-            x[n, : sizes[n]], mask[n, : sizes[n]] = part, seen[n]
-        return Batch(x, None if bool(mask.all()) else mask)
+            x[n, : sizes[n]] = part
+        for n, part in enumerate([] if one.mask is None else one.mask[0].split(sizes)):
+            mask[n, : sizes[n]] = part  # type: ignore[index]  # there is one
+        return Batch(x, mask, None if min(sizes) == max(sizes) else torch.tensor(sizes))
 
     def _table(self, X: Any, reset: bool, **options: Any) -> Array:
         if reset:
@@ -155,7 +157,8 @@ class SequenceEstimator(EMEstimator):
             schema = Schema("sequence", "real", (count,), shift=(0.0,) * count, scale=(1.0,) * count, source="X")
         else:
             schema = Schema("sequence", "symbols", (), levels=levels(batch, None), source="X")
-        return Dataset(batch.x, batch.mask, schema, batch.weight, rows=torch.arange(1, batch.size + 1))
+        rows = torch.arange(1, batch.size + 1)
+        return Dataset(batch.x, batch.mask, schema, batch.weight, rows=rows, lengths=batch.ends)
 
     def _steps(self, X: Any, lengths: Any, function: Callable[[Any, Batch], Tensor]) -> Any:
         """An answer for each step in the form of X, 0 beyond a sequence's end."""
@@ -302,6 +305,14 @@ class FactorialHMM(SequenceEstimator):
     def _attributes(self, model: models.FactorialHMM) -> dict[str, Tensor]:
         chains = {"startprob_": model.initial, "transmat_": model.transition, "weights_": model.weights}
         return chains | {"mean_": model.center, "covariance_": model.scale_tril @ model.scale_tril.mT}
+
+
+def _ending(batch: Batch, lengths: Tensor) -> Batch:
+    """The same data of these lengths."""
+    if bool((lengths == batch.x.shape[1]).all()):
+        return batch
+    batch = Batch.of(batch.x, batch.mask, lengths)
+    return batch._replace(mask=batch.mask if bool(batch.hidden.any()) else None)
 
 
 def _is_list(X: Any) -> bool:

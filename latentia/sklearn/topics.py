@@ -90,9 +90,7 @@ class LDA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
         """Draws from p(x, theta): documents of `n_words` words, as counts, and their topics' shares, (n_samples, K)."""
         if n_words < 1:
             raise OptionError(f"n_words={n_words}: a document has at least 1")
-        if hasattr(self, "model_"):
-            self.model_.length = n_words
-        x, theta = self._draw(n_samples)
+        x, theta = self._draw(n_samples, n_words)
         count = self.components_.shape[1]
         return np.stack([np.bincount(row, minlength=count) for row in x.numpy()]), theta.numpy()
 
@@ -108,7 +106,7 @@ class LDA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
         mask = np.arange(max(int(lengths.max()), 1)) < lengths[:, None]
         x = np.zeros(mask.shape, dtype=np.int64)
         x[mask] = words
-        return Batch(torch.from_numpy(x), torch.from_numpy(mask))
+        return Batch(torch.from_numpy(x), lengths=torch.from_numpy(lengths))
 
     def _counts(self, X: Any, reset: bool) -> Any:
         """Raises `DataError` for what are no counts."""

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import as_dataset, data_for
+from latentia.data import as_dataset
+from latentia.data import data_for
 from latentia.distributions import OneHot
 from latentia.errors import CapabilityError, DataError
 from latentia.evaluate import remark

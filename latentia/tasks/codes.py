@@ -125,7 +125,7 @@ def _check_csv(path: Path) -> None:
 
 def _lines(model: LatentVariableModel, data: Dataset, seed: int) -> bytes:
     states, lengths = decode_path(model, data, seed=seed)
-    given = data.schema.decode(data.x, data.mask)
+    given = data.decoded()
     lines = []
     for x, path, length in zip(given, states.tolist(), lengths.tolist(), strict=True):
         lines.append(json.dumps({"x": plain(x), "states": path[:length]}, ensure_ascii=False))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent
 
+from latentia.batch import Batch
 from latentia.data import Dataset
 from latentia.errors import CapabilityError
 from latentia.evaluate import exact_log_marginals, log_marginal
-from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, evaluating
+from latentia.model import DirectedModel, LatentVariableModel, TractableModel, evaluating
 from latentia.refinement import refinable, refined
 
-Latent = Tensor | dict[str, Tensor]
 MEMORY = 2**30
 """Bytes for importance samples: steps of refinement are cheaper for many data at once."""
 
@@ -42,23 +41,6 @@ def directed(model: LatentVariableModel, verb: str) -> DirectedModel:
         name = type(model).__name__
         raise CapabilityError(f"{name} cannot {verb}: make it a DirectedModel, with {name}.prior and {name}.likelihood")
     return model
-
-
-def expected(distribution: Distribution) -> Tensor:
-    """E[x]: the mean, and for a categorical the expected level sum_v v p(v), for which torch has NaN."""
-    inner = distribution.base_dist if isinstance(distribution, Independent) else distribution
-    if isinstance(inner, Categorical):
-        levels = torch.arange(inner.probs.shape[-1], dtype=inner.probs.dtype, device=inner.probs.device)
-        return inner.probs @ levels
-    return inner.mean
-
-
-def each(function: Callable[..., Tensor], *z: Latent) -> Latent:
-    """Apply `function` to z, latent by latent where there are several."""
-    first = z[0]
-    if isinstance(first, dict):
-        return {name: function(*(part[name] for part in z)) for name in first}  # type: ignore[index]
-    return function(*z)
 
 
 def repeated(batch: Batch, times: int) -> Batch:

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from latentia.batch import Batch
 from latentia.data import batch_for, data_for
 from latentia.distributions import OneHot
 from latentia.distributions.canonical import CanonicalGaussian
+from latentia.distributions.latents import Latents, each
+from latentia.distributions.observed import expected
 from latentia.distributions.structured import Structured
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
-from latentia.tasks.common import Latent, directed, each, expected, log_marginals, repeated, using
+from latentia.model import DirectedModel, LatentVariableModel, TractableModel
+from latentia.tasks.common import directed, log_marginals, repeated, using
 
 # the independence proposal is poor while x_mis is far from anything likely, so at first every one is taken
 PSEUDO_GIBBS_SHARE = 0.1
@@ -65,7 +68,7 @@ def complete(model: LatentVariableModel, data: Any, *, draws: int = 16, sweeps: 
     if draws < 1 or sweeps < 2:
         raise OptionError(f"draws={draws}, sweeps={sweeps}: at least 1 draw and 2 sweeps")
     model = directed(model, "complete")
-    batch = batch_for(model, data, seed)._replace(z=None)
+    batch = batch_for(model, data, seed)._replace(known=None)
     with using(model, seed):
         if isinstance(model, TractableModel):
             return _exactly(model, batch, draws)
@@ -115,11 +118,11 @@ def conditional_log_likelihood(
         hidden = torch.as_tensor(hidden, dtype=torch.bool, device=data.x.device).expand(data.x.shape)
     except RuntimeError:
         raise DataError(f"hidden has shape {tuple(hidden.shape)}, and x {tuple(data.x.shape)}") from None
-    seen = torch.ones_like(hidden) if data.mask is None else data.mask
+    seen = torch.ones_like(hidden) if data.seen is None else data.seen
     entries = (hidden & seen).flatten(1).sum(1).cpu()
     if not bool(entries.any()):
         raise DataError("hidden hides nothing that was observed")
-    left = seen & ~hidden
+    left = ~hidden if data.mask is None else data.mask & ~hidden
     shown = replace(data, mask=left, x=torch.where(left, data.x, torch.zeros_like(data.x)))
     whole, whole_error = log_marginals(model, data, importance_samples, steps, seed, progress)
     part, part_error = log_marginals(model, shown, importance_samples, steps, seed, progress)
@@ -129,7 +132,6 @@ def conditional_log_likelihood(
 def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
     posterior: Any = model.posterior(batch)
     z = posterior.sample((draws,))
-    inside = _inside(z, batch)
     given = model.conditional(_grounded(z) if isinstance(posterior, Structured) else z, batch)
     drawn, each_mean = given.sample().reshape(draws, *batch.x.shape), expected(given)
     mean = each_mean.mean(0)
@@ -140,21 +142,13 @@ def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
         # of a Gaussian z the mirror images are draws too, and in pairs what is linear in z has no noise
         mirrored = expected(model.conditional(2 * posterior.mean - z, batch)).mean(0)
         mean = 0.5 * (mean + mirrored)
-    missing = ~batch.observed & inside
-    return _completion(batch, mean.reshape(batch.x.shape), drawn, each_mean.reshape(drawn.shape), missing)
+    return _completion(batch, mean.reshape(batch.x.shape), drawn, each_mean.reshape(drawn.shape))
 
 
-def _completion(batch: Batch, mean: Tensor, drawn: Tensor, each_mean: Tensor, missing: Tensor) -> Completion:
+def _completion(batch: Batch, mean: Tensor, drawn: Tensor, each_mean: Tensor) -> Completion:
+    missing = batch.hidden
     mean, each_mean = (torch.where(missing, part, batch.x.to(part)) for part in (mean, each_mean))
     return Completion(mean, torch.where(missing, drawn.to(batch.x), batch.x), each_mean)
-
-
-def _inside(z: Tensor, batch: Batch) -> Tensor:
-    """Which entries of x are not beyond the end of a sequence, broadcastable to x."""
-    if z.ndim < 4:
-        return torch.ones_like(batch.observed)
-    steps = z[0].flatten(2).sum(-1) > 0
-    return steps.reshape(*steps.shape, *(1,) * (batch.x.ndim - 2))
 
 
 def _grounded(z: Tensor) -> Tensor:
@@ -164,8 +158,7 @@ def _grounded(z: Tensor) -> Tensor:
 
 def _by_chains(model: DirectedModel, batch: Batch, draws: int, sweeps: int) -> Completion:
     known = repeated(batch, draws)
-    missing = ~known.observed
-    z: Latent = model.posterior(known).sample((1,))
+    z: Latents = model.posterior(known).sample((1,))
     x, last = _refill(model, known, z)
     total = torch.zeros_like(last)
     for sweep in range(sweeps):
@@ -176,17 +169,17 @@ def _by_chains(model: DirectedModel, batch: Batch, draws: int, sweeps: int) -> C
             total += last
     mean = (total / (sweeps - sweeps // 2)).unflatten(0, (draws, -1)).mean(0)
     drawn, each_mean = (part.unflatten(0, (draws, -1)) for part in (x, last))
-    return _completion(batch, mean, drawn, each_mean, missing[: batch.size])
+    return _completion(batch, mean, drawn, each_mean)
 
 
 def _refill(model: DirectedModel, known: Batch, z: Any) -> tuple[Tensor, Tensor]:
     """x with its missing part drawn from p(x_missing | z, x_observed), and that part's mean: both (B, *event)."""
     given = model.conditional(z, known)
     drawn = given.sample().squeeze(0).reshape(known.x.shape).to(known.x)
-    return torch.where(known.observed, known.x, drawn), expected(given).squeeze(0).reshape(known.x.shape)
+    return torch.where(known.hidden, drawn, known.x), expected(given).squeeze(0).reshape(known.x.shape)
 
 
-def _step(model: DirectedModel, full: Batch, z: Any, always: bool) -> Latent:
+def _step(model: DirectedModel, full: Batch, z: Any, always: bool) -> Latents:
     """One Metropolis step on z, with q(z | x) as its proposal."""
     q = model.posterior(full)
     proposal: Any = q.sample((1,))

@@ -132,7 +132,7 @@ def code_lengths(data: Any) -> Tensor:
     data = as_dataset(data).frozen(0)
     if data.schema.kind not in ("sequence", "text") and data.mask is not None and not bool(data.mask.all()):
         raise DataError("complexity: what is missing has no length; leave out the data that are not complete")
-    values = data.schema.decode(data.x, data.mask)
+    values = data.decoded()
     if isinstance(values, np.ndarray) or data.schema.kind == "sequence":
         values = [_whole(value, data) for value in values]
     return math.log(2) * 8 * torch.tensor([_shortest(value, data) for value in values], dtype=torch.float64)

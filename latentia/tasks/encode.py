@@ -10,18 +10,19 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.data import data_for, in_order
+from latentia.distributions.latents import Latents, each
 from latentia.distributions.structured import Structured
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
 from latentia.evaluate import remark
 from latentia.model import Batch, LatentVariableModel
-from latentia.tasks.common import Latent, each, using
+from latentia.tasks.common import using
 
 ALONE, VALUE = "", "log p(x)"
 """Beside the names of latents: a latent that is alone, and the value of each datum."""
 
 
-def encode(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Latent:
+def encode(model: LatentVariableModel, data: Any, *, batch_size: int = 256, seed: int = 0) -> Latents:
     """E_q[z | x] of every datum, (N, *latent): marginals where z is discrete; a dict where there are several latents.
 
     Latents with a step for each step of x are zero beyond a sequence's end. `seed` draws what is binarized dynamically.
@@ -84,7 +85,7 @@ def _mean_and_value(q: Distribution) -> dict[str, Tensor]:
     return {**parts, VALUE: q.log_partition} if isinstance(q, Unnormalised) else parts
 
 
-def _mean(q: Distribution) -> Latent:
+def _mean(q: Distribution) -> Latents:
     try:
         return q.mean
     except NotImplementedError:
@@ -98,8 +99,8 @@ def article(q: Distribution) -> str:
 
 
 def gather(
-    model: LatentVariableModel, data: Any, function: Callable[[Batch], Latent], batch_size: int, seed: int
-) -> Latent:
+    model: LatentVariableModel, data: Any, function: Callable[[Batch], Latents], batch_size: int, seed: int
+) -> Latents:
     """`function` of all data, in their order. Raises `DataError` for data that the model cannot generate."""
     data = data_for(model, data, seed)
     with using(model, seed):

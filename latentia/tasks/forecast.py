@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent
+from torch.distributions import Categorical
 
+from latentia.batch import Batch, Frame
 from latentia.data import batch_for
 from latentia.distributions import Chain
+from latentia.distributions.observed import plain
 from latentia.errors import CapabilityError, OptionError
-from latentia.model import Batch, DirectedModel, LatentVariableModel
+from latentia.model import DirectedModel, LatentVariableModel
 from latentia.tasks.common import directed, using
 
 
@@ -30,7 +32,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(model: LatentVariableModel, data: Any, *, steps: int = 1, draws: int = 1, seed: int = 0) -> Forecast:
-    """p(x_{T+1}, .., x_{T+H} | x_1..T) of every sequence, T being its last observed step: exact, and drawn from.
+    """p(x_{T+1}, .., x_{T+H} | x_1..T) of every sequence, T being its length: exact, and drawn from.
 
     Args:
         data: anything that `as_dataset` takes.
@@ -45,7 +47,7 @@ def forecast(model: LatentVariableModel, data: Any, *, steps: int = 1, draws: in
     model = directed(model, "forecast")
     batch = batch_for(model, data, seed)
     with using(model, seed):
-        initial, transition = _dynamics(model, batch)
+        initial, transition = _dynamics(model, batch.frame)
         posterior = model.posterior(batch)
         assert isinstance(posterior, Chain)  # as the prior is
         states = [_next_state(posterior, initial, transition)]
@@ -55,8 +57,8 @@ def forecast(model: LatentVariableModel, data: Any, *, steps: int = 1, draws: in
         potentials = {"initial": states[0].log(), "transition": transition.log(), "node": torch.zeros_like(ahead)}
         potentials["transition"] = potentials["transition"].unsqueeze(0)
         z = Chain(potentials).sample((draws,))
-        empty = batch.x.new_zeros(batch.size, steps, *batch.x.shape[2:])
-        drawn = model.likelihood(z, Batch(empty, context=batch.context)).sample().to(batch.x)
+        ends = torch.full((batch.size,), steps, device=z.device)
+        drawn = model.likelihood(z, Frame(batch.size, ends, batch.context)).sample().to(batch.x)
         mean = torch.tensordot(ahead, _means(model), 1)
     return Forecast(ahead, mean, drawn)
 
@@ -83,7 +85,7 @@ class Filter:
         self.steps, self.log_prob = 0, 0.0
         self.state: Tensor | None = None
         with using(self.model, 0):
-            self.initial, self.transition = _dynamics(self.model, Batch(self.model.anchor.new_zeros(1, 1)))
+            self.initial, self.transition = _dynamics(self.model, Frame(1))
 
     def update(self, x: Any = None, mask: Tensor | None = None) -> Tensor:
         """Take the next step x (*event), and say p(z_t | x_1..t), (K,). None, NaN and mask False are missing values.
@@ -125,9 +127,9 @@ class Filter:
             return posterior.log_potentials["node"][0, 0]
 
 
-def _dynamics(model: DirectedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+def _dynamics(model: DirectedModel, frame: Frame) -> tuple[Tensor, Tensor]:
     """p(z_1), (K,), and p(z_t | z_{t-1}), (K, K), of a model whose z is a chain."""
-    prior = model.prior(batch)
+    prior = model.prior(frame)
     if isinstance(prior, Chain):
         initial, transition = prior.log_potentials["initial"], prior.log_potentials["transition"]
         if initial.ndim == 1 and transition.ndim == 3 and len(transition) == 1:
@@ -148,8 +150,8 @@ def _next_state(posterior: Chain, initial: Tensor, transition: Tensor) -> Tensor
 
 def _means(model: DirectedModel) -> Tensor:
     """E[x_t | z_t = k], (K, *event); of symbols their probabilities, (K, V)."""
-    states = model.prior(Batch(model.anchor.new_zeros(1, 1))).event_shape[-1]
+    frame = Frame(1, torch.ones(1, dtype=torch.long))
+    states = model.prior(frame).event_shape[-1]
     z = torch.eye(states).to(model.anchor).reshape(states, 1, 1, states)
-    given = model.likelihood(z, Batch(model.anchor.new_zeros(1, 1)))
-    inner = given.base_dist if isinstance(given, Independent) else given
+    inner: Any = plain(model.likelihood(z, frame))
     return (inner.probs if isinstance(inner, Categorical) else inner.mean)[:, 0, 0]

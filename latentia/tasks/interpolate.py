@@ -9,10 +9,12 @@ from torch import Tensor
 
 from latentia.data import batch_for
 from latentia.distributions import OneHot
+from latentia.distributions.latents import each
+from latentia.distributions.observed import expected
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import LatentVariableModel
-from latentia.tasks.common import directed, each, expected, using
+from latentia.tasks.common import directed, using
 
 
 def interpolate(model: LatentVariableModel, data: Any, *, steps: int = 8, seed: int = 0) -> Tensor:
@@ -42,7 +44,7 @@ def interpolate(model: LatentVariableModel, data: Any, *, steps: int = 8, seed: 
             what = "one of K values" if isinstance(q, OneHot) else "a path of discrete states"
             raise CapabilityError(f"{type(model).__name__} cannot interpolate: its z is {what}, no point on a line")
         z: Any = each(lambda mean: _line(mean, steps), q.mean)
-        x = expected(likelihood(z, batch.select(slice(0, None, 2))))
+        x = expected(likelihood(z, batch.select(slice(0, None, 2)).frame))
     return x.transpose(0, 1)
 
 

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet
 
+from latentia.batch import Batch
 from latentia.data import Dataset, data_for
 from latentia.distributions import Joint
-from latentia.distributions.finite import FiniteJoint
+from latentia.distributions.latents import Latents, each, flat, named
+from latentia.distributions.observed import expected
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, OptionError
-from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.tasks.common import Latent, directed, each, expected, using
+from latentia.model import DirectedModel, LatentVariableModel
+from latentia.tasks.common import directed, using
 from latentia.tasks.encode import gather
 
 ACTIVE = 0.01
@@ -107,18 +109,17 @@ def _classes(model: DirectedModel, data: Dataset) -> int:
     """How many dimensions of z are a class's, and have no quantiles."""
     with using(model, 0):
         q = model.posterior(data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor))
-    return q.first.event_shape.numel() if isinstance(q, FiniteJoint) else 0
+    return sum(q.conditional(name, {}).event_shape.numel() for name in q.summed) if isinstance(q, Joint) else 0
 
 
-def _draws(model: DirectedModel, batch: Batch, through: str) -> Latent:
-    source: Any = model.prior(batch) if through == "prior" else model.posterior(batch)
+def _draws(model: DirectedModel, batch: Batch, through: str) -> Latents:
+    source: Any = model.prior(batch.frame) if through == "prior" else model.posterior(batch)
     return source.sample()
 
 
-def _flat(z: Latent) -> Tensor:
+def _flat(z: Latents) -> Tensor:
     """(N, all dimensions of all latents), on the CPU."""
-    parts = list(z.values()) if isinstance(z, dict) else [z]
-    return torch.cat([part.flatten(1) for part in parts], 1).cpu()
+    return flat(z).cpu()
 
 
 def _moved(model: DirectedModel, one: Batch, dimension: int, values: Tensor) -> Tensor:
@@ -126,16 +127,16 @@ def _moved(model: DirectedModel, one: Batch, dimension: int, values: Tensor) -> 
     mean: Any = model.posterior(one).mean
     z: Any = each(lambda part: part.expand(len(values), *part.shape).clone(), mean)
     where = ""
-    for name, part in z.items() if isinstance(z, dict) else [("", z)]:
+    for name, part in named(z, "").items():
         size = part[0, 0].numel()
         if 0 <= dimension < size:
             part.view(len(values), -1)[:, dimension] = values.to(part)
             where = name
         dimension -= size
-    prior = model.prior(one)
+    prior = model.prior(one.frame)
     if isinstance(prior, Joint):
         _follow(prior, mean, z, where)
-    return expected(model.likelihood(cast(Any, z), one)).reshape(len(values), *one.x.shape[1:])
+    return expected(model.likelihood(cast(Any, z), one.frame)).reshape(len(values), *one.x.shape[1:])
 
 
 def _follow(prior: Joint, mean: dict[str, Tensor], z: dict[str, Tensor], moved: str) -> None:

@@ -66,7 +66,7 @@ def test_a_vocabulary_makes_bags_text(write):
     data = load(write("ap.dat", LDAC), vocabulary=vocabulary)
     assert set(data.schema.vocabulary) == {"<unk>", "who", "out", "is", "it"}
     again = load(write("train.feat", LABELLED), schema=data.schema, vocabulary=vocabulary)
-    assert again.schema.decode(again.x, again.mask) == [["who", "who", "it"], ["out", "out", "out"], ["is"]]
+    assert again.decoded() == [["who", "who", "it"], ["out", "out", "out"], ["is"]]
 
 
 @pytest.mark.parametrize(

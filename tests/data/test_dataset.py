@@ -50,27 +50,29 @@ def test_batches_of_sequences_are_cut_to_their_longest():
     assert data.lengths.tolist() == [3, 1, 2, 4, 1]
     batch = data.batch([0, 2])
     assert batch.x.tolist() == [[1, 2, 3], [2, 2, 0]]
-    assert batch.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert batch.mask is None
+    assert batch.lengths.tolist() == [3, 2]
+    assert batch.observed.tolist() == [[True, True, True], [True, True, False]]
     alike = data.batch([1, 4])
     assert alike.x.tolist() == [[1], [0]]
     assert alike.mask is None
 
 
-def test_a_batch_of_unobserved_sequences_keeps_a_step():
+def test_a_sequence_of_which_nothing_is_seen_keeps_its_steps():
     data = load([[1.5, 2.0], [np.nan, np.nan]])
-    assert data.lengths.tolist() == [2, 0]
+    assert data.lengths.tolist() == [2, 2]
     batch = data.batch([1])
-    assert batch.x.shape == batch.mask.shape == (1, 1, 1)
+    assert batch.x.shape == batch.mask.shape == (1, 2, 1)
     assert not batch.mask.any()
+    assert batch.hidden.all()
 
 
-def test_tables_are_never_cut_and_have_no_lengths(refused):
+def test_tables_are_never_cut_and_have_no_lengths():
     data = load(np.array([[1.5, np.nan], [2.0, 3.0]]))
     assert data.batch([0]).x.shape == (1, 2)
     assert data.batch([0]).mask.tolist() == [[True, False]]
     assert data.batch([1]).mask is None
-    with refused("no lengths"):
-        _ = data.lengths
+    assert data.lengths is None
 
 
 def test_lengths_without_padding():
@@ -78,6 +80,13 @@ def test_lengths_without_padding():
     assert data.mask is None
     assert data.lengths.tolist() == [2, 2]
     assert load([[[1.5, np.nan], [np.nan, 2.0]], [[3.0, 4.0]]]).lengths.tolist() == [2, 1]
+
+
+def test_a_hidden_last_step_is_no_shorter_sequence():
+    data = load([[1.0, 2.0, np.nan], [1.0, 2.0]])
+    assert data.lengths.tolist() == [3, 2]
+    assert data.batch().hidden[..., 0].tolist() == [[False, False, True], [False, False, False]]
+    assert [len(part) for part in data.decoded()] == [3, 2]
 
 
 @settings(max_examples=30, deadline=None)
@@ -189,23 +198,25 @@ def test_as_dataset():
     data = load(RAGGED)
     assert as_dataset(data) is data
     assert torch.equal(as_dataset(RAGGED).x, data.x)
-    batch = Batch(torch.randn(4, 3), z=torch.eye(4), weight=torch.ones(4), context=torch.zeros(4, 2))
+    batch = Batch(torch.randn(4, 3), known=torch.eye(4), weight=torch.ones(4), context=Batch(torch.zeros(4, 2)))
     made = as_dataset(batch)
     assert isinstance(made, Dataset)
-    for mine, theirs in zip(made.batch([1, 3]), batch.select(torch.tensor([1, 3])), strict=True):
-        assert (mine is None and theirs is None) or torch.equal(mine, theirs)
+    mine, theirs = made.batch([1, 3]), batch.select(torch.tensor([1, 3]))
+    for name in ("x", "known", "weight"):
+        assert torch.equal(getattr(mine, name), getattr(theirs, name))
+    assert torch.equal(mine.context.x, theirs.context.x)
     assert made.log_det().tolist() == [0] * 4
 
 
 @pytest.mark.parametrize(
     ("x", "kind", "values"),
     [
-        (torch.randn(3, 2), "table", "real"),
-        (torch.randn(3), "table", "real"),
-        (torch.ones(3, 2), "table", "binary"),
-        (torch.tensor([[0, 4], [1, 2]]), "table", "levels"),
-        (torch.randn(3, 2, 2), "image", "real"),
-        (torch.tensor([[0.0, float("nan")], [2.0, 1.0]]), "table", "real"),
+        (torch.randn(3, 2), "array", "real"),
+        (torch.randn(3), "array", "real"),
+        (torch.ones(3, 2), "array", "binary"),
+        (torch.tensor([[0, 4], [1, 2]]), "array", "levels"),
+        (torch.randn(3, 2, 2), "array", "real"),
+        (torch.tensor([[0.0, float("nan")], [2.0, 1.0]]), "array", "real"),
     ],
 )
 def test_a_batch_without_a_schema(x, kind, values):
@@ -217,6 +228,14 @@ def test_a_batch_without_a_schema(x, kind, values):
     assert len(data.split(0.5)[0]) + len(data.split(0.5)[1]) == len(x)
 
 
+def test_a_batch_with_ends_is_sequences():
+    data = as_dataset(Batch(torch.tensor([[0, 4, 0], [1, 2, 3]]), lengths=torch.tensor([2, 3])))
+    assert (data.schema.kind, data.schema.values) == ("sequence", "symbols")
+    assert data.schema.unit == "nats per sequence, end of sequence not counted"
+    assert data.batch([0]).x.tolist() == [[0, 4]]
+
+
 def test_moving_to_a_device_moves_every_tensor():
     data = load(RAGGED, weight=np.ones(5)).to("meta")
-    assert {data.x.device.type, data.mask.device.type, data.weight.device.type, data.rows.device.type} == {"meta"}
+    parts = (data.x, data.lengths, data.weight, data.rows)
+    assert {part.device.type for part in parts} == {"meta"}

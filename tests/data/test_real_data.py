@@ -75,5 +75,5 @@ def test_penn_treebank_text():
     schema = Schema.of(raw, min_count=1)
     assert len(raw) == 3370
     data = schema.encode(raw)
-    assert int(data.mask.sum()) == 73760 - 3370  # the usual count has the end of each sentence
-    assert schema.decode(data.x[:1], data.mask[:1]) == raw.values[:1]
+    assert int(data.lengths.sum()) == 73760 - 3370  # the usual count has the end of each sentence
+    assert data.subset([0]).decoded() == raw.values[:1]

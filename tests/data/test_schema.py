@@ -98,8 +98,9 @@ def test_unknown_words_are_unk():
     schema = Schema.of(read(["a a b b"]))
     data = schema.encode(read(["b z a", "<unk>"]))
     assert data.x.tolist() == [[2, 0, 1], [0, 0, 0]]
-    assert data.mask.tolist() == [[True] * 3, [True, False, False]]
-    assert schema.decode(data.x, data.mask) == [["b", "<unk>", "a"], ["<unk>"]]
+    assert data.lengths.tolist() == [3, 1]
+    assert data.mask is None
+    assert data.decoded() == [["b", "<unk>", "a"], ["<unk>"]]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_tables_go_there_and_back(values, scale):
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=5), min_size=1, max_size=6))
 def test_symbols_go_there_and_back(sequences):
     data = load(sequences)
-    assert [part.tolist() for part in data.schema.decode(data.x, data.mask)] == sequences
+    assert [part.tolist() for part in data.decoded()] == sequences
 
 
 @settings(max_examples=40, deadline=None)
@@ -229,7 +230,7 @@ def test_vectors_go_there_and_back(sequences):
     raw = read(sequences)
     schema = Schema.of(raw, values="real")
     data = schema.encode(raw)
-    for back, part in zip(schema.decode(data.x, data.mask), sequences, strict=True):
+    for back, part in zip(data.decoded(), sequences, strict=True):
         np.testing.assert_allclose(back, part, atol=1e-9)
 
 
@@ -237,7 +238,7 @@ def test_vectors_go_there_and_back(sequences):
 @given(st.lists(st.lists(st.sampled_from(["a", "b", "longer", "ü"]), min_size=1, max_size=5), min_size=1, max_size=6))
 def test_text_goes_there_and_back(sentences):
     data = load(sentences)
-    assert data.schema.decode(data.x, data.mask) == sentences
+    assert data.decoded() == sentences
 
 
 def test_images_go_there_and_back():
@@ -252,9 +253,11 @@ def test_images_go_there_and_back():
 def test_decoding_marks_what_is_missing():
     schema = Schema.of(read([[1.5, 2.0, 3.0]]), scale="none")
     mask = torch.tensor([[[True], [False], [True]], [[True], [True], [False]]])
-    first, second = schema.decode(torch.ones(2, 3, 1), mask)
+    first, second = schema.decode(torch.ones(2, 3, 1), mask, torch.tensor([3, 2]))
     assert np.isnan(first[:, 0]).tolist() == [False, True, False]
     assert second.tolist() == [[1], [1]]
+    whole = schema.decode(torch.ones(2, 3, 1), mask)[1]
+    assert np.isnan(whole[:, 0]).tolist() == [False, False, True]
     assert schema.decode(torch.ones(1, 3, 1, dtype=torch.bfloat16))[0].shape == (3, 1)
 
 
@@ -445,11 +448,12 @@ def test_what_is_written_reads_back(tmp_path):
     for name, (raw, options) in cases.items():
         schema = Schema.of(raw, min_count=1)
         data = schema.encode(raw)
-        schema.write(data.x, tmp_path / name, data.mask)
+        schema.write(data.x, tmp_path / name, data.mask, data.lengths)
         again = schema.encode(read(tmp_path / name, **options))
         torch.testing.assert_close(again.x, data.x, msg=name)
         assert (again.mask is None) == (data.mask is None), name
         assert data.mask is None or torch.equal(again.mask, data.mask), name
+        assert data.lengths is None or torch.equal(again.lengths, data.lengths), name
     assert (tmp_path / "s.jsonl").read_text().splitlines()[0] == "[[1.5], [2.0], [null], [4.0]]"  # JSON has no NaN
 
 

@@ -68,18 +68,19 @@ def test_bad_json_lines_are_refused_by_line(refused, write, content, parts):
 def test_null_is_a_missing_value(write):
     data = load(write("t.jsonl", "[1.5, null, 3]\n[4]\n"))
     assert data.x[..., 0].tolist() == [[1.5, 0, 3], [4, 0, 0]]
-    assert data.mask[..., 0].tolist() == [[True, False, True], [True, False, False]]
+    assert data.seen[..., 0].tolist() == [[True, False, True], [True, False, False]]
+    assert data.lengths.tolist() == [3, 1]
 
 
 def test_ragged_lists_arrays_and_tensors_are_the_same():
     lists = [[[1.0, 2.0], [3.0, 4.5]], [[5.0, 6.0]]]
     expected = load(lists)
-    assert expected.x.shape == expected.mask.shape == (2, 2, 2)
-    assert expected.mask[1, 1].tolist() == [False, False]
+    assert expected.x.shape == expected.seen.shape == (2, 2, 2)
+    assert expected.seen[1, 1].tolist() == [False, False]
     for convert in (np.array, torch.tensor):
         data = load([convert(part) for part in lists])
         assert torch.equal(data.x, expected.x)
-        assert torch.equal(data.mask, expected.mask)
+        assert torch.equal(data.lengths, expected.lengths)
     ragged = np.empty(2, dtype=object)
     ragged[:] = [np.array(part) for part in lists]
     assert torch.equal(load(ragged).x, expected.x)
@@ -89,7 +90,11 @@ def test_a_padded_array_and_a_ragged_list_are_the_same():
     padded = np.array([[[1.5], [2.0]], [[3.0], [np.nan]]])
     data, expected = load(padded), load([[1.5, 2.0], [3.0]])
     assert torch.equal(data.x, expected.x)
-    assert torch.equal(data.mask, expected.mask)
+    assert torch.equal(data.lengths, expected.lengths)
+    assert data.mask is expected.mask is None
+    hidden = load(np.array([[[1.5], [np.nan], [2.0]], [[3.0], [np.nan], [np.nan]]]))
+    assert hidden.lengths.tolist() == [3, 1]
+    assert hidden.batch().hidden[..., 0].tolist() == [[False, True, False], [False, False, False]]
 
 
 def test_integers_are_symbols_and_floats_are_vectors():

@@ -115,9 +115,7 @@ def test_a_fixed_flow_depends_on_z_alone(kind, use):
     (truth,) = torch.autograd.grad(q.log_prob(leaf).sum(), leaf)
     torch.testing.assert_close(slope, truth, rtol=1e-9, atol=1e-9)
     assert not still.log_prob(z.detach()).requires_grad
-    # its module shares the numbers, and the model's own parameters still learn
-    for parameter, other in zip(q.bend.parameters(), dict(still.bend.named_parameters()).values(), strict=False):
-        assert parameter.data_ptr() == other.data_ptr()
+    # the model's own parameters still learn
     assert all(parameter.requires_grad for parameter in q.bend.parameters())
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, Normal, OneHotCategorical, kl_divergence
 
 from latentia.distributions import Joint, OneHot
-from latentia.distributions.joint import remembering
+from latentia.distributions.joint import at, draw
 
 
 def normal(mean, scale=1.0):
@@ -52,47 +52,95 @@ def test_rsample_has_gradients_and_sample_has_none():
 
 
 def counted():
-    """The ladder, remembering, and a list that grows by one whenever v's distribution is computed."""
+    """The ladder, and a list that grows by one whenever v's distribution is computed."""
     calls = []
 
     def below(z):
         calls.append(z)
         return normal(2 * z["u"], 0.5)
 
-    return remembering(Joint({"u": normal(torch.zeros(3, 2).double()), "v": below})), calls
+    return Joint({"u": normal(torch.zeros(3, 2).double()), "v": below}), calls
 
 
-@pytest.mark.parametrize("draw", ["sample", "rsample"])
-def test_a_draw_and_its_density_ask_once_for_a_distribution(draw):
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_draw_and_its_density_ask_once_for_a_distribution(gradient):
     joint, calls = counted()
-    with torch.set_grad_enabled(draw == "rsample"):
-        z = getattr(joint, draw)((2,))
-        density = joint.log_prob(z)
+    drawn = draw(joint, 2, gradient)
     assert len(calls) == 1
-    torch.testing.assert_close(density, ladder().log_prob(z))
+    torch.testing.assert_close(drawn.log_q, ladder().log_prob(drawn.z))
+    assert {name: part.shape for name, part in drawn.z.items()} == {"u": (2, 3, 2), "v": (2, 3, 2)}
+    assert len(calls) == 1
 
 
-def test_another_value_is_given_its_own_distribution():
-    joint, calls = counted()
-    z = joint.rsample((2,))
-    other = {"u": z["u"] + 1, "v": z["v"]}
-    torch.testing.assert_close(joint.log_prob(other), ladder().log_prob(other))
-    newer = joint.rsample((2,))
-    assert len(calls) == 3
-    torch.testing.assert_close(joint.log_prob(z), ladder().log_prob(z))
-    torch.testing.assert_close(joint.log_prob(newer), ladder().log_prob(newer))
-
-
-def test_what_was_drawn_without_a_gradient_has_one_where_it_is_asked_for():
+def test_a_draw_has_a_density_with_a_gradient_whether_or_not_it_has_one_itself():
     scale = torch.tensor(2.0).double().requires_grad_()
-    joint = remembering(Joint({"u": normal(torch.zeros(3, 2).double()), "v": lambda z: normal(scale * z["u"], 0.5)}))
-    z = joint.sample((2,))
-    assert torch.autograd.grad(joint.log_prob(z).sum(), scale)[0] != 0
+    joint = Joint({"u": normal(torch.zeros(3, 2).double()), "v": lambda z: normal(scale * z["u"], 0.5)})
+    drawn = draw(joint, 2, gradient=False)
+    assert not drawn.z["v"].requires_grad
+    assert torch.autograd.grad(drawn.log_q.sum(), scale)[0] != 0
 
 
-def test_what_is_no_joint_has_nothing_to_remember():
-    q = normal(torch.zeros(3, 2))
-    assert remembering(q) is q
+def test_a_draw_of_one_latent():
+    q = normal(torch.zeros(3, 2).requires_grad_())
+    drawn = draw(q, 4)
+    torch.testing.assert_close(drawn.log_q, q.log_prob(drawn.z))
+    assert drawn.z.requires_grad
+    assert not draw(q, 4, gradient=False).z.requires_grad
+
+
+def test_a_value_that_was_not_drawn():
+    z = ladder().sample((5,))
+    torch.testing.assert_close(at(ladder(1.0), z).log_q, ladder(1.0).log_prob(z))
+
+
+def choices(seed=0):
+    """Two classes, of which the second depends on the first and on a real number between them; and one more after."""
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    b = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    one_hot = OneHotCategorical
+    return {
+        "a": one_hot(logits=a, validate_args=False),
+        "u": lambda z: normal(z["a"] @ b[:, :1]),
+        "b": lambda z: one_hot(logits=z["a"] @ b + z["u"], validate_args=False),
+        "v": lambda z: normal(z["b"][..., :1] + z["u"]),
+    }
+
+
+@pytest.mark.parametrize("summed", [["a"], ["b"], ["a", "b"]])
+def test_any_finite_latent_is_summed_out(summed):
+    torch.manual_seed(0)
+    cost_a, cost_b = torch.randn(2).double(), torch.randn(4).double()
+    joint = Joint(choices(), summed)
+
+    def f(z):
+        return z["a"] @ cost_a + (z["b"] @ cost_b) * z["v"].squeeze(-1) + z["u"].squeeze(-1) ** 2
+
+    drawn = joint.branches(40_000)
+    torch.testing.assert_close(drawn.log_weight.logsumexp(0), torch.zeros(3).double())
+    plain = f(Joint(choices()).sample((400_000,)))
+    error = plain.std(0) / 400_000**0.5 + f(drawn.z).std(0) / 40_000**0.5
+    # three comparisons: beyond 5 standard errors once in 600,000 runs
+    assert bool(((drawn.mean(f(drawn.z)) - plain.mean(0)).abs() < 5 * error).all())
+    for name in summed:
+        expected = plain.new_zeros(3, joint.parts["a"].event_shape[0] if name == "a" else 4)
+        assert drawn.mean(drawn.z[name]).shape == expected.shape
+
+
+def test_the_means_of_summed_latents_are_sums():
+    means, parts = Joint(choices(), ["a"]).mean, choices()
+    values = torch.eye(2).double().unsqueeze(1).expand(2, 3, 2)
+    each = parts["u"]({"a": values}).mean
+    weight = parts["a"].log_prob(values).exp().unsqueeze(-1)
+    torch.testing.assert_close(means["u"], (weight * each).sum(0))
+    torch.testing.assert_close(means["a"], parts["a"].probs)
+
+
+def test_only_finite_latents_can_be_summed_out():
+    with pytest.raises(ValueError, match="no support to enumerate"):
+        Joint({"u": normal(torch.zeros(3, 2))}, ["u"])
+    with pytest.raises(ValueError, match="the latents are u"):
+        Joint({"u": normal(torch.zeros(3, 2))}, ["w"])
 
 
 def test_a_discrete_part_cannot_be_reparameterised():

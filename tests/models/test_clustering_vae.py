@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 from latentia.data import load
 from latentia.errors import OptionError
 from latentia.learners import Gradient
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import ClusteringVAE
 from latentia.models.clustering_vae import tiny
 from latentia.objectives import elbo, iwae
@@ -42,7 +42,7 @@ def test_the_prior_sums_over_the_clusters():
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
     z = torch.randn(5, 6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    log_p = model.prior(Batch(torch.zeros(6, 3).double())).log_prob(z)
+    log_p = model.prior(Frame(6)).log_prob(z)
     assert torch.allclose(log_p, joint_parts(model, z).logsumexp(-1), atol=1e-12)
     assert torch.allclose(model.responsibilities(z), joint_parts(model, z).softmax(-1), atol=1e-12)
 
@@ -52,10 +52,10 @@ def test_a_full_covariance_has_torchs_density():
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(1))
     z = torch.randn(5, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    parts = model.prior(Batch(torch.zeros(6, 3).double())).parts
+    parts = model.prior(Frame(6)).parts
     each = [MultivariateNormal(parts.loc[c], parts.covariance_matrix[c]).log_prob(z) for c in range(3)]  # type: ignore[attr-defined]
     expected = torch.stack([model.weights[c].log() + each[c] for c in range(3)]).logsumexp(0)
-    assert torch.allclose(model.prior(Batch(torch.zeros(6, 3).double())).log_prob(z), expected, atol=1e-10)
+    assert torch.allclose(model.prior(Frame(6)).log_prob(z), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -17,7 +17,7 @@ from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.importance import chunks
 from latentia.learners import Gradient
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import ConvLadder, conv_ladder
 from latentia.models.conv_ladder import residual_normal
 from latentia.objectives import elbo, iwae
@@ -60,15 +60,15 @@ def test_every_layer_has_maps_of_its_size(event_shape, scales, sizes):
     model = small(event_shape, latents=[2] * len(scales), scales=scales)
     batch = Batch(torch.randint(2, (3, *event_shape)).float())
     names = [f"z{layer + 1}" for layer in range(len(scales))]
-    for drawn in (model.posterior(batch).sample((4,)), model.prior(batch).sample((4,))):
+    for drawn in (model.posterior(batch).sample((4,)), model.prior(batch.frame).sample((4,))):
         assert [tuple(drawn[name].shape) for name in names] == [(4, 3, 2, *size) for size in sizes]
-    assert model.generate(5)[0].shape == (5, *event_shape)
+    assert model.generate(Frame(5))[0].x.shape == (5, *event_shape)
     assert model.log_joint(batch, model.posterior(batch).sample((4,))).shape == (4, 3)
 
 
 def test_posterior_and_prior_go_down_together():
     model, batch = conv_ladder.tiny(0)
-    q, p = model.posterior(batch), model.prior(batch)
+    q, p = model.posterior(batch), model.prior(batch.frame)
     assert list(q.parts) == list(p.parts) == ["z2", "z1"]
     z, log_weight = testing.nodes(q)
     parts = kl_given(q, p, z)
@@ -113,7 +113,7 @@ def test_log_scales_are_bounded():
     """In float32 no state, however large, makes a scale that is 0 or inf."""
     model = small()
     model.top.data.fill_(1e6)
-    scale = model.prior(Batch(torch.zeros(2, 8, 8))).conditional("z2", {}).stddev.detach()
+    scale = model.prior(Frame(2)).conditional("z2", {}).stddev.detach()
     assert math.exp(-5.01) < float(scale.min()) <= float(scale.max()) < math.exp(5.01)
 
 
@@ -153,11 +153,11 @@ def test_other_likelihoods(likelihood, symbols):
     batch = data.batch(slice(0, 20), torch.float32)
     model = started(small(symbols=symbols, likelihood=likelihood), batch.x)
     z = model.posterior(batch).sample((2,))
-    assert model.likelihood(z, batch).batch_shape == (2, 20, 8, 8)
+    assert model.likelihood(z, batch.frame).batch_shape == (2, 20, 8, 8)
     expected = batch.x.double().mean(0)
     flat = {name: torch.zeros_like(part) for name, part in z.items()}
     with torch.no_grad():
-        likelihood_ = model.likelihood(flat, batch)
+        likelihood_ = model.likelihood(flat, batch.frame)
     mean = (likelihood_.probs @ torch.arange(17.0) if symbols else likelihood_.mean)[0, 0].double()
     # what the bias alone gives, but for what a random network adds
     assert float((mean - expected).abs().mean()) < (0.9 if symbols else 0.5)
@@ -169,7 +169,7 @@ def test_every_verb_takes_maps():
     model = started(small(), data.batch(dtype=torch.float32).x)
     codes = encode(model, data)
     assert {name: part.shape for name, part in codes.items()} == {"z2": (40, 2, 2, 2), "z1": (40, 3, 4, 4)}
-    assert generate(model, 4, mean=True)[0].shape == (4, 8, 8)
+    assert generate(model, 4, mean=True)[0].x.shape == (4, 8, 8)
     # the density of a pair takes a pass of the networks
     assert decompose(model, data, limit=80).ceiling == pytest.approx(math.log(10))
     batch = data.batch(slice(0, 4), torch.float32)

@@ -16,7 +16,7 @@ from latentia.data import as_dataset
 from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import EM
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import HMM, ExactFactorialHMM, FactorialHMM, factorial_hmm
 from latentia.tasks import complete, decode_path
 from latentia.testing import nodes, one_thread
@@ -41,10 +41,10 @@ def ragged(generator, features=2, data=6, steps=4):
     """Sequences of different lengths, one of them empty, with single coordinates and a whole step missing."""
     x = torch.randn(data, steps, features, generator=generator, dtype=torch.float64)
     lengths = torch.tensor([steps, 0, 2, *[steps - 1] * (data - 3)])
-    mask = (torch.arange(steps) < lengths.unsqueeze(-1)).unsqueeze(-1).repeat(1, 1, features)
+    mask = torch.ones_like(x, dtype=torch.bool)
     mask[0, 0, 0] = mask[3, 1, features - 1] = False
     mask[4, 1] = False
-    return Batch.of(x, mask)
+    return Batch.of(x, mask, lengths)
 
 
 def close(left, right, tolerance=1e-9):
@@ -70,7 +70,9 @@ def tiny_full(seed):
     x = torch.randn(12, 2, 2, generator=generator, dtype=torch.float64)
     mask = torch.ones_like(x, dtype=torch.bool)
     mask[1, 0, 1] = mask[2, 0, 0] = mask[3, 1] = False
-    return model, Batch.of(x, mask)
+    lengths = torch.full((12,), 2)
+    lengths[4] = 1
+    return model, Batch.of(x, mask, lengths)
 
 
 def test_the_exact_model_keeps_every_promise():
@@ -178,7 +180,7 @@ def test_the_bound_is_reconstruction_less_divergence():
     q = model.posterior(batch)
     z, log_weight = nodes(q)
     likelihood = model.log_likelihood(batch, z).where(log_weight > -torch.inf, 0.0)
-    expected = (log_weight.exp() * likelihood).sum(0) - kl_divergence(q, model.prior(batch))
+    expected = (log_weight.exp() * likelihood).sum(0) - kl_divergence(q, model.prior(batch.frame))
     close(model.bound(batch), expected, 1e-8)
 
 
@@ -302,7 +304,7 @@ def drawn(seed, n=200, length=20):
     truth.log_scale.data.fill_(math.log(0.6))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return truth, truth.generate(n)[0], truth.generate(n)[0]
+        return truth, truth.generate(Frame(n))[0].x, truth.generate(Frame(n))[0].x
 
 
 def test_em_recovers_the_truth_by_the_mean_field():

@@ -11,7 +11,7 @@ from latentia.distributions.emissions import GaussianEmissions
 from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import EM
-from latentia.model import Batch, ExactModel
+from latentia.model import Batch, ExactModel, Frame
 from latentia.models import HMM, hmm
 from latentia.tasks import decode_path, encode
 from latentia.tasks.common import log_marginals
@@ -35,8 +35,7 @@ def padded(rows):
     """Rows of all sequences, one after another, as a padded batch."""
     parts = torch.as_tensor(rows).split(LENGTHS)
     x = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
-    mask = torch.arange(x.shape[1]) < torch.tensor(LENGTHS).unsqueeze(-1)
-    return Batch(x, mask if x.ndim == 2 else mask.unsqueeze(-1).expand_as(x))
+    return Batch(x, lengths=torch.tensor(LENGTHS))
 
 
 def dirichlet(generator, *shape):
@@ -227,7 +226,7 @@ def test_em_climbs_with_every_emission(emission):
     history = EM(steps=15, tol=1e-12, progress=False).fit(model, as_dataset(Batch.of(x, mask)))
     values = [record["log_marginal"] for record in history.records]
     assert values[-1] > values[0]
-    assert bool((model.generate(2)[0] >= (-torch.inf if emission == "mixture" else 0)).all())
+    assert bool((model.generate(Frame(2))[0].x >= (-torch.inf if emission == "mixture" else 0)).all())
 
 
 # ---------------------------------------------------------------------------------------- the fused E-step
@@ -248,9 +247,9 @@ def ragged(kind, seed=0, count=11, longest=9):
     shape = (count, longest) if kind == "categorical" else (count, longest, 2)
     x = torch.randint(7, shape, generator=generator)
     x = x if kind == "categorical" else torch.randn(shape, generator=generator, dtype=torch.float64)
-    inside = torch.arange(longest) < torch.randint(longest + 1, (count, 1), generator=generator)
-    mask = inside.reshape(count, longest, *(1,) * (x.ndim - 2)) & (torch.rand(shape, generator=generator) < 0.8)
-    return Batch.of(x, mask, weight=torch.randint(3, (count,), generator=generator).double())
+    lengths = torch.randint(longest + 1, (count,), generator=generator)
+    mask = torch.rand(shape, generator=generator) < 0.8
+    return Batch.of(x, mask, lengths, weight=torch.randint(3, (count,), generator=generator).double())
 
 
 @pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])

@@ -15,7 +15,7 @@ from latentia.distributions.divergence import kl_given
 from latentia.errors import OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import Gradient
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import LadderVAE, ladder_vae
 from latentia.objectives import elbo, iwae
 from latentia.tasks import complete, encode, generate, interpolate
@@ -100,7 +100,7 @@ def test_the_mean_gradient_is_that_of_the_bound_in_every_layer(unbiased, options
 def test_conditional_kls_add_up_to_the_divergence():
     """By quadrature: E_q of the layers' terms = E_q[log q - log p], and ELBO = log p(x) - KL(q || p(z | x))."""
     model, batch = ladder_vae.tiny(0)
-    q, p = model.posterior(batch), model.prior(batch)
+    q, p = model.posterior(batch), model.prior(batch.frame)
     z, log_weight = testing.nodes(q)
     terms = torch.cat(list(kl_given(q, p, z).values()), -1).sum(-1)
     kl = (log_weight.exp() * terms).sum(0)
@@ -118,7 +118,7 @@ def test_free_bits_floor_each_layer():
         plain = elbo(model, batch, samples=3)
         torch.manual_seed(0)
         z = model.posterior(batch).rsample((3,))
-        parts = kl_given(model.posterior(batch), model.prior(batch), z)
+        parts = kl_given(model.posterior(batch), model.prior(batch.frame), z)
         layers = torch.stack([part.sum(-1).mean(0) for part in parts.values()], -1)
         torch.testing.assert_close(plain.kl, layers.sum(-1))
         floor = float(layers.median())
@@ -137,7 +137,7 @@ def test_the_networks_are_those_of_the_paper():
         name: [part.out_features for part in net if hasattr(part, "out_features")] for name, net in networks.items()
     }
     assert widths == {"q1": [200, 200, 200], "q2": [100, 100, 100], "p1": [100, 100, 200], "p0": [200, 200, 784]}
-    z = model.prior(Batch(torch.zeros(2, 28, 28))).sample((3,))
+    z = model.prior(Frame(2)).sample((3,))
     assert {name: part.shape for name, part in z.items()} == {"z2": (3, 2, 50), "z1": (3, 2, 100)}
 
 
@@ -146,7 +146,7 @@ def test_three_layers():
     batch = load("digits", binarize="fixed").batch(slice(0, 5), torch.float32)
     z = model.posterior(batch).rsample((2,))
     assert list(z) == ["z1", "z2", "z3"]
-    assert list(model.prior(batch).parts) == ["z3", "z2", "z1"]
+    assert list(model.prior(batch.frame).parts) == ["z3", "z2", "z1"]
     assert elbo(model, batch).value.shape == (5,)
 
 
@@ -163,7 +163,7 @@ def test_every_verb_takes_several_layers():
     assert sum(layer["kl"] for layer in found.layers.values()) == pytest.approx(found.kl, rel=0.2)
     codes = encode(model, data)
     assert {name: part.shape for name, part in codes.items()} == {"z1": (300, 6), "z2": (300, 3)}
-    assert generate(model, 4)[0].shape == (4, 8, 8)
+    assert generate(model, 4)[0].x.shape == (4, 8, 8)
     batch = data.frozen(0).batch(slice(0, 4), torch.float32)
     assert interpolate(model, batch, steps=3).shape == (2, 3, 8, 8)
     mask = torch.ones_like(batch.x, dtype=torch.bool)

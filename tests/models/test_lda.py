@@ -17,7 +17,7 @@ from latentia.data import load
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.kernels import lda as kernel
 from latentia.learners import EM, Checkpoint, Gibbs, Online
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import HMM, LDA, lda
 from latentia.report.latents import latents
 from latentia.tasks import document_completion, top_words
@@ -46,8 +46,7 @@ def ap(tmp_path_factory):
 def random_documents(seed=0, documents=40, longest=30, symbols=12):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(symbols, (documents, longest), generator=generator)
-    lengths = torch.randint(1, longest + 1, (documents, 1), generator=generator)
-    return Batch.of(x, torch.arange(longest) < lengths)
+    return Batch.of(x, lengths=torch.randint(1, longest + 1, (documents,), generator=generator))
 
 
 def random_model(seed=0, topics=4, symbols=12, **options):
@@ -95,7 +94,7 @@ def test_the_posterior_is_a_fixed_point():
     symbols = torch.zeros(12, 4, dtype=torch.float64).index_add_(0, batch.x.flatten(), phi.flatten(0, 1)).T
     torch.testing.assert_close(sums["symbol"], symbols, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(sums["log_theta"], log_theta.sum(0), rtol=1e-9, atol=1e-9)
-    prior = model.prior(batch)
+    prior = model.prior(batch.frame)
     entropy = -torch.special.xlogy(phi, phi).sum()
     likelihood = (phi * (log_theta.unsqueeze(1) + beta.T[batch.x].log())).sum()
     expected = likelihood + entropy - kl_divergence(model.posterior(batch), prior).sum()
@@ -108,7 +107,7 @@ def test_bounds_are_in_order():
     z, log_weight = nodes(q)
     with torch.no_grad():
         likelihood = (log_weight.exp() * model.log_likelihood(batch, z)).sum(0)
-        elbo = likelihood - kl_divergence(q, model.prior(batch))
+        elbo = likelihood - kl_divergence(q, model.prior(batch.frame))
         marginal = brute_force_log_marginal(model, batch)
         values = torch.stack([model.expect(batch.select([b]))[1] for b in range(batch.size)])
     assert bool((values <= elbo + 1e-10).all())
@@ -146,7 +145,9 @@ def test_padding_and_order_change_nothing():
     theta = one.sample((2,))
     torch.testing.assert_close(model.log_likelihood(batch, theta), model.log_likelihood(Batch(wide, mask), theta))
     nothing = Batch(batch.x, torch.zeros_like(batch.observed))
-    torch.testing.assert_close(model.posterior(nothing).concentration, model.prior(nothing).concentration.detach())
+    torch.testing.assert_close(
+        model.posterior(nothing).concentration, model.prior(nothing.frame).concentration.detach()
+    )
     assert float(model.expect(nothing)[1]) == pytest.approx(0.0, abs=1e-9)
 
 
@@ -207,7 +208,7 @@ def test_left_to_right_agrees_with_quadrature():
 def test_generated_documents_mix_their_topics():
     model = random_model(length=2000)
     torch.manual_seed(0)
-    x, theta = model.generate(5)
+    (x, *_), theta = model.generate(Frame(5))
     frequency = torch.stack([torch.bincount(row, minlength=12) for row in x]) / 2000
     torch.testing.assert_close(frequency.double(), (theta @ model.topics).detach(), rtol=0, atol=0.06)
 
@@ -252,7 +253,7 @@ def agree_with_sklearn(batch, symbols, topics=5, steps=3):
         theirs, sums = peer._e_step(counts, cal_sstats=True, random_init=False)
         start = torch.ones(batch.size, topics, dtype=torch.float64)
         gamma, _, expected = kernel.posterior(
-            batch.x, batch.mask, exp_log_mean(ours), prior, weight, steps=1000, tol=1e-13, start=start
+            batch.x, batch.seen, exp_log_mean(ours), prior, weight, steps=1000, tol=1e-13, start=start
         )
         np.testing.assert_allclose(gamma, theirs, rtol=1e-6, atol=1e-6)
         ours = 0.1 + expected

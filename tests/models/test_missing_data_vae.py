@@ -18,7 +18,7 @@ def exact_mean(model: MissingDataVAE, batch: Batch) -> torch.Tensor:
     """E[x_d | x_observed] of every coordinate, by quadrature over z."""
     z, log_weight = enumerate_latents(model, batch)
     share = (log_weight + model.log_likelihood(batch, z)).softmax(0)
-    return torch.einsum("sb,sbd->bd", share, model.likelihood(z, batch).mean)
+    return torch.einsum("sb,sbd->bd", share, model.likelihood(z, batch.frame).mean)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,7 +13,7 @@ from latentia.data import load
 from latentia.errors import DataError
 from latentia.evaluate import evaluate
 from latentia.learners import EM
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import MixtureOfBernoullis
 from latentia.models.mixture_of_bernoullis import tiny
 from latentia.run import build_model
@@ -71,7 +71,7 @@ def test_images_keep_their_shape():
     assert isinstance(model, MixtureOfBernoullis)
     model.start(data.batch(dtype=torch.float64), torch.Generator().manual_seed(0))
     assert model.probs.shape == (5, 8, 8)
-    x, z = model.generate(7)
+    (x, *_), z = model.generate(Frame(7))
     assert x.shape == (7, 8, 8)
     assert z.shape == (7, 5)
 

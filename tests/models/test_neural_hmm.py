@@ -13,7 +13,7 @@ from latentia.data import load
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import EM, Gradient
-from latentia.model import Batch, ExactModel, TractableModel
+from latentia.model import Batch, ExactModel, Frame, TractableModel
 from latentia.models import HMM, NeuralHMM, neural_hmm
 from latentia.objectives import exact
 from latentia.tasks import decode_path
@@ -99,7 +99,7 @@ def sequences(seed, n=300, length=12):
     truth.emissions.logits.data = (torch.eye(3).repeat_interleave(2, 1) * 0.45 + 0.1 / 6).double().log()
     with torch.random.fork_rng():
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        x, z = truth.generate(n)
+        (x, *_), z = truth.generate(Frame(n))
     return truth, x, z
 
 

@@ -10,7 +10,7 @@ from latentia.data import load
 from latentia.diagnose import diagnose
 from latentia.errors import DataError, OptionError
 from latentia.learners import Gradient
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import PixelVAE, pixel_vae
 from latentia.models.pixel_vae import MOST_HIDDEN
 from latentia.tasks import complete, generate
@@ -32,7 +32,7 @@ def holes(x: torch.Tensor, *missing: int) -> Batch:
 def test_pixels_after_the_last_observed_one_cost_nothing(model):
     x, z = torch.bernoulli(torch.full((3, 4, 4), 0.5)).double(), torch.randn(2, 3, 2).double()
     lower = holes(x, *range(8, 16))
-    expected = model.likelihood(z, lower).terms(x)[..., :8].sum(-1)
+    expected = model.likelihood(z, lower.frame).terms(x)[..., :8].sum(-1)
     torch.testing.assert_close(model.log_likelihood(lower, z), expected)
 
 
@@ -92,7 +92,7 @@ def test_your_own_networks_fit_in_one_line():
     x = torch.bernoulli(torch.full((40, 4, 4), 0.3), generator=torch.Generator().manual_seed(0))
     records = Gradient(epochs=10, lr=0.03, progress=False).fit(model, Batch(x)).records
     assert records[-1]["bound"] > records[0]["bound"]
-    assert model.generate(2)[0].shape == (2, 4, 4)
+    assert model.generate(Frame(2))[0].x.shape == (2, 4, 4)
 
 
 def test_it_models_digits_and_under_the_plain_bound_does_without_z():

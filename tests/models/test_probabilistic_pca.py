@@ -16,7 +16,7 @@ from latentia.distributions.canonical import CanonicalGaussian
 from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import EM, Gradient
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import ProbabilisticPCA
 from latentia.tasks import complete, encode, interpolate
 
@@ -172,7 +172,7 @@ def test_images_keep_their_shape():
     data = load("digits", scale="none", values="real").subset(slice(0, 100))
     model = ProbabilisticPCA((8, 8), 4).double()
     EM(steps=3).fit(model, data)
-    assert model.generate(3)[0].shape == (3, 8, 8)
+    assert model.generate(Frame(3))[0].x.shape == (3, 8, 8)
     assert interpolate(model, data.batch(slice(0, 2), torch.float64), steps=3).shape == (1, 3, 8, 8)
     found = evaluate(model, data)
     assert found.method == "exact"

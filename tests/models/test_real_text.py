@@ -26,7 +26,7 @@ def test_an_hmm_on_sentences_is_hmmlearns(tmp_path):
     text.write_text("\n".join(PTB.read_text().splitlines()[:300]))
     data = load(text, min_count=1)
     batch, symbols, states = data.batch(), data.schema.levels, 8
-    assert batch.mask is not None
+    assert batch.mask is None
     random = np.random.default_rng(0)
     start, move, emit = (
         random.dirichlet(np.ones(size), rows) for rows, size in ((1, states), (states, states), (states, symbols))
@@ -36,7 +36,7 @@ def test_an_hmm_on_sentences_is_hmmlearns(tmp_path):
         startprob_prior=1, transmat_prior=1,
     )  # fmt: skip
     peer.startprob_, peer.transmat_, peer.emissionprob_ = start[0], move, emit
-    rows = [row[seen].numpy() for row, seen in zip(batch.x, batch.mask, strict=True)]
+    rows = [row[:length].numpy() for row, length in zip(batch.x, batch.lengths, strict=True)]
     lengths = [len(row) for row in rows]
     peer.fit(np.concatenate(rows)[:, None], lengths)
     model = HMM(symbols=symbols, states=states, smoothing=0.0).double()

@@ -18,7 +18,7 @@ from latentia.model import Batch
 from latentia.models import VAE, SemiSupervisedVAE
 from latentia.models.semi_supervised_vae import tiny
 from latentia.objectives import elbo, iwae, supervised
-from latentia.testing import NODES, agrees, enumerate_latents, nodes
+from latentia.testing import NODES, enumerate_latents, nodes
 
 
 class Table(nn.Module):
@@ -34,7 +34,7 @@ class Table(nn.Module):
 
 def unlabelled(seed: int = 0) -> tuple[SemiSupervisedVAE, Batch]:
     model, batch = tiny(seed)
-    return model, batch._replace(z=None)
+    return model, batch._replace(known=None)
 
 
 def labelled_bounds(model: SemiSupervisedVAE, batch: Batch) -> torch.Tensor:
@@ -58,7 +58,7 @@ def joint_with_class(model: SemiSupervisedVAE, batch: Batch) -> torch.Tensor:
 
 def exact_bound(model: SemiSupervisedVAE, batch: Batch) -> torch.Tensor:
     """sum_y q(y | x) [L(x, y) - log q(y | x)] of the classifier's own q, term by term, (B,)."""
-    q = model.clusters(batch._replace(z=None))
+    q = model.clusters(batch._replace(known=None))
     return (q * (labelled_bounds(model, batch) - q.log())).sum(-1)
 
 
@@ -67,8 +67,8 @@ def exact_bound(model: SemiSupervisedVAE, batch: Batch) -> torch.Tensor:
 def test_the_bound_is_the_explicit_sum_over_classes(seed):
     model, batch = unlabelled(seed)
     torch.manual_seed(0)
-    found = elbo(model, batch, samples=1000)
-    assert agrees(torch.stack([elbo(model, batch, samples=1000).value for _ in range(40)]), exact_bound(model, batch))
+    found = elbo(model, batch, samples=40_000)
+    assert torch.allclose(found.value, exact_bound(model, batch), atol=0.02)
     assert torch.allclose(found.value, found.reconstruction - found.kl, atol=1e-9)  # type: ignore[operator]
     assert (exact_bound(model, batch) < joint_with_class(model, batch).logsumexp(-1)).all()
 
@@ -81,7 +81,7 @@ def test_with_the_best_classifier_it_is_the_logarithm_of_a_sum():
     model.classifier = Table(bounds)
     assert torch.allclose(exact_bound(model, batch), bounds.logsumexp(-1), atol=1e-10)
     torch.manual_seed(0)
-    assert agrees(torch.stack([elbo(model, batch, samples=1000).value for _ in range(40)]), bounds.logsumexp(-1))
+    assert torch.allclose(elbo(model, batch, samples=40_000).value, bounds.logsumexp(-1), atol=0.02)
     model.classifier = Table(bounds + torch.tensor([1.0, 0.0]))
     assert (exact_bound(model, batch) < bounds.logsumexp(-1)).all()
 
@@ -90,7 +90,6 @@ def test_with_the_best_classifier_it_is_the_logarithm_of_a_sum():
 def test_labels_enter_as_what_is_known():
     model, batch = unlabelled()
     model.encoder[1][-1].bias.data[1] = 0.8  # type: ignore[index]  # q wide enough for importance sampling
-    model.encoder[1][-1].weight.data[1] = 0.0  # type: ignore[index]  # for every x
     joint, bounds, q = joint_with_class(model, batch), labelled_bounds(model, batch), model.clusters(batch)
     for marks, log_p, bound in (
         ([0.0, 1.0], joint[:, 1], bounds[:, 1]),
@@ -98,12 +97,11 @@ def test_labels_enter_as_what_is_known():
         ([0.0, 0.0], joint.logsumexp(-1), exact_bound(model, batch)),
         ([1.0, 1.0], joint.logsumexp(-1), exact_bound(model, batch)),
     ):
-        known = batch._replace(z=torch.tensor(marks).double().expand(batch.size, -1))
+        known = batch._replace(known={"y": torch.tensor(marks).double().expand(batch.size, -1)})
         torch.manual_seed(0)
-        assert agrees(torch.stack([elbo(model, known, samples=1000).value for _ in range(40)]), bound)
-        # the bias of the logarithm of a mean of a thousand
-        assert agrees(torch.stack([iwae(model, known, samples=1000).value for _ in range(40)]), log_p, slack=0.01)
-        expected = q if sum(marks) != 1 else known.z
+        assert torch.allclose(elbo(model, known, samples=40_000).value, bound, atol=0.02)
+        assert torch.allclose(iwae(model, known, samples=40_000).value, log_p, atol=0.03)
+        expected = q if sum(marks) != 1 else known.known["y"]
         assert torch.allclose(model.clusters(known), expected)
 
 
@@ -111,7 +109,7 @@ def test_three_classes_of_which_one_is_ruled_out():
     model = SemiSupervisedVAE((4,), classes=3, latent=2, hidden=(5,)).double()
     model.start(Batch(torch.ones(2, 4).double()), torch.Generator().manual_seed(0))
     x = torch.randint(2, (2, 4), generator=torch.Generator().manual_seed(0)).double()
-    free, some = Batch(x), Batch(x, z=torch.tensor([[1.0, 0, 1], [0, 0, 0]]).double())
+    free, some = Batch(x), Batch(x, known={"y": torch.tensor([[1.0, 0, 1], [0, 0, 0]]).double()})
     q, given = model.clusters(free), model.clusters(some)
     assert torch.allclose(given[0], q[0] * torch.tensor([1.0, 0, 1]) / (q[0, 0] + q[0, 2]))
     assert torch.allclose(given[1], q[1])
@@ -133,8 +131,8 @@ def test_class_probabilities_come_from_the_decoder():
 
 def test_supervised_adds_the_classifiers_share_where_the_class_is_known():
     model, batch = tiny(0)
-    marked = batch.z.sum(-1) == 1
-    q = model.clusters(batch._replace(z=None))
+    marked = batch.known["y"].sum(-1) == 1
+    q = model.clusters(batch._replace(known=None))
 
     def value(alpha):
         torch.manual_seed(0)
@@ -144,7 +142,7 @@ def test_supervised_adds_the_classifiers_share_where_the_class_is_known():
     torch.manual_seed(0)
     assert torch.allclose(free, elbo(model, batch).value)
     added = (value(3.0) - value(0.0)) / 3
-    assert torch.allclose(added[marked], (q * batch.z).sum(-1).log()[marked])
+    assert torch.allclose(added[marked], (q * batch.known["y"]).sum(-1).log()[marked])
     assert torch.allclose(added[~marked], torch.zeros(4).double())
     weights = list(model.classifier.parameters())
     alone = torch.autograd.grad(value(0.0)[marked].sum(), weights, materialize_grads=True)
@@ -156,7 +154,7 @@ def test_supervised_adds_the_classifiers_share_where_the_class_is_known():
 def test_the_classifier_may_learn_from_labels_alone():
     """The same value, and every gradient the same but the classifier's, which is alpha times that of log q(y | x)."""
     model, batch = tiny(0)
-    marked, alpha = batch.z.sum(-1) == 1, 3.0
+    marked, alpha = batch.known["y"].sum(-1) == 1, 3.0
 
     def slopes(name, teacher):
         torch.manual_seed(0)
@@ -167,7 +165,7 @@ def test_the_classifier_may_learn_from_labels_alone():
     (whole, usual), (held, still) = slopes(False, "bound"), slopes(False, "labels")
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(whole, held, strict=True))
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(usual, still, strict=True))
-    log_q = (model.clusters(batch._replace(z=None)) * batch.z).sum(-1)[marked].log().sum()
+    log_q = (model.clusters(batch._replace(known=None)) * batch.known["y"]).sum(-1)[marked].log().sum()
     alone = torch.autograd.grad(alpha * log_q, list(model.classifier.parameters()))
     taught, moved = slopes(True, "labels")[1], slopes(True, "bound")[1]
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(alone, taught, strict=True))
@@ -192,14 +190,14 @@ def test_gradients_through_the_summed_class_have_no_noise_from_it():
 
 
 def test_labels_travel_with_a_data_set_and_teach():
-    """Three pictures, each seen 100 times with some pixels turned; ten of each have a name."""
+    """Three pictures, each seen 100 times with some pixels turned; one of each has a name."""
     generator = torch.Generator().manual_seed(0)
     which = torch.arange(3).repeat(100)
-    x = torch.eye(3).repeat_interleave(8, 1).long()[which] ^ (torch.rand(300, 24, generator=generator) < 0.1).long()
+    x = torch.randint(2, (3, 24), generator=generator)[which] ^ (torch.rand(300, 24, generator=generator) < 0.1).long()
     z = torch.zeros(300, 3)
     names = torch.tensor([2, 0, 1])
-    z[:30] = torch.eye(3)[names].repeat(10, 1)
-    data = replace(load(x.float()), z=z)
+    z[:3] = torch.eye(3)[names]
+    data = replace(load(x.float()), known={"y": z})
     model = SemiSupervisedVAE((24,), classes=3, latent=2, hidden=(32,))
     objective = partial(supervised, alpha=30.0)
     Gradient(objective, epochs=30, batch_size=50, lr=3e-3, progress=False).fit(model, data, seed=1)
@@ -214,12 +212,12 @@ def test_labels_travel_with_a_data_set_and_teach():
 def test_labels_and_options_without_sense():
     model, batch = tiny(0)
     with pytest.raises(DataError, match="one-hot"):
-        model.check(batch._replace(z=torch.zeros(5, 3)))
+        model.check(batch._replace(known={"y": torch.zeros(5, 3)}))
     with pytest.raises(OptionError, match="classes"):
         SemiSupervisedVAE((2,), classes=0)
     with pytest.raises(OptionError, match="hidden"):
         SemiSupervisedVAE((2,), hidden=())
     with pytest.raises(OptionError, match="teacher"):
         supervised(model, batch, teacher="parents")  # type: ignore[arg-type]
-    with pytest.raises(CapabilityError, match="FiniteJoint"):
+    with pytest.raises(CapabilityError, match="summed out"):
         supervised(VAE((2,), latent=1), Batch(torch.zeros(1, 2)))

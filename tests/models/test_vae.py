@@ -15,7 +15,7 @@ from latentia.data import load
 from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate, log_marginal
 from latentia.learners import Gradient
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import VAE
 from latentia.networks import MLP
 from latentia.run import Run
@@ -46,7 +46,7 @@ def test_a_categorical_likelihood_of_levels():
     history = Gradient(epochs=8, batch_size=50).fit(model, data)
     bounds = [record["bound"] for record in history.records]
     assert bounds[-1] > bounds[0] > -64 * math.log(17)
-    assert model.generate(3)[0].max() <= 16
+    assert model.generate(Frame(3))[0].x.max() <= 16
 
 
 def test_your_own_networks_fit_in_one_line():
@@ -64,7 +64,7 @@ def test_missing_pixels_are_left_out():
     x = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     hidden = Batch.of(torch.where(torch.tensor([True, False]), x, torch.nan))
     z = torch.zeros(1, 20, 1, dtype=torch.float64)
-    first = model.likelihood(z, hidden).log_prob(hidden.x)[..., 0]
+    first = model.likelihood(z, hidden.frame).log_prob(hidden.x)[..., 0]
     assert torch.allclose(model.log_joint(hidden, z), first + Normal(0.0, 1.0).log_prob(z).sum(-1).double(), atol=1e-6)
 
 

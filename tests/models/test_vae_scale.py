@@ -67,7 +67,7 @@ def test_a_start_is_the_datas_own_mean_and_deviation(dtype):
     model.start(batch, torch.Generator().manual_seed(0))
     # a decoder of no weights gives its bias
     model.decoder[-1].weight.data.zero_()
-    p = model.likelihood(torch.zeros(1, 2, 1, dtype=dtype), batch)
+    p = model.likelihood(torch.zeros(1, 2, 1, dtype=dtype), batch.frame)
     assert torch.allclose(p.mean[0, 0], x.mean(0), rtol=1e-4)
     assert torch.allclose(p.stddev[0, 0], x.std(0, correction=0), rtol=5e-3)
 

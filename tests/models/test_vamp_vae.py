@@ -11,7 +11,7 @@ from latentia.data import load
 from latentia.errors import OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import Gradient
-from latentia.model import Batch
+from latentia.model import Batch, Frame
 from latentia.models import VAE, VampVAE, vamp_vae
 from latentia.objectives import elbo
 
@@ -24,7 +24,7 @@ def test_the_prior_is_the_mean_of_posteriors_at_the_pseudo_inputs():
         mean, log_scale = model.encoder(u).chunk(2, -1)
         each.append(torch.distributions.Normal(mean, log_scale.exp()).log_prob(z).sum(-1))
     truth = torch.stack(each).logsumexp(0) - math.log(3)
-    torch.testing.assert_close(model.prior(batch).log_prob(z), truth)
+    torch.testing.assert_close(model.prior(batch.frame).log_prob(z), truth)
 
 
 def test_all_data_as_pseudo_inputs_are_the_aggregate_posterior():
@@ -75,7 +75,7 @@ def test_it_learns_digits(options):
     assert history.records[-1]["bound"] > history.records[0]["bound"]
     found = evaluate(model, data, importance_samples=20)
     assert found.elbo <= found.log_marginal
-    assert model.generate(4)[0].shape == (4, 8, 8)
+    assert model.generate(Frame(4))[0].x.shape == (4, 8, 8)
 
 
 def test_options_without_sense():

@@ -23,7 +23,7 @@ def test_a_finite_posterior_has_clusters():
 
 def test_a_model_may_say_its_clusters_itself():
     model, batch = semi_supervised_vae.tiny(0)
-    data = as_dataset(batch._replace(z=None))
+    data = as_dataset(batch._replace(known=None))
     found = responsibilities(model, data)
     assert torch.allclose(found, model.clusters(data.batch()))
     assert torch.allclose(found.sum(-1), torch.ones(5, dtype=torch.float64))

@@ -22,11 +22,11 @@ def model_and_batch(name, bad, masked=False):
     model, batch = SYMBOLIC[name].tiny(0)
     x = batch.x.clone()
     x[1, 0] = bad
-    return model, Batch(x, batch.mask if masked else None)
+    return model, Batch(x, batch.mask, batch.lengths) if masked else Batch(x)
 
 
 def z_of(model, batch):
-    return model.posterior(Batch(torch.zeros_like(batch.x), batch.mask)).sample((1,))
+    return model.posterior(batch._replace(x=torch.zeros_like(batch.x))).sample((1,))
 
 
 # of Batch and model; each is called with symbols from Python, not from a file

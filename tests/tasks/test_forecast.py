@@ -47,7 +47,7 @@ def joint(model, symbols):
 
 
 def observed(batch, b):
-    """A sequence's symbols up to its last observed one."""
+    """A sequence's symbols, None where one is hidden."""
     length = int(batch.lengths[b])
     return [int(x) if seen else None for x, seen in zip(batch.x[b][:length], batch.observed[b], strict=False)]
 
@@ -82,8 +82,12 @@ def test_drawn_futures_have_the_joint_frequencies(tiny):
 
 def test_of_nothing_the_forecast_is_the_prior(tiny):
     model, _ = tiny
-    batch = Batch(torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, dtype=torch.bool))
-    close(forecast(model, batch, steps=1).states[0, 0], model.initial.detach())
+    nothing, hidden = Batch(torch.zeros(1, 2, dtype=torch.long)), torch.zeros(1, 2, dtype=torch.bool)
+    empty = nothing._replace(lengths=torch.tensor([0]))
+    close(forecast(model, empty, steps=1).states[0, 0], model.initial.detach())
+    # two steps of which nothing is seen are two steps
+    twice = model.initial @ model.transition @ model.transition
+    close(forecast(model, nothing._replace(mask=hidden), steps=1).states[0, 0], twice.detach())
 
 
 def test_the_filter_follows_the_posterior_step_by_step(tiny):

@@ -21,10 +21,10 @@ class Linear(DirectedModel):
         self.weight = nn.Parameter(torch.tensor([[1.0, 0.4], [0.2, -1.0], [0.7, 0.7]], dtype=DOUBLE))
         self.noise = 0.8
 
-    def prior(self, batch):
-        return Independent(Normal(torch.zeros(batch.size, 2, dtype=DOUBLE), 1.0), 1)
+    def prior(self, frame):
+        return Independent(Normal(torch.zeros(frame.size, 2, dtype=DOUBLE), 1.0), 1)
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z @ self.weight.T, self.noise)
 
     def posterior(self, batch):

@@ -45,40 +45,36 @@ class Layered(DirectedModel):
         super().__init__()
         self.shift = nn.Parameter(torch.ones(2))
 
-    def prior(self, batch):
-        zero = torch.zeros(batch.size, 2)
+    def prior(self, frame):
+        zero = torch.zeros(frame.size, 2)
         return Joint({"top": Independent(Normal(zero, 1.0), 1), "low": lambda z: Independent(Normal(z["top"], 1.0), 1)})
 
     def posterior(self, batch):
         top = Independent(Normal(batch.x / 2, 0.6), 1)
         return Joint({"top": top, "low": lambda z: Independent(Normal((batch.x + z["top"]) / 2, 0.7), 1)})
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z["low"] + self.shift, 1.0)
-
-    def generate(self, n, context=None):
-        z = self.prior(Batch(torch.zeros(n, 2))).sample()
-        return self.likelihood(z, Batch(torch.zeros(n, 2))).sample(), z
 
 
 def test_generate_shapes_and_seed(tiny):
     model, batch = tiny
-    x, _ = generate(model, 3, seed=5)
+    x = generate(model, 3, seed=5)[0].x
     assert x.shape == (3, *(batch.x.shape[1:] if not isinstance(model, HMM) else (model.length,)))
-    assert torch.equal(x, generate(model, 3, seed=5)[0])
-    assert not torch.equal(generate(model, 50, seed=5)[0], generate(model, 50, seed=6)[0])
+    assert torch.equal(x, generate(model, 3, seed=5)[0].x)
+    assert not torch.equal(generate(model, 50, seed=5)[0].x, generate(model, 50, seed=6)[0].x)
 
 
 def test_generate_means_are_the_likelihoods():
     model, _ = vae.tiny(0)
-    x, z = generate(model, 4, seed=1, mean=True)
-    assert torch.allclose(x, torch.sigmoid(model.decoder(z)))
+    drawn, z = generate(model, 4, seed=1, mean=True)
+    assert torch.allclose(drawn.x, torch.sigmoid(model.decoder(z)))
 
 
 def test_generate_several_latents():
     model = Layered()
-    x, z = generate(model, 4, seed=1, mean=True)
-    assert torch.allclose(x, z["low"] + model.shift)
+    drawn, z = generate(model, 4, seed=1, mean=True)
+    assert torch.allclose(drawn.x, z["low"] + model.shift)
 
 
 def test_randomness_gradients_and_mode_are_left_alone(tiny):
@@ -86,7 +82,7 @@ def test_randomness_gradients_and_mode_are_left_alone(tiny):
     torch.manual_seed(3)
     first = torch.get_rng_state()
     model.train()
-    for result in (generate(model, 2)[0], complete(model, batch, draws=2, sweeps=2).mean):
+    for result in (generate(model, 2)[0].x, complete(model, batch, draws=2, sweeps=2).mean):
         assert not result.requires_grad
     assert torch.equal(first, torch.get_rng_state())
     assert model.training
@@ -166,11 +162,9 @@ def test_path_is_the_best_of_all():
 
 
 def _sequences(batch):
-    lengths = (batch.mask * torch.arange(1, 5)).amax(1)
     x = torch.where(batch.mask, batch.x.double(), torch.nan)
-    data = load(
-        [row[:length].numpy() for row, length in zip(x, lengths, strict=True)], kind="sequence", values="symbols"
-    )
+    rows = [row[:length].numpy() for row, length in zip(x, batch.lengths, strict=True)]
+    data = load(rows, kind="sequence", values="symbols")
     assert data.schema.levels == 3
     return data
 
@@ -179,7 +173,7 @@ def test_interpolation_starts_and_ends_at_the_data():
     model, batch = vae.tiny(0)
     lines = interpolate(model, batch.select(slice(0, 4)), steps=5)
     assert lines.shape == (2, 5, 3)
-    rebuilt = model.likelihood(model.posterior(batch).mean.unsqueeze(0), batch).mean[0]
+    rebuilt = model.likelihood(model.posterior(batch).mean.unsqueeze(0), batch.frame).mean[0]
     assert torch.allclose(lines[:, 0], rebuilt[[0, 2]])
     assert torch.allclose(lines[:, -1], rebuilt[[1, 3]])
 
@@ -237,7 +231,7 @@ def test_chain_fills_in_a_symbol_by_its_posterior():
         mask[0, 1] = True
         x = batch.x.clone()
         x[0, 1] = symbol
-        logs.append(model.posterior(Batch(x, mask)).log_partition[0])
+        logs.append(model.posterior(batch._replace(x=x, mask=mask)).log_partition[0])
     want = torch.stack(logs).softmax(0)
     draws = complete(model, batch, draws=20_000).draws[:, 0, 1]
     frequency = torch.bincount(draws, minlength=3) / len(draws)

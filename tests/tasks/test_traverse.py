@@ -19,13 +19,13 @@ class Three(DirectedModel):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor([2.0, 1.0, 0.0]))
 
-    def prior(self, batch):
-        return Independent(Normal(torch.zeros(batch.size, 3), 1.0), 1)
+    def prior(self, frame):
+        return Independent(Normal(torch.zeros(frame.size, 3), 1.0), 1)
 
     def posterior(self, batch):
         return Independent(Normal(batch.x * self.scale, torch.tensor([0.1, 0.1, 1.0]).expand(batch.size, 3)), 1)
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z, 0.1)
 
 
@@ -36,14 +36,14 @@ class Layers(DirectedModel):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
 
-    def prior(self, batch):
-        top = Independent(Normal(torch.zeros(batch.size, 1), 1.0), 1)
+    def prior(self, frame):
+        top = Independent(Normal(torch.zeros(frame.size, 1), 1.0), 1)
         return Joint({"top": top, "low": lambda z: Independent(Normal(3 * z["top"], 1.0), 1)})
 
     def posterior(self, batch):
         return Joint({"top": Independent(Normal(batch.x / 3, 0.3), 1), "low": Independent(Normal(batch.x, 0.1), 1)})
 
-    def likelihood(self, z, batch):
+    def likelihood(self, z, frame):
         return Normal(z["low"], 0.1)
 
 

@@ -11,7 +11,6 @@ Shapes: x and mask are (M, D) for vectors and (M,) for symbols; log-densities an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -81,13 +80,6 @@ class Emissions(nn.Module, ABC):
         for parameter in self.parameters():
             if len(parameter) > 1:
                 parameter.data = parameter.data[order]
-
-
-def patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distinct rows of a mask (M, D): their observed columns, and which rows have them."""
-    unique, which = torch.unique(mask, dim=0, return_inverse=True)
-    for i, pattern in enumerate(unique):
-        yield pattern.nonzero().squeeze(-1), (which == i).nonzero().squeeze(-1)
 
 
 WRITTEN = (-709.0, -699.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
@@ -24,6 +26,30 @@ from latentia.distributions.emissions.rows import (
 )
 from latentia.errors import check_not_negative
 from latentia.kernels.bags import spread_rows, sum_rows
+
+
+class SymbolTable(NamedTuple):
+    """p(x = v | z = k) of any origin, such as a network's: what `Emitted` asks for.
+
+    Attributes:
+        log_probs: (K, V), in nats.
+    """
+
+    log_probs: Tensor
+
+    def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """log p(x | z = k) of what is observed, in nats, (M, K)."""
+        symbols = known_symbols(x, mask, self.log_probs.shape[1])
+        log_prob = nn.functional.embedding(symbols, self.log_probs.mT)
+        return log_prob if mask is None else torch.where(mask.unsqueeze(-1), log_prob, 0.0)
+
+    def given(self, z: Tensor) -> Distribution:
+        # beyond the end of a sequence z is zero, and any symbol as good as another
+        outside = (z.sum(-1, keepdim=True) == 0).to(z)
+        return Categorical(probs=z @ self.log_probs.exp() + outside, validate_args=False)
+
+    def conditional(self, x: Tensor, mask: Tensor, z: Tensor) -> Distribution:
+        return self.given(z)
 
 
 class CategoricalEmissions(Emissions):

@@ -1,0 +1,30 @@
+"""What is climbed: bounds on log p(x), one value a datum, never averaged.
+
+`Objective = Callable[[LatentVariableModel, Batch], Bound]`; options are bound with `functools.partial`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from latentia.batch import Batch
+from latentia.bound import Bound
+from latentia.distributions.divergence import kl_divergence
+from latentia.errors import CapabilityError
+from latentia.model import LatentVariableModel, TractableModel
+from latentia.objectives.elbo import elbo
+from latentia.objectives.iwae import iwae
+from latentia.objectives.supervised import supervised
+
+__all__ = ["Bound", "Objective", "elbo", "exact", "iwae", "kl_divergence", "supervised"]
+
+Objective = Callable[[LatentVariableModel, Batch], Bound]
+
+
+def exact(model: LatentVariableModel, batch: Batch) -> Bound:
+    """log p(x) itself, the log-partition of the posterior's potentials. Raises `CapabilityError` without one."""
+    if not isinstance(model, TractableModel):
+        raise CapabilityError(
+            f"{type(model).__name__} has no exact log p(x): its posterior has no log_partition (see TractableModel)"
+        )
+    return Bound(model.posterior(batch).log_partition)
