@@ -142,6 +142,14 @@ def test_every_kind_of_array_streams(tmp_path):
         assert stream.entries == whole.x[0].numel()
 
 
+def test_a_stream_has_as_many_symbols_as_it_has_observations_for(tmp_path):
+    symbols = np.arange(70_000).reshape(-1, 10)
+    np.save(tmp_path / "many.npy", symbols)
+    options = {"kind": "sequence", "values": "symbols"}
+    stream, whole = Stream.open(tmp_path / "many.npy", **options), load(tmp_path / "many.npy", **options)
+    assert stream.schema.levels == whole.schema.levels == 70_000
+
+
 def test_parts_are_a_partition_that_needs_no_list(files):
     rows = Rows.open(files["npy"])
     rest, test = rows.split(0.2, seed=5)

@@ -96,6 +96,7 @@ class Schema:
         min_count: int = 2,
         max_vocabulary: int | None = None,
         seed: int = 0,
+        observed: int | None = None,
     ) -> Schema:
         """What the training data say.
 
@@ -110,6 +111,7 @@ class Schema:
             min_count: rarer words are "<unk>".
             max_vocabulary: at most so many words, with "<unk>", the commonest first.
             seed: of the fixed draw, 0 or more.
+            observed: how many values the data hold, where `raw` is no more than their extremes.
 
         Raises:
             DataError: the values are not of the kind asked for, or a column has no observed value.
@@ -130,7 +132,7 @@ class Schema:
             values=values,
             event_shape=_event_shape(raw, values),
             names=raw.names,
-            levels=_levels(whole, values, binarize, already),
+            levels=_levels(whole, values, binarize, already, observed),
             shift=shift,
             scale=factor,
             binarize="none" if already else binarize,
@@ -412,7 +414,7 @@ def _event_shape(raw: Raw, values: str) -> tuple[int, ...]:
     return np.shape(raw.values)[1:]
 
 
-def _levels(raw: Raw, values: str, binarize: str, already: bool) -> int | None:
+def _levels(raw: Raw, values: str, binarize: str, already: bool, observed: int | None) -> int | None:
     if values == "real":
         return None
     if values == "binary":
@@ -422,7 +424,8 @@ def _levels(raw: Raw, values: str, binarize: str, already: bool) -> int | None:
     levels = _grey_levels(raw) if raw.kind == "image" else 1 + int(top)
     if levels > SYMBOLS:
         index = first(raw.values, lambda part: part == top)
-        observed = sum(int(np.count_nonzero(~np.isnan(part))) for part in parts)
+        if observed is None:
+            observed = sum(int(np.count_nonzero(~np.isnan(part))) for part in parts)
         judge_symbols(raw.source if index is None else f"{raw.source}, {raw.where(index)}", levels, observed)
     return levels
 

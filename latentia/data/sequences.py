@@ -125,8 +125,8 @@ def _as_symbols(raw: Raw) -> Raw:
 
 
 def _is_broken(value: np.ndarray) -> np.ndarray:
-    """Which values are observed, and no whole numbers."""
-    return ~np.isnan(value) & ((value != np.round(value)) | np.isinf(value))
+    """Which values are observed, and no whole numbers of 64 bits."""
+    return ~np.isnan(value) & ((value != np.round(value)) | (np.abs(value) >= 2.0**63))
 
 
 def _is_text(item: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -222,9 +223,10 @@ def survey(
     """`Schema.of` these rows, in one pass over them: what it needs to know of the values are moments and extremes."""
     found: _Column | None = None
     template: Raw | None = None
-    largest = 0.0
+    largest, observed = 0.0, 0
     for raw in rows.blocks():
         largest = max(largest, float(np.nanmax(raw.values, initial=0.0)))
+        observed += int(np.count_nonzero(~np.isnan(raw.values)))
         raw = raw if raw.weight is None else raw.take(raw.weight > 0)
         if len(raw):
             template = template or raw
@@ -235,7 +237,8 @@ def survey(
         raise DataError(f"{rows.source}: every weight is 0: there are no data")
     if values == "auto" and binarize == "none" and np.asarray(template.values).dtype.kind == "f" and not found.binary:
         values = "real"  # of values between 0 and 1 the extremes do not tell
-    schema = Schema.of(_extremes(template, found), values=values, scale=scale, binarize=binarize, seed=seed)
+    options: dict[str, Any] = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+    schema = Schema.of(_extremes(template, found), observed=observed, **options)
     if schema.values in ("levels", "symbols") and schema.levels is not None:
         return replace(schema, levels=max(schema.levels, 1 + int(largest)))
     if schema.values != "real" or scale == "none" or (schema.kind, scale) == ("image", "auto"):

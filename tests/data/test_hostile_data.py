@@ -56,6 +56,12 @@ def test_numbers_with_a_fraction_are_real_and_one_among_symbols_is_warned_of(wri
         assert load(write("c.jsonl", jsonl(many, "[1, 0.5]"))).schema.values == "real"
 
 
+def test_a_float_beyond_every_whole_number_is_no_symbol(write):
+    many = json.dumps([0, 1, 2] * 100)
+    with pytest.warns(UserWarning, match=r"a\.jsonl, line 2, step 2: 1e\+20 among whole numbers"):
+        assert load(write("a.jsonl", jsonl(many, "[1, 1e20]"))).schema.values == "real"
+
+
 @pytest.mark.parametrize(
     "line", [f"[1, {2**63}]", f"[{2**64}, null]", f"[{10**40}]", f"[-1, {2**63}]", "[1e3, 9007199254740993]"]
 )
