@@ -23,7 +23,7 @@ from latentia.data import Dataset, load
 from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.models import MixtureOfBernoullis
-from latentia.run import environment
+from latentia.runs.directory import environment
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -32,7 +32,7 @@ from latentia.data import Dataset, load
 from latentia.learners import EM, Gradient
 from latentia.model import LatentVariableModel
 from latentia.models import ClusteringVAE, GaussianMixture, KMeans
-from latentia.run import environment
+from latentia.runs.directory import environment
 from latentia.tasks.agreement import one_to_one, v_measure
 from latentia.tasks.cluster import classes, cluster
 

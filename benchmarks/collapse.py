@@ -28,11 +28,11 @@ from torch.nn.functional import avg_pool2d
 
 from latentia.data import Dataset, load
 from latentia.evaluate import evaluate, standard_error
+from latentia.inference.refinement import refined, semi_amortized
 from latentia.learners import Gradient
 from latentia.model import LatentVariableModel
 from latentia.models import PixelVAE
 from latentia.objectives import elbo
-from latentia.refinement import refined, semi_amortized
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN = "plain ELBO"

@@ -28,12 +28,12 @@ import torch
 from latentia.data import Dataset, load
 from latentia.distributions.heads import PosteriorHead
 from latentia.evaluate import log_marginal
+from latentia.inference.refinement import refined
 from latentia.learners import Gradient, History
 from latentia.models import MissingDataVAE
 from latentia.networks import MLP
 from latentia.objectives import elbo, iwae
-from latentia.refinement import refined
-from latentia.run import environment
+from latentia.runs.directory import environment
 
 RESULTS = Path(__file__).parent / "results"
 

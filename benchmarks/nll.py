@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from latentia.data import Dataset
-from latentia.diagnose import ACTIVE
 from latentia.evaluate import evaluate
 from latentia.learners import Gradient
 from latentia.learners.checkpoint import Checkpoint
+from latentia.measure.diagnose import ACTIVE
 from latentia.model import LatentVariableModel
-from latentia.run import environment
+from latentia.runs.directory import environment
 from latentia.tasks import encode
 
 RESULTS = Path(__file__).parent / "results"

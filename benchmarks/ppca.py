@@ -28,11 +28,11 @@ from side_by_side import RESULTS, save
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from latentia.annealed import Annealing, annealed_log_marginal, bidirectional
 from latentia.data import Dataset, load
-from latentia.diagnose import decompose
 from latentia.evaluate import log_marginal
-from latentia.importance import DOUBTFUL, LogMarginal
+from latentia.inference.annealed import Annealing, annealed_log_marginal, bidirectional
+from latentia.inference.importance import DOUBTFUL, LogMarginal
+from latentia.measure.information import decompose
 from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import ProbabilisticPCA
 

@@ -39,7 +39,7 @@ from latentia.data import Dataset, load
 from latentia.learners import Gradient
 from latentia.models import VAE, SemiSupervisedVAE
 from latentia.objectives import supervised
-from latentia.run import environment
+from latentia.runs.directory import environment
 from latentia.tasks import encode
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from latentia.batch import Batch, Frame
-from latentia.data import load
+from latentia.data import as_dataset, load
 from latentia.distributions.sentence import AutoregressiveCategorical
 from latentia.evaluate import evaluate
 from latentia.learners import Gradient
@@ -19,7 +19,7 @@ from latentia.model import DirectedModel
 from latentia.tasks import generate
 from latentia.testing import check_model
 
-LONGEST, WORDS, DATA = 10, 200, 600
+LONGEST, WORDS, DATA = 10, 200, 300
 
 
 class SentenceVAE(DirectedModel):
@@ -72,8 +72,9 @@ def tiny(seed: int) -> tuple[SentenceVAE, Batch]:
 def sentences() -> tuple[Batch, list[str]]:
     """English sentences of few words: the first is the context, and what follows it x."""
     data = load("sentences", max_vocabulary=WORDS)
-    short = data.subset(data.lengths.le(LONGEST) & data.lengths.gt(1))
-    end, lengths = len(data.schema.vocabulary), short.lengths
+    of = data.batch().ends
+    short = data.subset(of.le(LONGEST) & of.gt(1))
+    end, lengths = len(data.schema.vocabulary), short.batch().ends
     x = torch.cat([short.x[:, 1 : LONGEST + 1], torch.zeros(len(short), 1, dtype=torch.long)], 1)[:, :LONGEST]
     x[torch.arange(len(short)), lengths - 1] = end
     return Batch.of(x, lengths=lengths, context=Batch(short.x[:, :1])), [*data.schema.vocabulary, ""]
@@ -87,8 +88,8 @@ def main() -> None:
     order = torch.randperm(batch.size, generator=torch.Generator().manual_seed(0))[:DATA]
     train, held_out = batch.select(order[DATA // 10 :]), batch.select(order[: DATA // 10])
     model = SentenceVAE(len(words))
-    Gradient(epochs=6, lr=5e-3, batch_size=64, progress=False).fit(model, train)
-    found = evaluate(model, held_out, importance_samples=50)
+    Gradient(epochs=5, lr=5e-3, batch_size=64, progress=False).fit(model, as_dataset(train))
+    found = evaluate(model, as_dataset(held_out), importance_samples=20)
     print(f"{train.size} sentences; held out: log p(x | first word) = {found.log_marginal:.1f} nats, end counted")
 
     first = held_out.context.select(torch.zeros(5, dtype=torch.long)) if held_out.context else None

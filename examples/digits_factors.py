@@ -9,9 +9,9 @@ importance sampling and annealed importance sampling make of it.
 import torch
 from torch.distributions import Independent, Normal
 
-from latentia.annealed import Annealing
 from latentia.data import load
 from latentia.evaluate import evaluate
+from latentia.inference.annealed import Annealing
 from latentia.learners import EM
 from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import ProbabilisticPCA

@@ -3,15 +3,15 @@
     python examples/missing_pixels.py
 
 A VAE learns from whole digits; then the middle half of held-out ones is hidden. Three ways to guess it: the pixel's
-frequency, one pass through encoder and decoder with zeros in the holes, and mean field (`latentia.missing`).
+frequency, one pass through encoder and decoder with zeros in the holes, and mean field (`latentia.inference.missing`).
 """
 
 import torch
 
 from latentia.data import as_dataset, load
 from latentia.evaluate import log_marginal
+from latentia.inference.missing import mean_field
 from latentia.learners import Gradient
-from latentia.missing import mean_field
 from latentia.model import Batch
 from latentia.models import VAE
 

@@ -11,14 +11,15 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from latentia import cli
-from latentia.annealed import Annealing, _Path, _still, annealed_log_marginal, bidirectional, rate_distortion
 from latentia.data import as_dataset, load
 from latentia.distributions import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.evaluate import evaluate, log_marginal
+from latentia.inference.annealed import Annealing, _Path, _still, annealed_log_marginal, bidirectional, rate_distortion
 from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import VAE, GaussianMixture, ProbabilisticPCA, clustering_vae, vamp_vae
-from latentia.run import Config, Run, Source
+from latentia.runs.config import Config, Source
+from latentia.runs.directory import Run
 from latentia.testing import brute_force_log_marginal, one_thread
 
 CHEAP = Annealing(steps=60, chains=8, leapfrogs=4, data=20, simulated=8)

@@ -24,7 +24,7 @@ from latentia.data import load
 from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.models import GaussianMixture
-from latentia.run import Run
+from latentia.runs.directory import Run
 
 Said = tuple[int, str, str]
 Command = Callable[..., Said]

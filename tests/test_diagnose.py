@@ -10,9 +10,10 @@ from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from latentia.data import load
-from latentia.diagnose import decompose, diagnose
 from latentia.distributions.divergence import kl_terms
 from latentia.evaluate import evaluate
+from latentia.measure.diagnose import diagnose
+from latentia.measure.information import decompose
 from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import VAE, GaussianMixture, ProbabilisticPCA
 from latentia.testing import one_thread

@@ -17,11 +17,12 @@ from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from latentia.data import Dataset, load
-from latentia.diagnose import diagnose, mutual_information
 from latentia.distributions import Chain
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import criteria, evaluate, log_marginal, standard_error
 from latentia.learners import EM, Gradient
+from latentia.measure.diagnose import diagnose
+from latentia.measure.information import mutual_information
 from latentia.model import Batch, DirectedModel, Frame, LatentVariableModel
 from latentia.models import (
     HMM,

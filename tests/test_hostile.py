@@ -35,7 +35,11 @@ from latentia.evaluate import evaluate
 from latentia.learners import EM, distributed
 from latentia.learners.checkpoint import read_tensors, write_tensors
 from latentia.models import HMM, VAE, GaussianMixture
-from latentia.run import LEARNERS, Config, Run, Source, _check_parameters, read_metrics
+from latentia.runs.build import LEARNERS
+from latentia.runs.config import Config, Source
+from latentia.runs.directory import Run
+from latentia.runs.files import check_parameters as _check_parameters
+from latentia.runs.files import read_metrics
 from latentia.tasks import anomaly_scores, responsibilities
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"

@@ -11,19 +11,20 @@ from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
 
 import latentia.models
-from latentia.annealed import Annealing
 from latentia.batch import Batch, Frame
 from latentia.data import as_dataset
 from latentia.distributions.sentence import AutoregressiveCategorical
 from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
+from latentia.inference.annealed import Annealing
+from latentia.inference.refinement import refined
 from latentia.learners import Gradient
 from latentia.model import DirectedModel, LatentVariableModel
 from latentia.models import HMM, VAE, SemiSupervisedVAE
 from latentia.objectives import elbo, iwae, supervised
-from latentia.refinement import refined
 from latentia.tasks import complete, generate
-from latentia.testing import brute_force_log_marginal, check_model, check_normalised
+from latentia.testing import brute_force_log_marginal, check_model
+from latentia.testing.bounds import check_normalised
 
 DOUBLE = torch.float64
 

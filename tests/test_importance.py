@@ -13,7 +13,7 @@ from torch.distributions import Independent, Normal
 
 from latentia.data import load
 from latentia.evaluate import evaluate, log_marginal
-from latentia.importance import Weights, doubtful, pareto_shape, tail_length
+from latentia.inference.importance import Weights, doubtful, pareto_shape, tail_length
 from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import ProbabilisticPCA
 

@@ -23,7 +23,8 @@ import pytest
 import yaml
 
 from latentia import cli
-from latentia.run import Config, Run, Source
+from latentia.runs.config import Config, Source
+from latentia.runs.directory import Run
 
 SECONDS = 30
 BYTES = 2 * 2**30

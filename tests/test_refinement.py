@@ -19,11 +19,11 @@ from latentia.data import as_dataset
 from latentia.distributions import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.evaluate import evaluate
+from latentia.inference.refinement import refinable, refine, refined, semi_amortized
 from latentia.learners import Gradient
 from latentia.model import Batch, DirectedModel, LatentVariableModel
 from latentia.models import VAE, gaussian_mixture, vae
 from latentia.objectives import elbo
-from latentia.refinement import refinable, refine, refined, semi_amortized
 
 DOUBLE = torch.float64
 

@@ -28,7 +28,9 @@ from latentia import cli
 from latentia.data import files
 from latentia.errors import DataError, RunError
 from latentia.learners.checkpoint import FORMAT, Checkpoint, read_tensors, write_tensors
-from latentia.run import Config, Run, Source, read_metrics
+from latentia.runs.config import Config, Source
+from latentia.runs.directory import Run
+from latentia.runs.files import read_metrics
 from latentia.testing import one_thread
 
 Said = tuple[int, str]
@@ -68,11 +70,11 @@ HMM = [
 # STRIKE=LINES,SIGNAL is sent by the process to itself, as another one might come too late, when the fit is over
 EAGER = """
 import contextlib, os
-from latentia import run
+from latentia.runs import directory
 from latentia.learners.checkpoint import Checkpoint
 Checkpoint.due = True
 lines, by = map(int, os.environ.get("STRIKE", "-1,0").split(","))
-whole = run._metrics
+whole = directory.metrics_writer
 @contextlib.contextmanager
 def struck(path, keep):
     with whole(path, keep) as write:
@@ -81,7 +83,7 @@ def struck(path, keep):
             if path.read_bytes().count(b"\\n") == lines:
                 os.kill(os.getpid(), by)
         yield then
-run._metrics = struck
+directory.metrics_writer = struck
 from latentia.cli import main
 main()
 """

@@ -26,7 +26,8 @@ from latentia.learners import EM, Gradient, Online
 from latentia.learners.checkpoint import read_tensors
 from latentia.model import EMModel
 from latentia.models import HMM, VAE, GaussianMixture, KMeans, MixtureOfBernoullis
-from latentia.run import Run, is_large
+from latentia.runs.config import is_large
+from latentia.runs.directory import Run
 from latentia.testing import all_models
 
 ROOT = Path(__file__).parent.parent
@@ -324,7 +325,7 @@ def test_evaluation_of_a_stream_is_that_of_the_data(files, monkeypatch, weighted
     expected = evaluate(model, whole, training=whole)
     same = evaluate(model, stream, training=stream)
     assert same.verdict == expected.verdict  # all of so small a stream is sampled
-    monkeypatch.setattr("latentia.evaluate.SAMPLE", 600)
+    monkeypatch.setattr("latentia.measure.evaluation.SAMPLE", 600)
     found = evaluate(model, stream, training=stream)
     assert found.criteria_on == expected.criteria_on
     for name in ("n", "log_marginal", "log_marginal_se", "total_log_marginal", "elbo", "aic", "bic"):
@@ -338,7 +339,7 @@ def test_bits_and_importance_samples_of_a_stream(tmp_path, monkeypatch):
     stream, whole = Stream.open(tmp_path / "b.npy"), load(tmp_path / "b.npy")
     model = MixtureOfBernoullis((6,), 2).double()
     EM(tol=1e-3).fit(model, stream)
-    monkeypatch.setattr("latentia.evaluate.SAMPLE", 600)
+    monkeypatch.setattr("latentia.measure.evaluation.SAMPLE", 600)
     monkeypatch.setattr("latentia.data.blocks.VALUES", 600)
     found, expected = evaluate(model, stream), evaluate(model, whole)
     assert found.bits_per_dimension == pytest.approx(expected.bits_per_dimension, rel=1e-10)
@@ -362,7 +363,7 @@ def command(*words: object) -> None:
 
 @pytest.mark.parametrize("name", ["npy", "parquet"])
 def test_the_command_streams(files, tmp_path, capsys, name, monkeypatch):
-    monkeypatch.setattr("latentia.evaluate.SAMPLE", 300)
+    monkeypatch.setattr("latentia.measure.evaluation.SAMPLE", 300)
     words = [
         "fit",
         "--model",
@@ -406,7 +407,7 @@ def test_the_command_streams(files, tmp_path, capsys, name, monkeypatch):
 
 def test_large_files_are_streamed_unasked(files, tmp_path, monkeypatch, capsys):
     assert not is_large(str(files["npy"]))
-    monkeypatch.setattr("latentia.run.LARGE", 1000)
+    monkeypatch.setattr("latentia.runs.config.LARGE", 1000)
     assert is_large(str(files["npy"]))
     assert not is_large("digits")
     words = ["fit", "--model", "GaussianMixture", "--data", files["npy"], "--model.components", 2]
@@ -427,8 +428,8 @@ def test_other_data_that_are_large_are_evaluated_as_a_stream(files, tmp_path, mo
     command(*words, "--learner.tol", 1e-2, "--evaluation", "false", "--out", tmp_path / "r")
     found = []
     for large in (2**30, 1000):
-        monkeypatch.setattr("latentia.run.LARGE", large)
-        monkeypatch.setattr("latentia.evaluate.SAMPLE", large)
+        monkeypatch.setattr("latentia.runs.config.LARGE", large)
+        monkeypatch.setattr("latentia.measure.evaluation.SAMPLE", large)
         capsys.readouterr()
         command("evaluate", tmp_path / "r", "--data", files["parquet"], "--weight", "n", "--json")
         found.append(json.loads(capsys.readouterr().out))

@@ -21,8 +21,8 @@ from latentia.errors import OptionError
 from latentia.evaluate import criteria
 from latentia.learners.checkpoint import read_tensors
 from latentia.report.comparison import build_comparison, conclusions
-from latentia.run import Run
-from latentia.sweep import choose, expand, values
+from latentia.runs.directory import Run
+from latentia.runs.sweep import choose, expand, values
 
 Said = tuple[int, str, str]
 

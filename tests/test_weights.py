@@ -13,7 +13,7 @@ import torch
 from latentia import cli
 from latentia.data import Schema, load, read
 from latentia.errors import DataError
-from latentia.run import Run
+from latentia.runs.directory import Run
 
 
 @pytest.fixture(scope="module")

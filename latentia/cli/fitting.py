@@ -27,7 +27,8 @@ def fit(arguments: list[str]) -> None:
         _learn(lambda: _resumed(Path(chosen.resume)))  # evaluated as was asked for at first
         return
     # torch and the models take seconds to import: not for a misspelt option above
-    from latentia.run import Run, default_out, this_command
+    from latentia.runs.config import default_out, this_command
+    from latentia.runs.directory import Run
 
     parser = _fit_parser(chosen)
     if chosen.help:
@@ -45,7 +46,7 @@ def fit(arguments: list[str]) -> None:
 
 
 def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
-    from latentia.run import Config, Source, is_large
+    from latentia.runs.config import Config, Source, is_large
 
     if parsed["stream"] is None:
         parsed["stream"] = chosen.learner == "EM" and is_large(parsed["source"])
@@ -71,7 +72,7 @@ def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
 
 def _resumed(path: Path):
     from latentia.errors import RunError
-    from latentia.run import Run
+    from latentia.runs.directory import Run
 
     run = Run.open(path)
     if run.finished:
@@ -84,7 +85,7 @@ def _learn(find: Callable[[], Any], asked: Any = None) -> None:
     says, or the run's own; and say where it is."""
     from latentia.learners import distributed
     from latentia.report.words import end, spread
-    from latentia.run import Run
+    from latentia.runs.directory import Run
 
     with distributed.group():
         run = Run.shared(find)
@@ -129,8 +130,8 @@ def sweep(arguments: list[str]) -> None:
     if chosen.help:
         parser.print_help()
         return
-    from latentia.run import this_command
-    from latentia.sweep import Sweep, expand
+    from latentia.runs.config import this_command
+    from latentia.runs.sweep import Sweep, expand
 
     words, swept = expand(chosen.rest)
 
@@ -188,7 +189,7 @@ def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:
     if chosen.resume:
         return chosen
     from latentia.model import EMModel, TractableModel
-    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+    from latentia.runs.build import LEARNERS, MODELS, OBJECTIVES
 
     if not chosen.model:
         if not chosen.help:
@@ -231,7 +232,7 @@ def _fit_parser(chosen: argparse.Namespace):
     """The parser of all options of `fit`, for the chosen model, learner and objective."""
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+    from latentia.runs.build import LEARNERS, MODELS, OBJECTIVES
 
     class Parser(ArgumentParser):
         def error(self, message: str, *_: Any) -> NoReturn:  # type: ignore[override]
@@ -281,7 +282,7 @@ def _fit_parser(chosen: argparse.Namespace):
 
 def _offer(chosen: argparse.Namespace) -> str:
     """The models, learners and objectives that there are, and which are chosen."""
-    from latentia.run import LEARNERS, MODELS, OBJECTIVES
+    from latentia.runs.build import LEARNERS, MODELS, OBJECTIVES
 
     offers = []
     for name, known in (("model", MODELS), ("learner", LEARNERS), ("objective", OBJECTIVES)):

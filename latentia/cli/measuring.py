@@ -37,8 +37,8 @@ def evaluate(arguments: list[str]) -> None:
         options = {"annealing": annealing, "device": parsed.device}
         found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed, **options)
     else:
-        from latentia.evaluate import evaluate as measure
-        from latentia.run import is_large
+        from latentia.measure.evaluation import evaluate as measure
+        from latentia.runs.config import is_large
 
         options = {"importance_samples": parsed.importance_samples, "naive": parsed.naive, "seed": parsed.seed}
         options["annealing"] = annealing
@@ -54,7 +54,7 @@ def _annealing(parser: argparse.ArgumentParser, parsed: argparse.Namespace):
     """How to anneal, None where nobody asked for it."""
     given = {name[4:]: value for name, value in vars(parsed).items() if name.startswith("ais_")}
     if parsed.ais:
-        from latentia.annealed import Annealing
+        from latentia.inference.annealed import Annealing
 
         return Annealing(**given)
     for name, value in given.items():

@@ -32,7 +32,7 @@ def opened(parsed: argparse.Namespace, *of_any: str):
         for name in ("key", "columns", "weight", "first"):
             if getattr(parsed, name) is not None and name not in of_any:
                 raise OptionError(f"--{name} says how to read --data, which is not given")
-    from latentia.run import Run
+    from latentia.runs.directory import Run
 
     return Run.open(Path(parsed.run))
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from latentia.data import Dataset, as_dataset
-from latentia.diagnose import mutual_information
 from latentia.errors import DataError, NonFiniteError, OptionError
 from latentia.learners.adam import Adam
 from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, take_up, the_same_shapes, under
@@ -23,6 +22,7 @@ from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
 from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device, whole_steps
+from latentia.measure.information import mutual_information
 from latentia.model import Batch, LatentVariableModel, held, minibatches
 from latentia.objectives import Bound, Objective, elbo
 from latentia.progress import Bar

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import as_dataset
-from latentia.data import data_for
+from latentia.data import as_dataset, data_for
 from latentia.distributions import OneHot
 from latentia.errors import CapabilityError, DataError
-from latentia.evaluate import remark
+from latentia.measure.remarks import remark
 from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.encode import ALONE, VALUE, article, gather
 

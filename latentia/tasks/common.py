@@ -11,9 +11,9 @@ from torch import Tensor
 from latentia.batch import Batch
 from latentia.data import Dataset
 from latentia.errors import CapabilityError
-from latentia.evaluate import exact_log_marginals, log_marginal
+from latentia.inference.refinement import refinable, refined
+from latentia.measure.marginal import exact_log_marginals, log_marginal
 from latentia.model import DirectedModel, LatentVariableModel, TractableModel, evaluating
-from latentia.refinement import refinable, refined
 
 MEMORY = 2**30
 """Bytes for importance samples: steps of refinement are cheaper for many data at once."""

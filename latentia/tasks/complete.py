@@ -108,7 +108,7 @@ def conditional_log_likelihood(
     Args:
         data: with the truth; anything that `as_dataset` takes. What is missing there stays missing.
         hidden: the shape of x, or one that broadcasts to it; True = hidden.
-        steps: of refinement, see `latentia.refinement.refine`; 0 draws from the encoder's q.
+        steps: of refinement, see `latentia.inference.refinement.refine`; 0 draws from the encoder's q.
 
     Raises:
         DataError: a mask of another shape, or one that hides nothing.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latentia.data import Dataset, as_dataset, data_for
 from latentia.errors import CapabilityError, DataError, OptionError
-from latentia.evaluate import remark
+from latentia.measure.remarks import remark
 from latentia.model import LatentVariableModel, TractableModel
 from latentia.tasks.common import log_marginals
 from latentia.tasks.gap import gaps

@@ -14,7 +14,7 @@ from latentia.distributions.latents import Latents, each
 from latentia.distributions.structured import Structured
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError
-from latentia.evaluate import remark
+from latentia.measure.remarks import remark
 from latentia.model import Batch, LatentVariableModel
 from latentia.tasks.common import using
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from latentia.data import data_for
-from latentia.evaluate import log_marginal
+from latentia.inference.refinement import refined
+from latentia.measure.marginal import log_marginal
 from latentia.model import LatentVariableModel
-from latentia.refinement import refined
 from latentia.tasks.common import MEMORY, using
 
 

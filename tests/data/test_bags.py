@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from latentia.cli import main
 from latentia.data import load, read
-from latentia.run import Run
+from latentia.runs.directory import Run
 
 LDAC = "2 0:2 3:1\n\n0\n1 1:3\n3 0:1 1:0 2:1\n"
 LABELLED = "1 1:2 4:1\r\nspace 2:3\n1\n-1 3:1\n"

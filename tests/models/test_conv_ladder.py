@@ -11,12 +11,12 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from latentia import testing
 from latentia.data import load
-from latentia.diagnose import decompose
 from latentia.distributions.divergence import kl_given
 from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
-from latentia.importance import chunks
+from latentia.inference.importance import chunks
 from latentia.learners import Gradient
+from latentia.measure.information import decompose
 from latentia.model import Batch, Frame
 from latentia.models import ConvLadder, conv_ladder
 from latentia.models.conv_ladder import residual_normal

@@ -10,11 +10,12 @@ from torch.distributions import Normal
 
 from latentia import testing
 from latentia.data import load
-from latentia.diagnose import decompose, diagnose
 from latentia.distributions.divergence import kl_given
 from latentia.errors import OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import Gradient
+from latentia.measure.diagnose import diagnose
+from latentia.measure.information import decompose
 from latentia.model import Batch, Frame
 from latentia.models import LadderVAE, ladder_vae
 from latentia.objectives import elbo, iwae

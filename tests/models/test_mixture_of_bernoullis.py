@@ -16,7 +16,7 @@ from latentia.learners import EM
 from latentia.model import Batch, Frame
 from latentia.models import MixtureOfBernoullis
 from latentia.models.mixture_of_bernoullis import tiny
-from latentia.run import build_model
+from latentia.runs.build import build_model
 from latentia.testing import one_thread
 
 MNIST = Path(__file__).parents[2] / ".." / "shared" / "data" / "binarized_mnist"

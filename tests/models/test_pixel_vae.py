@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from latentia.data import load
-from latentia.diagnose import diagnose
 from latentia.errors import DataError, OptionError
 from latentia.learners import Gradient
+from latentia.measure.diagnose import diagnose
 from latentia.model import Batch, Frame
 from latentia.models import PixelVAE, pixel_vae
 from latentia.models.pixel_vae import MOST_HIDDEN

@@ -18,7 +18,7 @@ from latentia.model import Batch
 from latentia.models import VAE, SemiSupervisedVAE
 from latentia.models.semi_supervised_vae import tiny
 from latentia.objectives import elbo, iwae, supervised
-from latentia.testing import NODES, enumerate_latents, nodes
+from latentia.testing.brute_force import NODES, enumerate_latents, nodes
 
 
 class Table(nn.Module):

@@ -18,7 +18,7 @@ from latentia.learners import Gradient
 from latentia.model import Batch, Frame
 from latentia.models import VAE
 from latentia.networks import MLP
-from latentia.run import Run
+from latentia.runs.directory import Run
 
 
 def test_it_begins_with_the_datas_own_marginal():

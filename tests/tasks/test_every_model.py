@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from latentia.annealed import Annealing, annealed_log_marginal
 from latentia.data import as_dataset, data_for, load
 from latentia.errors import CapabilityError, DataError, LatentiaError
-from latentia.missing import mean_field
+from latentia.inference.annealed import Annealing, annealed_log_marginal
+from latentia.inference.missing import mean_field
+from latentia.inference.refinement import refinable, refine
 from latentia.model import TractableModel
-from latentia.refinement import refinable, refine
 from latentia.tasks import (
     anomaly_scores,
     auroc,

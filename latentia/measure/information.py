@@ -1,36 +1,21 @@
-"""Whether the latents carry anything: KL, mutual information, active units, and a verdict in words."""
+"""What x and z tell of each other: mutual information, its bounds, and the parts of the KL."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from latentia.baseline import Gain
 from latentia.data import Dataset
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
-from latentia.distributions.divergence import kl_given, kl_terms
-from latentia.distributions.joint import Joint, draw
+from latentia.distributions.joint import Joint
 from latentia.distributions.latents import each, flat, sizes
 from latentia.distributions.structured import Structured
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-
-ACTIVE = 0.01
-"""A unit is active when the variance over x of its posterior mean exceeds this (Burda et al. 2016, section 5.2)."""
-
-NEGLIGIBLE = 0.05
-"""Nats a datum that are as good as none."""
-
-PAYS = 0.1
-"""Nats a unit: where each costs as much, on average, and the data gain by it, more units may gain more."""
-
-FEW = 10
-"""Below so many data a verdict is a guess."""
 
 PAIRS = 2**18
 """Numbers that a block of pairwise posterior densities may hold: those of a block that stays in the cache."""
@@ -42,37 +27,6 @@ number counted so many times where it takes a recursion, or a network's pass."""
 CERTAIN = 3.0
 """Standard errors by which one bound must be below another to be taken instead: the lesser of two that are as good as
 equal would be below both on average, and no bound."""
-
-
-@dataclass
-class Diagnosis:
-    """What the posterior does with the latents.
-
-    Attributes:
-        kl_per_unit: mean KL(q(z_d | x) || p(z_d)), nats, a latent dimension; None where they do not factorise.
-        mutual_information: I(x; z) under q, nats; mutual_information_se: its standard error.
-        mutual_information_ceiling: log of the number of data it was estimated on: it cannot exceed that.
-        mutual_information_upper, total_correlation, dimension_wise_kl, and their errors: see `Information`.
-        active_units, latent_units: how many of the units vary with x, and how many there are.
-        verdict: the same in words.
-        layers: of several latents, each one's `kl`, E_q of the divergence of its conditionals (nats, None without a
-            prior), `active_units` and `latent_units`, by its name.
-    """
-
-    kl_per_unit: list[float] | None
-    mutual_information: float
-    mutual_information_ceiling: float
-    active_units: int
-    latent_units: int
-    verdict: str
-    mutual_information_se: float = math.nan
-    mutual_information_upper: float | None = None
-    mutual_information_upper_se: float | None = None
-    total_correlation: float | None = None
-    total_correlation_se: float | None = None
-    dimension_wise_kl: float | None = None
-    dimension_wise_kl_se: float | None = None
-    layers: dict[str, dict[str, Any]] | None = None
 
 
 class Information(NamedTuple):
@@ -113,100 +67,12 @@ class Information(NamedTuple):
     draws: int | None = None
 
 
-@torch.no_grad()
-def diagnose(
-    model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int = 2000, gain: Gain | None = None
-) -> Diagnosis:
-    """Diagnose the posterior on data.
-
-    Args:
-        gain: how much better the model is than the best without z. The verdict weighs it: that units vary with x, or
-            that the posterior differs from the prior, may be noise that was learned, and does not make x likelier.
-        limit: mutual information is estimated on so many data (an eighth as many where z is structured, or layers
-            depend on x and on each other), as its cost is quadratic.
-    """
-    data = data.frozen(seed)
-    data = data.subset((data.batch().weights > 0).nonzero().squeeze(-1))
-    (means, weight), terms = _rows(model, data), _kl_per_unit(model, data)
-    share = (weight / weight.sum().clamp(min=1e-300)).unsqueeze(-1)
-    average = (share * means).sum(0)
-    varies = (share * (means - average) ** 2).sum(0) > ACTIVE
-    active, layers = int(varies.sum()), _layers(model, data, varies, seed)
-    found = decompose(model, data, seed=seed, limit=limit)
-    information, ceiling = found.mutual_information, found.ceiling
-    q, largest = model.posterior(_one(model, data)), float((share.squeeze(-1) * means.amax(-1)).sum())
-    if isinstance(q, Structured):
-        words = _discrete_verdict(average, largest, active)
-    elif isinstance(q, Dirichlet):
-        words = _shares_verdict(average, largest, information)
-    else:
-        words = _continuous_verdict(active, means.shape[-1], found)
-    # of one value, or of no information at all, nothing could have been gained
-    if gain is not None and information != 0 and COLLAPSED not in words:
-        words = _weighed(words, gain, active == means.shape[-1] and min(terms or [0.0]) > PAYS)
-    if layers is not None:
-        words += _layer_words(layers)
-    if len(data) < FEW:
-        words = f"{len(data)} data are too few to tell what the latents carry. {words}"
-    if information > 0.9 * ceiling > 0:
-        words += f" The mutual information is at its ceiling of {ceiling:.2f} nats: more data would show more."
-        words += _bounded(found)
-    return Diagnosis(
-        kl_per_unit=terms,
-        mutual_information=information,
-        mutual_information_ceiling=ceiling,
-        active_units=active,
-        latent_units=means.shape[-1],
-        verdict=words,
-        mutual_information_se=found.mutual_information_se,
-        mutual_information_upper=found.upper,
-        mutual_information_upper_se=found.upper_se,
-        total_correlation=found.total_correlation,
-        total_correlation_se=found.total_correlation_se,
-        dimension_wise_kl=found.dimension_wise_kl,
-        dimension_wise_kl_se=found.dimension_wise_kl_se,
-        layers=layers,
-    )
-
-
-def _bounded(found: Information) -> str:
-    if found.upper is None or found.upper_se is None:
-        return ""
-    return f" It is at most {found.upper:.2f} ± {found.upper_se:.2f} nats, on average over samples."
-
-
-def _layers(model: LatentVariableModel, data: Dataset, varies: Tensor, seed: int) -> dict[str, dict[str, Any]] | None:
-    mean = model.posterior(_one(model, data)).mean
-    if not isinstance(mean, dict):
-        return None
-    kl = _kl_per_layer(model, data, seed) if isinstance(model, DirectedModel) else {}
-    apart = zip(mean, varies.split([part[0].numel() for part in mean.values()]), strict=True)
-    return {
-        name: {"kl": kl.get(name), "active_units": int(units.sum()), "latent_units": len(units)}
-        for name, units in apart
-    }
-
-
-def _kl_per_layer(model: DirectedModel, data: Dataset, seed: int) -> dict[str, float]:
-    """E_x E_q of each latent's part of the KL, by one draw of z for each datum."""
-    sums: dict[str, float] = {}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for batch in data.batches(512, dtype=model.anchor.dtype):
-            batch = batch.to(model.anchor)
-            q = model.posterior(batch)
-            for name, terms in kl_given(q, model.prior(batch.frame), draw(q, 1, gradient=False)).items():
-                sums[name] = sums.get(name, 0.0) + float((batch.weights * terms.sum(-1).squeeze(0)).double().sum())
-    total = float(data.batch().weights.double().sum())
-    return {name: value / total for name, value in sums.items()}
-
-
 def posterior_means(model: LatentVariableModel, data: Dataset) -> Tensor:
     """E_q[z] with one row a datum and one column a unit, (M, D) in float64; for sequences a row a step."""
-    return _rows(model, data)[0]
+    return mean_rows(model, data)[0]
 
 
-def _rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
+def mean_rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
     """The posterior means, (M, D), and the weight of each row, (M,)."""
     rows, weights, data_of = [], [], []
     for index, batch in data.by_length(512, model.anchor.dtype):
@@ -245,8 +111,8 @@ def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit
     Args:
         limit: of the data drawn at random; the cost is its square, times the draws of z for each.
     """
-    if model.posterior(_one(model, data)).has_enumerate_support:
-        return _enumerated(*_rows(model, data), len(data))
+    if model.posterior(first_of(model, data)).has_enumerate_support:
+        return _enumerated(*mean_rows(model, data), len(data))
     dear = _dear(model, data)
     batches = _some(model, data, seed, limit // 8 if dear else limit)
     with torch.random.fork_rng():
@@ -353,7 +219,7 @@ def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> l
     count = min(limit, len(data))
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
     alike = [chosen]
-    if hasattr(model.posterior(_one(model, data)), "lengths"):
+    if hasattr(model.posterior(first_of(model, data)), "lengths"):
         size = data.batch(chosen).ends.clamp(min=1).log2().long()
         alike = [chosen[size == value] for value in size.unique()]
     return [data.batch(part, model.anchor.dtype).to(model.anchor) for part in alike]
@@ -451,80 +317,5 @@ def _log_aggregate(q: Distribution, z: Any, weight: Tensor, apart: bool = False)
     return torch.cat(parts).unflatten(0, shape)
 
 
-def _kl_per_unit(model: LatentVariableModel, data: Dataset) -> list[float] | None:
-    if not isinstance(model, DirectedModel):
-        return None
-    parts, weights = [], []
-    for _, batch in data.by_length(512, model.anchor.dtype):
-        batch = batch.to(model.anchor)
-        terms = kl_terms(model.posterior(batch), model.prior(batch.frame))
-        if terms is None or terms.shape[1] == 1 != _units(model, batch):
-            return None
-        parts.append(terms.double())
-        weights.append(batch.weights.double())
-    weight = torch.cat(weights)
-    return ((weight / weight.sum()).unsqueeze(-1) * torch.cat(parts)).sum(0).tolist()
-
-
-def _units(model: LatentVariableModel, batch: Batch) -> int:
-    mean = model.posterior(batch).mean
-    return sum(sizes(mean)) if isinstance(mean, dict) else mean.shape[-1]
-
-
-def _one(model: LatentVariableModel, data: Dataset) -> Batch:
+def first_of(model: LatentVariableModel, data: Dataset) -> Batch:
     return data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
-
-
-def _layer_words(layers: dict[str, dict[str, Any]]) -> str:
-    said = []
-    for name, layer in layers.items():
-        cost = "" if layer["kl"] is None else f", KL {layer['kl']:.2f} nats"
-        said.append(f"{name} {layer['active_units']} of {layer['latent_units']} active{cost}")
-    return f" By layer: {'; '.join(said)}."
-
-
-COLLAPSED = "the posterior has collapsed, z says nothing about x"
-
-
-def _weighed(words: str, gain: Gain, all_pay: bool) -> str:
-    """The verdict in nats: what z is worth to x, against the best model without it."""
-    if gain.value < max(2 * gain.standard_error, NEGLIGIBLE):
-        said = f"{gain.value:.2f} ± {gain.standard_error:.2f} nats".replace("-", "−")
-        return (
-            f"z is of no use, as if the posterior had collapsed: log p(x) less that of the best model without z "
-            f"({gain.how}) is {said}; there is nothing to code, or it has not been learned. {words}"
-        )
-    said = _nats(gain.value, gain.standard_error)
-    more = " More latents may help." if all_pay else ""
-    return f"{words} With z log p(x) is {said} more than that of the best model without ({gain.how}).{more}"
-
-
-def _nats(value: float, error: float) -> str:
-    return f"{value:.2f} nats" if math.isnan(error) else f"{value:.2f} ± {error:.2f} nats"
-
-
-def _continuous_verdict(active: int, units: int, found: Information) -> str:
-    said = f"{active} of {units} units active"
-    remedy = "try free bits (--objective.free_bits 0.1), a smaller --objective.beta, or a weaker decoder"
-    if active == 0 or found.mutual_information < NEGLIGIBLE:
-        return f"{said}: {COLLAPSED}; {remedy}."
-    said += f"; z and x tell {_nats(found.mutual_information, found.mutual_information_se)} of each other"
-    if active < units:
-        return f"{said}; the other {units - active} follow the prior, and a smaller latent would do as well."
-    return f"{said}."
-
-
-def _discrete_verdict(share: Tensor, confidence: float, active: int) -> str:
-    used = int((share > 0.01 / len(share)).sum())
-    said = f"{used} of {len(share)} values of z in use"
-    if len(share) > 1 and (used <= 1 or active == 0):
-        return f"{said}: {COLLAPSED}; try more restarts."
-    return f"{said}; the posterior gives its best value {confidence:.0%} on average."
-
-
-def _shares_verdict(average: Tensor, largest: float, information: float) -> str:
-    used = int((average > 0.1 / len(average)).sum())
-    said = f"{used} of {len(average)} topics have more than a tenth of an equal share"
-    if information < NEGLIGIBLE:
-        return f"{said}: {COLLAPSED}; try another seed, or fewer topics."
-    return f"{said}; the largest share of a datum is {largest:.0%} on average."

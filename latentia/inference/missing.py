@@ -22,9 +22,9 @@ from latentia.bound import Bound
 from latentia.data import batch_for
 from latentia.distributions.latents import Latents, each, some
 from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.inference.refinement import moved, still
 from latentia.model import DirectedModel, LatentVariableModel
 from latentia.objectives.elbo import charged, expected_terms
-from latentia.refinement import moved, still
 
 
 class MeanField(NamedTuple):

@@ -16,7 +16,7 @@ from latentia.batch import Batch, Frame
 from latentia.data import data_for
 from latentia.distributions.joint import Joint
 from latentia.errors import CapabilityError, OptionError
-from latentia.importance import MEMORY, LogMarginal, Weights, chunks
+from latentia.inference.importance import MEMORY, LogMarginal, Weights, chunks
 from latentia.model import DirectedModel, LatentVariableModel
 from latentia.progress import Bar
 

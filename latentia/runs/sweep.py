@@ -1,6 +1,6 @@
 """Model choice: one data set, one held-out part, a fit for each combination of options, and a comparison.
 
-    components=3/   a run directory for each member, see `latentia.run`
+    components=3/   a run directory for each member, see `latentia.runs.directory`
     sweep.json      what was compared, and what came of it
     sweep.html      the same, to look at
 
@@ -33,18 +33,21 @@ import torch
 
 from latentia.data.files import alone, atomic_write
 from latentia.errors import LatentiaError, OptionError, RunError
-from latentia.evaluate import standard_error
+from latentia.measure.means import standard_error
 from latentia.learners.checkpoint import read_tensors
 from latentia.model import EMModel
 from latentia.progress import Bar
 from latentia.report.comparison import build_comparison
-from latentia.run import Config, Run, check_options, default_out, read_metrics
+from latentia.runs.config import Config, default_out
+from latentia.runs.directory import Run
+from latentia.runs.build import check_options
+from latentia.runs.files import read_metrics
 
 GROUPS = ("--model.", "--learner.", "--objective.")
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER}):({NUMBER})(?::({NUMBER}))?", re.IGNORECASE)
 OUTSIDE_BRACKETS = re.compile(r",(?![^\[(]*[\])])")
-SLOW_TO_IMPORT = ["latentia.run", "numba", "torch.fx.experimental.symbolic_shapes"]
+SLOW_TO_IMPORT = ["latentia.runs.directory", "numba", "torch.fx.experimental.symbolic_shapes"]
 MOST = 1000
 """Members of a sweep: more are a slip of the keyboard."""
 

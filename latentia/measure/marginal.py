@@ -1,0 +1,94 @@
+"""log p(x) of each datum: exactly where the model allows, by importance sampling elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentia.data import Dataset, in_order
+from latentia.distributions.joint import draw
+from latentia.errors import CapabilityError, OptionError
+from latentia.inference.importance import MEMORY, LogMarginal, Weights, chunks
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, in_evaluation
+from latentia.progress import Bar
+
+
+@torch.no_grad()
+@in_evaluation
+def log_marginal(
+    model: LatentVariableModel,
+    data: Dataset,
+    *,
+    importance_samples: int = 1000,
+    proposal: str = "posterior",
+    seed: int = 0,
+    memory: int = MEMORY,
+    progress: bool = False,
+) -> LogMarginal:
+    """log p(x) by importance sampling: log (1/K) sum_k p(x, z_k) / r(z_k), z_k ~ r.
+
+    Args:
+        importance_samples: K.
+        proposal: r. "posterior" is q(z | x) (Burda et al. 2016, section 5.1; Rezende et al. 2014, appendix E);
+            "prior" is naive Monte Carlo, log (1/K) sum_k p(x | z_k).
+        memory: bytes that a chunk of samples may take; the data and the samples are cut to fit.
+
+    Raises:
+        CapabilityError: proposal="prior" for a model that has none.
+        OptionError: no samples.
+    """
+    if importance_samples < 1:
+        raise OptionError(f"importance_samples={importance_samples}: at least 1 is needed")
+    if proposal == "prior" and not isinstance(model, DirectedModel):
+        raise CapabilityError(f"naive Monte Carlo draws from the prior: write {type(model).__name__}.prior")
+    data = data.frozen(seed)
+    results, positions = [], []
+    with torch.random.fork_rng(), Bar("importance sampling", len(data), shown=progress) as bar:
+        torch.manual_seed(seed)
+        draws, rows = chunks(model, data, importance_samples, memory)
+        for index, batch in data.by_length(rows, model.anchor.dtype):
+            batch = batch.to(model.anchor)
+            model.check(batch)
+            results.append(_sample(model, batch, importance_samples, draws, proposal))
+            positions.append(index)
+            bar.show(sum(map(len, positions)))
+    return LogMarginal(*(in_order(parts, positions).cpu() for parts in zip(*results, strict=True)))
+
+
+def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, proposal: str) -> LogMarginal:
+    source: Distribution = model.posterior(batch)
+    if proposal == "prior" and isinstance(model, DirectedModel):
+        source = model.prior(batch.frame)
+    weights = Weights(batch.size, total, model.anchor)
+    for start in range(0, total, draws):
+        drawn = draw(source, min(draws, total - start), gradient=False)
+        z, log_proposal = drawn.z, drawn.log_q
+        if isinstance(model, DirectedModel):
+            log_likelihood = model.log_likelihood(batch, z)
+            log_joint = model.prior(batch.frame).log_prob(z) + log_likelihood  # type: ignore[arg-type]
+        else:
+            log_joint = model.log_joint(batch, z)
+            log_likelihood = torch.full_like(log_joint, math.nan)
+        weights.add(log_joint - log_proposal, log_likelihood)
+    return weights.result()
+
+
+def exact_log_marginals(model: TractableModel, data: Dataset) -> Tensor:
+    """log p(x) of each datum, (N,) float64, in nats, in the units of x."""
+    return of_each(model, data, lambda batch: model.posterior(batch).log_partition, 1024)
+
+
+def of_each(model: LatentVariableModel, data: Dataset, function: Callable[[Batch], Tensor], size: int) -> Tensor:
+    """What `function` gives for each datum, (N,) float64: in blocks of like length, in the data's order."""
+    parts = [(n, function(b.to(model.anchor)).double().cpu()) for n, b in data.by_length(size, model.anchor.dtype)]
+    return in_order([value for _, value in parts], [index for index, _ in parts])
+
+
+def exact_marginal(model: TractableModel, data: Dataset) -> LogMarginal:
+    value = exact_log_marginals(model, data)
+    zero = torch.zeros_like(value)
+    return LogMarginal(value, zero, zero + math.inf, value, zero + math.nan, zero + math.nan)

@@ -1,0 +1,1 @@
+"""A run: what was asked, its directory, and sweeps of runs."""

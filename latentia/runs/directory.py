@@ -1,0 +1,495 @@
+"""A run directory: what was asked, what was learned, how well, from data to report.
+
+    config.yaml         what was asked: model, learner, objective, data, seed
+    schema.json         what x is
+    environment.json    with what it was made
+    checksums.json      the sha256 of the files that say what a fitted model means
+    metrics.jsonl       one line an epoch or a step
+    learner.safetensors from where an interrupted fit goes on
+    model.safetensors   the parameters; there once the fit is finished
+    evaluation.json     what `evaluate` says of the held-out data; evaluation.safetensors, of each of them
+    report.html         all of it, to look at
+
+Nothing in it is code, and loading one runs none: YAML and JSON are plain values, tensors are safetensors, and a
+model's name is looked up among latentia's own. Files that have changed since the fit are refused by their checksums,
+and so are parameters that no fit ends with. A process that fits has a lock on the directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from latentia.data import BUILTIN
+from latentia.data import Dataset
+from latentia.data import Raw
+from latentia.data import Schema
+from latentia.data import Stream
+from latentia.data import load
+from latentia.data.bags import BAGS
+from latentia.data.blocks import Rows
+from latentia.data.files import alone
+from latentia.data.files import atomic_write
+from latentia.data.files import checksum
+from latentia.data.files import read_bytes
+from latentia.errors import DataError
+from latentia.errors import OptionError
+from latentia.errors import ProcessLost
+from latentia.errors import RunError
+from latentia.inference.annealed import Annealing
+from latentia.learners import Checkpoint
+from latentia.learners import History
+from latentia.learners import Learner
+from latentia.learners import distributed
+from latentia.learners.checkpoint import packed
+from latentia.learners.checkpoint import read_tensors
+from latentia.learners.checkpoint import write_tensors
+from latentia.learners.settings import usable_device
+from latentia.measure.evaluation import Evaluation
+from latentia.measure.evaluation import PLAIN
+from latentia.measure.evaluation import evaluate
+from latentia.model import LatentVariableModel
+from latentia.report import build
+from latentia.runs.build import MODELS
+from latentia.runs.build import better_reading
+from latentia.runs.build import build_learner
+from latentia.runs.build import build_model
+from latentia.runs.build import check_count
+from latentia.runs.build import check_options
+from latentia.runs.build import schema_for
+from latentia.runs.config import Config
+from latentia.runs.files import check_parameters
+from latentia.runs.files import file_size
+from latentia.runs.files import is_leftover
+from latentia.runs.files import is_plain
+from latentia.runs.files import metrics_writer
+from latentia.runs.files import read_json
+from latentia.runs.files import read_metrics
+from latentia.runs.parts import Parts
+from latentia.runs.parts import encode_part
+from latentia.runs.parts import in_memory
+from latentia.runs.parts import split_parts
+from pathlib import Path
+from typing import Any
+import contextlib
+import json
+import latentia
+import numpy as np
+import operator
+import os
+import platform
+import torch
+import warnings
+import yaml
+
+
+MODEL = "model.safetensors"
+BEGUN = ("config.yaml", "environment.json", "schema.json")
+SAMPLED = ", a stream: pictures are of a random sample"
+
+
+class Run:
+    """A run directory that exists. `Run.create` makes one, `Run.open` finds one."""
+
+    def __init__(self, path: str | os.PathLike, config: Config):
+        self.path, self.config = Path(path), config
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, config: Config) -> Run:
+        """Make the directory, or take up the interrupted run of the same config that is there.
+
+        Raises:
+            RunError: the directory holds a finished run, another run, or something else.
+        """
+        path = Path(path)
+        check_options(config)  # an option that makes no sense should leave no directory behind
+        cls._there(path, config)  # before a lock is written to a directory that is none of ours
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot make {path}: {getattr(error, 'strerror', None) or error}") from error
+        with alone(path):
+            run = cls._there(path, config)
+            if run is None:
+                (path / "schema.json").unlink(missing_ok=True)
+                atomic_write(path / "config.yaml", config.to_yaml().encode())
+                run = cls(path, config)
+        return run
+
+    @classmethod
+    def _there(cls, path: Path, config: Config) -> Run | None:
+        """The interrupted run of the same config that is there; None where there is none, or one that has learned
+        nothing yet, such as after an option that the data do not allow. Raises `RunError` as `create`."""
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file: choose another --out")
+        if not (path / "config.yaml").exists():
+            if path.exists() and any(not is_leftover(file) for file in path.iterdir()):
+                raise RunError(f"{path} is not empty and holds no run: choose another --out")
+            return None
+        run = cls.open(path)
+        if run.finished:
+            raise RunError(f"{path} holds a finished run, and nothing overwrites one: choose another --out")
+        if run.config.same_as(config):
+            return run
+        if run.begun:
+            raise RunError(
+                f"{path} holds an interrupted run that was asked for otherwise (see its config.yaml): go on with "
+                f"it by `latentia fit --resume {path}`, or choose another --out"
+            )
+        return None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> Run:
+        """Raises `RunError` where there is no run, or one of a newer format."""
+        path = Path(path)
+        config = path / "config.yaml"
+        if not config.is_file():
+            raise RunError(f"{path} is not a run directory: it has no config.yaml (make one with `latentia fit`)")
+        try:
+            return cls(path, Config.from_yaml(read_bytes(config).decode(), config))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{config} cannot be read: {error}") from error
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "model.safetensors").exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether something has been learned."""
+        metrics = self.path / "metrics.jsonl"
+        return self.finished or (self.path / "learner.safetensors").exists() or bool(file_size(metrics))
+
+    @cached_property
+    def schema(self) -> Schema:
+        path = self.path / "schema.json"
+        try:
+            schema = Schema.from_json(read_json(path))
+        except (DataError, OverflowError) as error:
+            raise RunError(f"{path}: {error}; fit again") from error
+        self._unchanged("schema.json")
+        return schema
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The run's own data, read again. Raises `RunError` when they have changed since."""
+        config = self.config
+        if config.data.source not in BUILTIN and not os.path.exists(config.data.source):
+            raise RunError(
+                f"{config.data.source}, the data of {self.path}, is not there (a relative path counts from where the "
+                "run was fitted: go there), or name data with --data"
+            )
+        raw = config.data.rows() if config.data.stream else config.data.read()
+        # of processes that fit together the first checks it for all
+        if config.fingerprint and not distributed.rank() and raw.fingerprint() != config.fingerprint:
+            raise RunError(f"{config.data.source} has changed since {self.path} was fitted: name data with --data")
+        if len(raw) < 2 and config.data.holdout:
+            raise DataError(f"{raw.source} has {len(raw)} datum: too few to hold some out; set --holdout 0")
+        train, validation, test = split_parts(raw, config.data, config.seed)
+        known = "schema" in self.__dict__ or (self.path / "schema.json").exists()
+        schema = self.schema if known else schema_for(train, raw, config)
+        if distributed.rank() and isinstance(train, Raw):
+            train = train.take(slice(*distributed.bounds(len(train))))
+        return Parts(*(encode_part(part, schema) for part in (train, validation, test)))
+
+    @classmethod
+    def shared(cls, find: Callable[[], Run]) -> Run:
+        """The run that process 0 finds or makes, on every process that fits it; only process 0 sees its directory."""
+        if distributed.rank():
+            path, config = json.loads(distributed.shared_text(str))
+            return cls(Path(path), Config.from_yaml(config, Path(path)))
+        run = find()
+        distributed.shared_text(lambda: json.dumps([str(run.path), run.config.to_yaml()]))
+        return run
+
+    def other(self, source: str, **options: Any) -> Dataset:
+        """Other data, read as this run's schema says."""
+        schema = self.schema
+        first = options.pop("first", None)
+        if (
+            options.get("columns") is None
+            and schema.names
+            and Path(source).suffix.lower() in (".csv", ".tsv", ".parquet")
+        ):
+            options["columns"] = list(schema.names)
+        if Path(source).suffix.lower() in BAGS:
+            options["vocabulary"] = self.config.data.vocabulary
+        data = load(source, schema=schema, **options)
+        return data if first is None else data.subset(slice(0, first))
+
+    def other_stream(self, source: str, columns: str | None = None, **options: Any) -> Stream:
+        """Other data in a file that is larger than memory, read as this run's schema says."""
+        schema = self.schema
+        named = list(schema.names) if schema.names and source.lower().endswith(".parquet") else None
+        return Stream(Rows.open(source, kind=schema.kind, columns=columns or named, **options), schema)
+
+    def blank_model(self) -> LatentVariableModel:
+        """The model as constructed, before any learning. Raises `RunError` for one that latentia does not have."""
+        self._known_model()
+        return build_model(self.config.model, self.config.model_options, self.schema)
+
+    def _known_model(self) -> None:
+        name = self.config.model
+        if name not in MODELS:
+            raise RunError(f"{self.path} was fitted with {name[:80]!r}, which is not one of {', '.join(MODELS)}")
+
+    @property
+    def device(self) -> str:
+        """Where it was fitted, if there is a GPU here too."""
+        return self.config.learner_options.get("device", "cpu") if torch.cuda.is_available() else "cpu"
+
+    def model(self, device: str = "cpu") -> LatentVariableModel:
+        """The fitted model, on this device.
+
+        Raises `RunError` when the fit is not finished, or the file damaged or of another model.
+        """
+        path = self.path / "model.safetensors"
+        if not self.finished:
+            raise RunError(f"{self.path} is not finished: go on with `latentia fit --resume {self.path}`")
+        tensors, _ = read_tensors(path)
+        self._known_model()
+        for name in ("config.yaml", "schema.json"):
+            self._unchanged(name)
+        _check_sizes(self, tensors)
+        model = self.blank_model()
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise RunError(f"{path} does not fit {self.config.model} as config.yaml describes it: {error}") from error
+        self._unchanged(MODEL)
+        check_parameters(model, path)
+        return model.to(usable_device(device)).eval()
+
+    def _unchanged(self, name: str) -> None:
+        """Raise `RunError` where a file is not the one that the fit wrote, or began with. A run that was made before
+        there were checksums is read with a warning."""
+        path = self.path / "checksums.json"
+        if not path.exists():
+            if name == "model.safetensors":
+                warnings.warn(
+                    f"{self.path} was made before runs had checksums: whether its files are those of the fit cannot be "
+                    "told; fit again to have them",
+                    stacklevel=3,
+                )
+            return
+        expected = read_json(path).get(name)
+        if (self.finished or expected is not None) and checksum(self.path / name) != expected:
+            raise RunError(
+                f"{self.path / name} has changed since the fit: its sha256 is not that in checksums.json; put the file "
+                "back that was there, or fit again"
+            )
+
+    def fit(self, progress: bool = True) -> History:
+        """Fit from the start or from where it stopped, and write model.safetensors.
+
+        Of several processes (see `latentia.learners.distributed`) each learns from its share of the training data, and
+        process 0 alone reads and writes the run's directory.
+        """
+        learner = build_learner(self.config, progress)
+        if distributed.rank():
+            with self._resumable():
+                self.schema = Schema.from_json(json.loads(distributed.shared_text(str)))
+                return learner.fit(self.blank_model(), self._share(), seed=self.config.seed)
+        with alone(self.path):
+            self._still_mine()
+            return self._fit(learner)
+
+    def _still_mine(self) -> None:
+        """Raise `RunError` where another process has finished the run meanwhile, or made another one of it."""
+        if self.finished:
+            raise RunError(f"{self.path} holds a finished run, and nothing overwrites one: choose another --out")
+        if not Run.open(self.path).config.same_as(self.config):
+            raise RunError(f"{self.path} holds another run by now: another process was given the same --out")
+
+    def _fit(self, learner: Learner) -> History:
+        model = self._begin()
+        checkpoint = Checkpoint(self.path / "learner.safetensors")
+        saved = checkpoint.load()
+        with checkpoint.fitting():  # before metrics.jsonl is cut to what the checkpoint knows of
+            keep = operator.index(saved[1]["records"]) if saved else 0
+        distributed.shared_text(lambda: json.dumps(self.parts.train.schema.to_json()))
+        with metrics_writer(self.path / "metrics.jsonl", keep) as write, self._resumable():
+            rest: dict[str, Any] = {"validation": self.parts.validation, "callbacks": [write], "checkpoint": checkpoint}
+            history = learner.fit(model, self._share(), seed=self.config.seed, **rest)
+        learned = packed(model.state_dict(), {"stopped": history.stopped, "restarts": history.restarts})
+        # before the model: where it is, its checksum is too
+        self._write_checksums({"metrics.jsonl": checksum(self.path / "metrics.jsonl"), MODEL: checksum(learned)})
+        atomic_write(self.path / MODEL, learned)
+        return history
+
+    def _write_checksums(self, found: dict[str, str]) -> None:
+        """Those of what the fit began with, and others."""
+        path = self.path / "checksums.json"
+        known = read_json(path) if path.exists() and (self.path / "schema.json").exists() else {}
+        begun = {name: known.get(name) or checksum(self.path / name) for name in BEGUN}
+        atomic_write(path, json.dumps({**begun, **found}, indent=1).encode())
+
+    def _begin(self) -> LatentVariableModel:
+        """The blank model, once the directory says what it will be fitted to, and with what."""
+        train = self.parts.train
+        check_count(self.config, len(train))
+        for file in self.path.glob(".*.tmp"):
+            with contextlib.suppress(OSError):  # a folder of that name is none of ours
+                file.unlink()
+        if not (self.path / "schema.json").exists():
+            # the schema last: where it is, the others are too
+            schema = json.dumps(train.schema.to_json()).encode()
+            atomic_write(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
+            self._write_checksums({"schema.json": checksum(schema)})
+            atomic_write(self.path / "schema.json", schema)
+        self._known_model()
+        for name in BEGUN:
+            self._unchanged(name)
+        return self._model_for(train)
+
+    def _share(self) -> Any:
+        """The training data that this process learns from: all, where there is but one."""
+        train = self.parts.train
+        if distributed.size() == 1:
+            return train
+        if isinstance(train, Stream):
+            rows = train.rows
+            start, stop = distributed.bounds(rows.stop - rows.start)
+            return train.part(rows.start + start, rows.start + stop)
+        # the others have encoded no more than their share
+        return train if distributed.rank() else train.subset(slice(*distributed.bounds(len(train))))
+
+    @contextlib.contextmanager
+    def _resumable(self):
+        try:
+            yield
+        except ProcessLost as error:
+            count = os.environ.get("LOCAL_WORLD_SIZE", distributed.size())
+            raise ProcessLost(
+                f"{error}; what was learned is kept: go on with "
+                f"`torchrun --nproc-per-node {count} -m latentia fit --resume {self.path}`"
+            ) from error
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """How the fit ended: "stopped", and the value of each of EM's "restarts"."""
+        path = self.path / MODEL
+        found = read_tensors(path)[1]
+        for name, form in (("stopped", "str"), ("restarts", "list")):
+            if not is_plain(found.get(name), form):
+                raise RunError(f"{path} is damaged: {name} is {str(found.get(name))[:80]!r}; fit again")
+        return found
+
+    def _model_for(self, train: Dataset | Stream) -> LatentVariableModel:
+        """The blank model. Where it cannot have data of this kind, and could as another kind, the error says so."""
+        try:
+            model = self.blank_model()
+            model.check(train.subset(slice(0, 2)).frozen(0).batch(dtype=model.anchor.dtype))
+        except (DataError, OptionError) as error:
+            better = better_reading(self.config, train.schema.kind)
+            if better is None:
+                raise
+            raise type(error)(f"{error}; read otherwise they would do: say {better}") from error
+        return model
+
+    @property
+    def tested(self) -> Dataset | Stream:
+        """What the run is evaluated on: its held-out data, or the training data where nothing was held out."""
+        return self.parts.test if len(self.parts.test) else self.parts.train
+
+    @property
+    def held_out(self) -> Dataset:
+        """`tested`, in memory: of a stream a random part."""
+        return in_memory(self.tested)
+
+    @property
+    def evaluated_on(self) -> str:
+        return "held-out data" if len(self.parts.test) else "the training data (nothing was held out)"
+
+    def evaluate(
+        self,
+        importance_samples: int = 1000,
+        naive: bool = False,
+        seed: int = 0,
+        progress: bool = True,
+        annealing: Annealing | None = None,
+        device: str | None = None,
+    ) -> dict:
+        """Measure on the held-out data, and write evaluation.json. Where no device is named, on that of the fit."""
+        options: dict[str, Any] = {"importance_samples": importance_samples, "naive": naive, "seed": seed}
+        options["annealing"] = annealing
+        model = self.model(device or self.device)
+        found = evaluate(model, self.tested, training=self.parts.train, progress=progress, **options)
+        found.evaluated_on = self.evaluated_on
+        content = found.to_json()
+        assert found.each is not None
+        text = json.dumps(content, indent=1).encode()
+        write_tensors(self.path / "evaluation.safetensors", {"each": found.each}, {"evaluation.json": checksum(text)})
+        atomic_write(self.path / "evaluation.json", text)
+        return content
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """What evaluation.json says; None where there is none.
+
+        Raises `RunError` for one that is damaged, or not of evaluation.safetensors.
+        """
+        path, each = self.path / "evaluation.json", self.path / "evaluation.safetensors"
+        if not path.exists():
+            return None
+        found = read_json(path, "evaluate again")
+        if not set(PLAIN) <= set(found):
+            raise RunError(f"{path} is incomplete: evaluate again")
+        written = read_tensors(each)[1].get("evaluation.json") if each.exists() else None
+        if written is not None and written != checksum(path):
+            raise RunError(f"{path} has changed since it was written: evaluate again")
+        for name in PLAIN:
+            if not is_plain(found[name], str(Evaluation.__annotations__[name])):
+                value = found[name]
+                raise RunError(f"{path} is damaged: {name} is {str(value)[:80]!r}; evaluate again")
+        return found
+
+    def report(self) -> Path:
+        """Write report.html, evaluating first where that has not been done."""
+        evaluation = self.evaluation or self.evaluate()
+        model = self.model()
+        for name in ("metrics.jsonl", "environment.json"):
+            self._unchanged(name)
+        page = build(
+            title=f"{self.config.model} on {self.config.data.source}{SAMPLED if self.config.data.stream else ''}",
+            model=model,
+            options={**self.config.model_options, "learner": self.config.learner, **self.config.learner_options},
+            history=read_metrics(self.path / "metrics.jsonl"),
+            learned=self.learned,
+            evaluation=evaluation,
+            train=in_memory(self.parts.train),
+            test=self.held_out,
+            environment={name: str(value) for name, value in read_json(self.path / "environment.json").items()},
+            command=self.config.command,
+            on_training_data=not len(self.parts.test),
+        )
+        atomic_write(self.path / "report.html", page.encode("utf-8", "backslashreplace"))
+        return self.path / "report.html"
+
+
+def _check_sizes(run: Run, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise `RunError` where the model has other sizes than the tensors of its file, before it asks for memory."""
+    try:
+        with torch.device("meta"):
+            sizes = {name: value.shape for name, value in run.blank_model().state_dict().items()}
+    except (NotImplementedError, RuntimeError, OptionError):
+        return  # one that computes with its parameters as it is made: loading tells
+    for name, size in sizes.items():
+        if name not in tensors or tensors[name].shape != size:
+            raise RunError(
+                f"{run.path / MODEL} does not fit {run.config.model} as config.yaml describes it: {name} has not the "
+                f"shape {tuple(size)}"
+            )
+
+
+def environment() -> dict[str, Any]:
+    """With what a run is made: versions, machine, threads."""
+    return {
+        "latentia": latentia.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

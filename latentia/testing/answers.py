@@ -1,0 +1,65 @@
+"""What a model says of data, and data changed so that it should say the same, or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentia import gradients
+from latentia.batch import Batch
+from latentia.distributions.joint import Joint, draw
+from latentia.distributions.latents import Latents, each, flat
+from latentia.distributions.unnormalised import Unnormalised
+from latentia.model import LatentVariableModel
+
+
+def each_step(longer: Latents, mean: Latents) -> Any:
+    """Which latents have a step for each step of x."""
+    return each(lambda more, part: more.shape != part.shape, longer, mean)
+
+
+def padded(z: Tensor) -> Tensor:
+    return torch.cat([z, torch.zeros_like(z[:, :, :2])], 2)
+
+
+def sampled_value(q: Distribution, f: gradients.Function, samples: int) -> Tensor:
+    """(1/S) sum_s f(z_s): a value without a gradient."""
+    return gradients.value(f, draw(q, samples, gradient=False)).mean(0)
+
+
+def estimator_for(q: Distribution) -> gradients.Estimator:
+    if q.has_rsample or (isinstance(q, Joint) and q.summed):
+        return gradients.pathwise
+    return gradients.enumerate if q.has_enumerate_support else sampled_value
+
+
+def answers_of(model: LatentVariableModel, batch: Batch, z: Any) -> dict[str, Tensor]:
+    """What a model says of each datum, (B, ...): log p(x, z), the posterior's mean, log p(x) where it is exact."""
+    posterior = model.posterior(batch)
+    mean = posterior.mean if isinstance(posterior.mean, Tensor) else flat(posterior.mean)
+    answers = {"log-joint": model.log_joint(batch, z).T, "posterior mean": mean}
+    return answers | ({"log-partition": posterior.log_partition} if isinstance(posterior, Unnormalised) else {})
+
+
+def masked_more(batch: Batch) -> Batch:
+    """The same data with one more value of each other datum hidden."""
+    mask = (torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask).clone().flatten(1)
+    mask[::2, 0] = False
+    return batch._replace(mask=mask.view_as(batch.x))
+
+
+def garbage(batch: Batch) -> Tensor:
+    """Values of the right kind that are nobody's data."""
+    if batch.x.is_floating_point():
+        return torch.full_like(batch.x, 1000.0)
+    return batch.x.flip(0).roll(1, 0)
+
+
+def with_value(batch: Batch, j: int, value: Tensor) -> Batch:
+    """The data with `value` in the j-th coordinate."""
+    x = batch.x.flatten(1).clone()
+    x[:, j] = value.to(x)
+    return batch._replace(x=x.view_as(batch.x))

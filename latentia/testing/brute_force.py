@@ -1,0 +1,250 @@
+"""log p(x) and every x of a small model by enumeration and quadrature, without its posterior."""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Dirichlet, Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions.constraints import boolean as boolean_constraint
+from torch.distributions.constraints import independent as independent_constraint
+
+from latentia.batch import Batch
+from latentia.distributions import Chain, observed
+from latentia.distributions.canonical import CanonicalGaussian
+from latentia.distributions.factorial import Chains
+from latentia.distributions.flow import Flow
+from latentia.distributions.joint import Joint
+from latentia.distributions.latents import each
+from latentia.distributions.mixture import Mixture
+from latentia.model import DirectedModel, LatentVariableModel
+from latentia.testing.expect import NotApplicable, as_directed, as_tractable, require_small
+
+NODES = 80  # Gauss-Hermite nodes a dimension
+WIDTH = 8.0  # standard deviations that a grid over real x reaches beyond the outermost means
+
+
+@singledispatch
+def nodes(distribution: Distribution) -> tuple[Tensor, Tensor]:
+    """Values z (S, B, *event) and log-weights (S, B) such that E f(z) = sum_s exp(log_weight_s) f(z_s).
+
+    All values of a finite z; Gauss-Hermite nodes of a normal z. A family of your own joins by `nodes.register`.
+    """
+    if not distribution.has_enumerate_support:
+        raise NotApplicable(f"{type(distribution).__name__} cannot be enumerated: write nodes.register for it")
+    z = distribution.enumerate_support()
+    return z, distribution.log_prob(z)
+
+
+@nodes.register
+def _(distribution: Chain) -> tuple[Tensor, Tensor]:
+    """Every path of states: (K^T, B, T, K). A shorter chain's paths appear once, the others have log-weight -inf."""
+    steps, states = distribution.event_shape
+    require_small(states**steps)
+    paths = torch.cartesian_prod(*[torch.arange(states)] * steps).reshape(-1, steps)
+    node = distribution.log_potentials["node"]
+    inside = (torch.arange(steps) < distribution.lengths.cpu().unsqueeze(-1)).expand(len(node), -1)
+    z = torch.eye(states)[paths].unsqueeze(1) * inside.unsqueeze(-1)
+    repeated = ((paths > 0).unsqueeze(1) & ~inside).any(-1)
+    z = z.to(node)
+    return z, torch.where(repeated.to(node.device), -torch.inf, distribution.log_prob(z))
+
+
+@nodes.register
+def _(distribution: Chains) -> tuple[Tensor, Tensor]:
+    """Every path of every chain: the paths of the one chain over joint states, taken apart."""
+    z, log_weight = nodes(distribution.product())
+    return distribution.apart(z), log_weight
+
+
+@nodes.register
+def _(distribution: Independent) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes, (NODES^D, B, D), exact for polynomials of degree 2 NODES - 1 in each dimension."""
+    normal, latent = distribution.base_dist, distribution.event_shape.numel()
+    if not isinstance(normal, Normal):
+        raise NotApplicable("of independent latents only normal ones can be integrated")
+    require_small(NODES**latent)
+    roots, weights = (torch.from_numpy(part).to(normal.loc) for part in np.polynomial.hermite.hermgauss(NODES))
+    batch, event = distribution.batch_shape, distribution.event_shape
+    grid = torch.cartesian_prod(*[roots] * latent).reshape(-1, *(1,) * len(batch), *event)
+    log_weight = torch.cartesian_prod(*[weights.log() - 0.5 * math.log(math.pi)] * latent).reshape(-1, latent).sum(-1)
+    z = normal.loc + math.sqrt(2) * normal.scale * grid
+    return z, log_weight.reshape(-1, *(1,) * len(batch)).expand(-1, *batch)
+
+
+@nodes.register
+def _(distribution: Joint) -> tuple[Any, Tensor]:
+    """The nodes of the first latent, with each of them the nodes of the second one given it, and so on."""
+    z: dict[str, Tensor] = {}
+    log_weight = torch.zeros(())
+    for name in distribution.parts:
+        found, added = nodes(distribution.conditional(name, z))
+        if not z:
+            z, log_weight = {name: found}, added
+            continue
+        if added.ndim == 2:  # it has no ancestors
+            found, added = found.unsqueeze(1), added.unsqueeze(1)
+        count, before = len(found), len(log_weight)
+        require_small(count * before)
+        z = {other: value.repeat(count, *(1,) * (value.ndim - 1)) for other, value in z.items()}
+        z[name] = found.expand(count, before, *found.shape[2:]).flatten(0, 1)
+        log_weight = (log_weight + added).flatten(0, 1)
+    return z, log_weight
+
+
+@nodes.register
+def _(distribution: CanonicalGaussian) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes of independent normals, moved to where the Gaussian has its mean and covariance."""
+    zeros = torch.zeros_like(distribution.mean)
+    z, log_weight = nodes(Independent(Normal(zeros, torch.ones_like(zeros)), 1))
+    factor = torch.linalg.cholesky(distribution.covariance)
+    return distribution.mean + (factor @ z.unsqueeze(-1)).squeeze(-1), log_weight
+
+
+@nodes.register
+def _(distribution: MultivariateNormal) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes of a standard normal, moved to where this one is."""
+    z, log_weight = nodes(_standard(distribution.loc))
+    return distribution.loc + (distribution.scale_tril @ z.unsqueeze(-1)).squeeze(-1), log_weight
+
+
+@nodes.register
+def _(distribution: Flow) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite nodes of the standard normal that the flow bends, bent."""
+    shape = distribution.batch_shape + distribution.event_shape
+    noise, log_weight = nodes(_standard(distribution.features.new_empty(shape)))
+    return distribution.bend(distribution.features)(noise), log_weight
+
+
+@nodes.register
+def _(distribution: Mixture) -> tuple[Tensor, Tensor]:
+    """The nodes of every part, weighted as the parts are, the same for every datum."""
+    z, log_weight = nodes(distribution.parts)
+    z, log_weight = z.flatten(0, 1), (log_weight + distribution.log_weights).flatten()
+    (size,) = distribution.batch_shape
+    return z.unsqueeze(1).expand(-1, size, *z.shape[1:]), log_weight.unsqueeze(-1).expand(-1, size)
+
+
+def _standard(like: Tensor) -> Independent:
+    return Independent(Normal(torch.zeros_like(like), torch.ones_like(like), validate_args=False), 1)
+
+
+@nodes.register
+def _(distribution: Dirichlet) -> tuple[Tensor, Tensor]:
+    """Two shares theta = sigmoid(u), sigmoid(-u) at equally spaced u: the trapezoid rule on a smooth function that
+    vanishes at both ends, so exact to machine precision, for log theta as well."""
+    if distribution.event_shape != (2,):
+        raise NotApplicable("of Dirichlet latents only those of two shares can be integrated")
+    first, second = distribution.concentration.unbind(-1)
+    reach, step = 40.0 / float(distribution.concentration.detach().min().clamp(min=0.06)), 0.25
+    u = torch.arange(-reach, reach, step, dtype=first.dtype, device=first.device).unsqueeze(-1)
+    logs = torch.nn.functional.logsigmoid(u), torch.nn.functional.logsigmoid(-u)
+    normaliser = torch.lgamma(first) + torch.lgamma(second) - torch.lgamma(first + second)
+    log_weight = first * logs[0] + second * logs[1] - normaliser + math.log(step)
+    return torch.stack(logs, -1).exp().expand(-1, len(first), -1), log_weight
+
+
+def enumerate_latents(model: LatentVariableModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """All z, (S, B, *latent), and log p(z) in nats, (S, B), with the quadrature's weight in it where z is real."""
+    return nodes(as_directed(model).prior(batch.frame))
+
+
+@torch.no_grad()
+def brute_force_log_marginal(model: LatentVariableModel, batch: Batch, chunk: int = 4096) -> Tensor:
+    """log p(x) = log sum_z p(z) p(x | z) in nats, (B,), by enumeration or quadrature, without the posterior.
+
+    A model with an exact posterior but no prior has its log-joint summed over all structures instead.
+    """
+    parts = [batch.select(slice(start, start + chunk)) for start in range(0, batch.size, chunk)]
+    return torch.cat([_log_marginal(model, part) for part in parts])
+
+
+def _log_marginal(model: LatentVariableModel, batch: Batch) -> Tensor:
+    if isinstance(model, DirectedModel):
+        z, log_weight = enumerate_latents(model, batch)
+        return torch.logsumexp(model.log_likelihood(batch, z) + log_weight, 0)
+    z, log_weight = nodes(as_tractable(model).posterior(batch))
+    return torch.logsumexp(model.log_joint(batch, z).where(log_weight > -torch.inf, -torch.inf), 0)
+
+
+@torch.no_grad()
+def enumerate_events(model: LatentVariableModel, batch: Batch) -> tuple[Batch, Tensor]:
+    """Every x of the shape of `batch.x[0]`, as one batch of E data, and the log-volume that each stands for, (E,).
+
+    Symbols and bits have volume 1; real x, of at most two coordinates, are points of a grid. Everything is observed,
+    in the first datum's context and of its length.
+    """
+    axes, steps = axes_of_x(as_directed(model), batch)
+    require_small(math.prod(len(axis) for axis in axes))
+    x = torch.cartesian_prod(*axes).reshape(-1, *batch.x.shape[1:]).to(batch.x.dtype)
+    volume = sum(math.log(step) for step in steps)
+    events = batch.select(torch.zeros(len(x), dtype=torch.long))._replace(x=x, mask=None, known=None, weight=None)
+    events = _that_end(as_directed(model), events)
+    x = events.x
+    return events, x.new_full((len(x),), volume, dtype=model.anchor.dtype)
+
+
+def _that_end(model: DirectedModel, events: Batch) -> Batch:
+    """Of a model that generates lengths each x once: what comes after its end is nothing, and so no other x."""
+    ends = _ends(model, events)
+    if ends is None:
+        return events
+    kept = Batch.of(events.x, lengths=ends)
+    once = (kept.x == events.x).flatten(1).all(1)
+    return events._replace(lengths=ends).select(once.nonzero().squeeze(-1))
+
+
+def _ends(model: DirectedModel, batch: Batch) -> Tensor | None:
+    one = batch.select(slice(1))
+    z = model.prior(one.frame).sample((1,))  # type: ignore[arg-type]
+    return observed.ends(model.likelihood(z, one.frame), batch.x)
+
+
+def generates_ends(model: DirectedModel, batch: Batch) -> bool:
+    return _ends(model, batch) is not None
+
+
+def axes_of_x(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[float]]:
+    """The values of each coordinate of one x, and how far they are apart (1 where they are all there are)."""
+    one = batch.select(slice(1))
+    z, log_weight = enumerate_latents(model, one)
+    # nodes of no weight lie so far out that a grid would be laid for their sake only
+    likelihood = model.likelihood(each(lambda part: part[log_weight[:, 0] > math.log(1e-12)], z), one.frame)
+    size = batch.x[0].numel()
+    support: Any = likelihood.support
+    while isinstance(support, independent_constraint):
+        support = support.base_constraint
+    if support.is_discrete:
+        top = _largest(support)
+        return [torch.arange(top + 1, device=batch.x.device)] * size, [1.0] * size
+    if size > 2:
+        raise NotApplicable("real x of more than two coordinates is too large for a grid")
+    mean, deviation = likelihood.mean.reshape(-1, size), likelihood.stddev.reshape(-1, size)
+    low, high = (mean - WIDTH * deviation).amin(0), (mean + WIDTH * deviation).amax(0)
+    # the trapezoid rule on a normal density with steps of half a deviation is exact to machine precision
+    count = ((high - low) / (0.5 * deviation.amin(0))).ceil().long() + 1
+    require_small(int(count.prod()))
+    lines = zip(low.tolist(), high.tolist(), count.tolist(), strict=True)
+    axes = [torch.linspace(a, b, n, dtype=low.dtype, device=low.device) for a, b, n in lines]
+    return axes, [float(axis[1] - axis[0]) for axis in axes]
+
+
+def _largest(support: Any) -> int:
+    """The largest of 0, 1, ... that a coordinate can be."""
+    if support is boolean_constraint:
+        return 1
+    if not hasattr(support, "upper_bound"):
+        raise NotApplicable(f"the values of {support} cannot be enumerated")
+    return int(support.upper_bound)
+
+
+def likelihood_is_discrete(model: LatentVariableModel, batch: Batch) -> bool:
+    """Whether x is made of symbols, so that p(x) is a probability and not a density."""
+    one = batch.select(slice(1))
+    z, _ = enumerate_latents(model, one)
+    support: Any = as_directed(model).likelihood(each(lambda part: part[:1], z), one.frame).support
+    return support.is_discrete
