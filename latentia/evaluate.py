@@ -2,16 +2,19 @@
 `latentia.measure`."""
 
 from latentia.measure.criteria import Criteria, criteria
-from latentia.measure.evaluation import Evaluation, evaluate
+from latentia.measure.evaluation import evaluate
 from latentia.measure.marginal import exact_log_marginals, log_marginal
 from latentia.measure.means import standard_error
+from latentia.measure.measures import Evaluation, Measure, measures
 
 __all__ = [
     "Criteria",
     "Evaluation",
+    "Measure",
     "criteria",
     "evaluate",
     "exact_log_marginals",
     "log_marginal",
+    "measures",
     "standard_error",
 ]

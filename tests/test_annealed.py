@@ -20,7 +20,7 @@ from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import VAE, GaussianMixture, ProbabilisticPCA, clustering_vae, vamp_vae
 from latentia.runs.config import Config, Source
 from latentia.runs.directory import Run
-from latentia.testing import brute_force_log_marginal, one_thread
+from latentia.testing import agrees, brute_force_log_marginal, one_thread
 
 CHEAP = Annealing(steps=60, chains=8, leapfrogs=4, data=20, simulated=8)
 
@@ -92,10 +92,12 @@ def test_the_estimate_of_p_is_unbiased_with_few_steps():
 
 def test_one_step_is_importance_sampling():
     model, data, _ = pca()
-    hidden, how = Wrong(model), Annealing(steps=1, chains=4000, start="posterior")
-    found, plain = annealed_log_marginal(hidden, data, how), log_marginal(hidden, data, importance_samples=4000)
-    assert torch.allclose(found.elbo, plain.elbo, atol=0.15)
-    assert torch.allclose(found.effective_sample_size, plain.effective_sample_size, rtol=0.2)
+    hidden, how = Wrong(model), Annealing(steps=1, chains=200, start="posterior")
+    found = [annealed_log_marginal(hidden, data, how, seed=seed) for seed in range(20)]
+    plain = [log_marginal(hidden, data, importance_samples=200, seed=seed) for seed in range(100, 120)]
+    for name in ("elbo", "effective_sample_size"):
+        difference = [getattr(one, name) - getattr(other, name) for one, other in zip(found, plain, strict=True)]
+        assert agrees(torch.stack(difference), 0.0), name
 
 
 def test_more_steps_come_closer():
@@ -247,7 +249,9 @@ def test_the_evaluation_holds_it_against_importance_sampling():
     # five samples are too low by more than the annealed value is
     assert -4 * found.annealed_gain_se < found.annealed_gain < 1 + 4 * found.annealed_gain_se
     assert found.annealed_gap is not None
-    assert evaluate(model, data, annealing=CHEAP).annealed_gain == pytest.approx(0, abs=0.1)
+    known = evaluate(model, data, annealing=CHEAP)
+    # the logarithm of an unbiased estimate is too low on average, with eight chains by some tenths at most
+    assert -0.5 - 4 * known.annealed_gain_se < known.annealed_gain < 4 * known.annealed_gain_se
     assert evaluate(Wrong(model), data, importance_samples=5).annealed_log_marginal is None
 
 
@@ -281,10 +285,10 @@ def test_the_command(tmp_path, capsys):
     status, out, error = said(capsys, *words)
     assert (status, error) == (0, "")
     for words_of_the_table in (
-        "by annealing",
-        "gap on simulated data",
+        "annealed log p(x)",
+        "annealing gap",
         "20 temperatures from the prior",
-        "KL to the prior, rate",
+        "KL(q(z | x) ‖ p(z))",
     ):
         assert words_of_the_table in " ".join(out.replace("│", " ").split())
     found = json.loads((run.path / "evaluation.json").read_text())

@@ -26,7 +26,7 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from latentia import cli, sweep
+from latentia import cli
 from latentia.cli.measuring import show_table
 from latentia.data import Stream, load
 from latentia.data.files import alone, atomic_write
@@ -35,6 +35,7 @@ from latentia.evaluate import evaluate
 from latentia.learners import EM, distributed
 from latentia.learners.checkpoint import read_tensors, write_tensors
 from latentia.models import HMM, VAE, GaussianMixture
+from latentia.runs import sweep
 from latentia.runs.build import LEARNERS
 from latentia.runs.config import Config, Source
 from latentia.runs.directory import Run

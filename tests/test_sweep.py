@@ -15,12 +15,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentia import cli, sweep
+from latentia import cli
 from latentia.cli import fitting
 from latentia.errors import OptionError
 from latentia.evaluate import criteria
 from latentia.learners.checkpoint import read_tensors
 from latentia.report.comparison import build_comparison, conclusions
+from latentia.runs import sweep
 from latentia.runs.directory import Run
 from latentia.runs.sweep import choose, expand, values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from latentia.cli.parsing import Parser, Whole, printable, show, tell
@@ -63,62 +63,23 @@ def _annealing(parser: argparse.ArgumentParser, parsed: argparse.Namespace):
     return None
 
 
-ROWS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
-    ("log p(x)", "log_marginal", lambda e: e["log_marginal_se"]),
-    ("  by naive Monte Carlo", "naive_log_marginal", lambda e: e["naive_log_marginal_se"]),
-    ("  by annealing", "annealed_log_marginal", lambda e: e["annealed_log_marginal_se"]),
-    ("    more than above, same data", "annealed_gain", lambda e: e["annealed_gain_se"]),
-    ("    gap on simulated data", "annealed_gap", lambda e: e["annealed_gap_se"]),
-    ("ELBO", "elbo", lambda e: None),
-    ("  reconstruction, -distortion", "reconstruction", lambda e: None),
-    ("  KL to the prior, rate", "kl", lambda e: None),
-    ("mutual information", "mutual_information", lambda e: e["mutual_information_se"]),
-    ("  from above", "mutual_information_upper", lambda e: e["mutual_information_upper_se"]),
-    ("total correlation", "total_correlation", lambda e: e["total_correlation_se"]),
-    ("KL of each dimension, summed", "dimension_wise_kl", lambda e: e["dimension_wise_kl_se"]),
-    ("bits per dimension", "bits_per_dimension", lambda e: None),
-    ("perplexity", "perplexity", lambda e: None),
-    ("total log p(x)", "total_log_marginal", lambda e: None),
-    ("AIC", "aic", lambda e: None),
-    ("BIC", "bic", lambda e: None),
-]
-
-
-def _count(number: float | None) -> str:
-    """What is no finite number was read from JSON as null, and is said to be none."""
-    return "unknown" if number is None else f"{number:.1f}"
-
-
 def show_table(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from latentia.measure.measures import measures
+
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for label, name, error in ROWS:
-        if name == "log_marginal" and found[name] is None:
-            table.add_row(label, "not finite: see below")
-        elif found.get(name) is not None:
-            spread = error(found)
-            table.add_row(label, f"{found[name]:.3f}" + (f" ± {spread:.3f}" if spread is not None else ""))
-    table.add_row("active units", f"{found['active_units']} of {found['latent_units']}")
-    how = found["method"]
-    if found["importance_samples"]:
-        effective = found["effective_sample_size"]
-        how += (
-            f", K = {found['importance_samples']:,}, effective {'unknown' if effective is None else f'{effective:.1f}'}"
-        )
-    table.add_row("method", printable(how))
-    if found["pareto_above"] is not None:
-        table.add_row(f"Pareto k above {found['pareto_threshold']:.2g}", f"{found['pareto_above']:.1%} of the data")
-    if found["annealed_how"]:
-        effective = f", effective {_count(found['annealed_effective_sample_size'])}"
-        table.add_row("annealing", printable(found["annealed_how"]) + effective)
-    if found["naive_effective_sample_size"]:
-        table.add_row("naive Monte Carlo", f"effective {found['naive_effective_sample_size']:.1f}")
-    if found["criteria_on"]:
-        table.add_row("AIC, BIC", f"of {printable(found['criteria_on'])}, {found['free_parameters']:,} parameters")
+    group = ""
+    for measure in measures(found):
+        if group and measure.group != group:
+            table.add_section()
+        group = measure.group
+        table.add_row(printable(measure.name), _value(measure))
+    for name, how in _how(found):
+        table.add_row(name, printable(how))
     console = Console()
     with console.capture() as drawn:  # on a broken pipe, rich itself would leave with status 1
         head = f"{found['n']:,} data, {found['evaluated_on']}; {found['units']}"
@@ -126,3 +87,27 @@ def show_table(found: dict[str, Any]) -> None:
         console.print(table)
         console.print(printable(found["verdict"]), highlight=False, markup=False)
     show(drawn.get())
+
+
+def _value(measure: Any) -> str:
+    """What is no finite number was read from JSON as null."""
+    value = measure.value
+    if value is None:
+        return "not finite: see below"
+    if measure.unit == "share":
+        return f"{value:.1%} of the data"
+    if measure.unit == "samples":
+        return f"{value:,.1f}" + ("" if measure.of is None else f" of {measure.of:,}")
+    if isinstance(value, int):
+        return f"{value:,}" + ("" if measure.of is None else f" of {measure.of:,}")
+    return f"{value:.3f}" + ("" if measure.se is None else f" ± {measure.se:.3f}")
+
+
+def _how(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """By what method the figures were found."""
+    samples = found["importance_samples"]
+    yield "method", found["method"] + (f", K = {samples:,}" if samples else "")
+    if found["annealed_how"]:
+        yield "annealing", found["annealed_how"]
+    if found["criteria_on"]:
+        yield "AIC, BIC", f"of {found['criteria_on']}"

@@ -85,16 +85,20 @@ def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:
 
 def kl_divergence(q: Distribution, p: Distribution, samples: int = 64) -> Tensor:
     """KL(q || p) in nats, (B, D) by latent dimension where they factorise, else (B, 1), sampled if need be."""
-    terms = kl_terms(q, p)
-    if terms is not None:
-        return terms
+    return torch.cat(list(kl_parts(q, p, samples).values()), -1)
+
+
+def kl_parts(q: Distribution, p: Distribution, samples: int = 64) -> dict[str, Tensor]:
+    """The same for each latent by its name, (B, D): in closed form where there is one for all of them, else E_q of the
+    divergence of its conditionals (see `kl_given`) by so many draws."""
+    found = kl_by_latent(q, p)
+    if found is not None:
+        return found
     if not isinstance(q, Joint):
-        return sampled_kl(q, p, draw(q, samples, gradient=False)).unsqueeze(-1)
+        return {"z": sampled_kl(q, p, draw(q, samples, gradient=False)).unsqueeze(-1)}
     # several latents may be wide: one draw at a time
-    drawn = [
-        torch.cat(list(kl_given(q, p, draw(q, 1, gradient=False)).values()), -1).squeeze(0) for _ in range(samples)
-    ]
-    return torch.stack(drawn).mean(0)
+    drawn = [kl_given(q, p, draw(q, 1, gradient=False)) for _ in range(samples)]
+    return {name: torch.cat([one[name] for one in drawn]).mean(0) for name in drawn[0]}
 
 
 def sampled_kl(q: Distribution, p: Distribution, z: Latents | Draw) -> Tensor:

@@ -32,10 +32,11 @@ from latentia.distributions.latents import each
 from latentia.distributions.observed import plain
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, DataError
-from latentia.model import DirectedModel, LatentVariableModel
+from latentia.model import DirectedModel, LatentVariableModel, Statistics
 
 FOLDS, STEPS, SMOOTHING, MOST = 10, 5, 0.5, 20_000
 SEQUENTIAL = ("sequence", "text")
+Rows = tuple[Tensor, Tensor | None, Tensor]  # x, mask and weights
 
 
 class Baseline(NamedTuple):
@@ -129,19 +130,28 @@ def _marginal(family: Emissions, data: Dataset, training: Dataset | None) -> Ten
     family = family.double()
     if training is not None:
         chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:MOST]
-        _fit(family, training.subset(chosen.sort().values).frozen(0))
+        rows = _rows(training.subset(chosen.sort().values).frozen(0))
+        _start(family, rows)
+        _climb(family, [rows])
         return _log_prob(family, data)
     value = torch.empty(len(data), dtype=torch.float64)
     fold = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)) % min(FOLDS, max(len(data), 2))
-    for k in fold.unique().tolist():
-        rest = (fold != k).nonzero().squeeze(-1)
-        _fit(family, data.subset(rest))
-        value[fold == k] = _log_prob(family, data.subset((fold == k).nonzero().squeeze(-1)))
+    places = [(fold == k).nonzero().squeeze(-1) for k in fold.unique().tolist()]
+    parts = [_rows(data.subset(place)) for place in places]
+    _start(family, _rows(data))
+    # what is missing makes them depend on the parameters: those of each nine folds have to be learned then
+    sums = [_sums(family, rows) for rows in parts] if all(mask is None for _, mask, _ in parts) else None
+    for k, place in enumerate(places):
+        if sums is None:
+            _climb(family, [*parts[:k], *parts[k + 1 :]])
+        else:
+            family.update(_added([*sums[:k], *sums[k + 1 :]]))
+        value[place] = _log_prob(family, data.subset(place))
     return value
 
 
-def _fit(family: Emissions, data: Dataset) -> None:
-    x, mask, weight = _rows(data)
+def _start(family: Emissions, rows: Rows) -> None:
+    x, mask, weight = rows
     if not bool((weight > 0).any()):
         raise DataError("there is nothing to fit a model without z to")
     family.check(x, mask)
@@ -149,9 +159,21 @@ def _fit(family: Emissions, data: Dataset) -> None:
     if isinstance(family, (BernoulliEmissions, CategoricalVectorEmissions, MultinomialEmissions)):
         # the half counts are of every value alike: of many levels most have not been seen in few data
         family.average.fill_(0.5 if isinstance(family, BernoulliEmissions) else 1 / family.average.shape[-1])
+
+
+def _climb(family: Emissions, parts: list[Rows]) -> None:
     # what is missing is expected under the last step's parameters
-    for _ in range(1 if mask is None else STEPS):
-        family.update(family.statistics(x, mask, weight.unsqueeze(-1)))
+    for _ in range(1 if all(mask is None for _, mask, _ in parts) else STEPS):
+        family.update(_added([_sums(family, rows) for rows in parts]))
+
+
+def _sums(family: Emissions, rows: Rows) -> Statistics:
+    x, mask, weight = rows
+    return family.statistics(x, mask, weight.unsqueeze(-1))
+
+
+def _added(sums: list[Statistics]) -> Statistics:
+    return {name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]}
 
 
 def _log_prob(family: Emissions, data: Dataset) -> Tensor:
@@ -159,7 +181,7 @@ def _log_prob(family: Emissions, data: Dataset) -> Tensor:
     return family.log_prob(x, mask).squeeze(-1).double().reshape(len(data), -1).sum(1)
 
 
-def _rows(data: Dataset) -> tuple[Tensor, Tensor | None, Tensor]:
+def _rows(data: Dataset) -> Rows:
     """x, mask and weights of what is independent: (M, D), or (M,) for symbols. Beyond a sequence's end nothing is."""
     batch = data.batch(dtype=torch.float64)
     if data.schema.kind not in SEQUENTIAL:

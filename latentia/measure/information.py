@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -69,26 +69,50 @@ class Information(NamedTuple):
 
 def posterior_means(model: LatentVariableModel, data: Dataset) -> Tensor:
     """E_q[z] with one row a datum and one column a unit, (M, D) in float64; for sequences a row a step."""
-    return mean_rows(model, data)[0]
+    return _all_means(model, data).rows
 
 
-def mean_rows(model: LatentVariableModel, data: Dataset) -> tuple[Tensor, Tensor]:
-    """The posterior means, (M, D), and the weight of each row, (M,)."""
-    rows, weights, data_of = [], [], []
-    for index, batch in data.by_length(512, model.anchor.dtype):
-        posterior = model.posterior(batch.to(model.anchor))
-        mean = posterior.mean
-        mean = flat(mean) if isinstance(mean, dict) else mean
-        steps = mean.shape[1:-1].numel()
-        mean = mean.reshape(-1, mean.shape[-1]).double().cpu()
-        weight = batch.weights.double().cpu().repeat_interleave(steps)
-        # beyond the end of a sequence there is no state
-        inside = mean.sum(-1) > 0 if isinstance(posterior, Structured) else torch.ones_like(weight, dtype=torch.bool)
-        rows.append(mean[inside])
-        weights.append(weight[inside])
-        data_of.append(index.cpu().repeat_interleave(steps)[inside])
-    order = torch.cat(data_of).argsort(stable=True)
-    return torch.cat(rows)[order], torch.cat(weights)[order]
+class Means(NamedTuple):
+    """E_q[z], a row a datum or a step of it, (M, D) float64, and the weight of each row, (M,)."""
+
+    rows: Tensor
+    weight: Tensor
+
+    @classmethod
+    def joined(cls, parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Means:
+        """What `mean_rows` gives for batches, put into the data's order."""
+        rows, weights, order = (torch.cat(part) for part in zip(*parts, strict=True))
+        order = order.argsort(stable=True)
+        return cls(rows[order], weights[order])
+
+    @property
+    def present(self) -> Means:
+        """Those of some weight: what is absent may be impossible, and have no mean."""
+        there = self.weight > 0
+        return self if bool(there.all()) else Means(self.rows[there], self.weight[there])
+
+    @property
+    def average(self) -> Tensor:
+        """Over the data, (D,)."""
+        present = self.present
+        return (present.weight / present.weight.sum().clamp(min=1e-300)) @ present.rows
+
+
+def mean_rows(at: Tensor, batch: Batch, q: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+    """E_q[z] of the data at the positions `at`, the weight of each row, and its datum's position."""
+    mean: Any = q.mean
+    mean = flat(mean) if isinstance(mean, dict) else mean
+    steps = mean.shape[1:-1].numel()
+    mean = mean.reshape(-1, mean.shape[-1]).double().cpu()
+    weight, at = (part.repeat_interleave(steps) for part in (batch.weights.double().cpu(), at.cpu()))
+    # beyond the end of a sequence there is no state
+    inside = mean.sum(-1) > 0 if isinstance(q, Structured) else torch.ones_like(weight, dtype=torch.bool)
+    return mean[inside], weight[inside], at[inside]
+
+
+def _all_means(model: LatentVariableModel, data: Dataset) -> Means:
+    batches = ((at, batch.to(model.anchor)) for at, batch in data.by_length(512, model.anchor.dtype))
+    return Means.joined(mean_rows(at, batch, model.posterior(batch)) for at, batch in batches)
 
 
 def mutual_information(
@@ -109,50 +133,58 @@ def decompose(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit
     """What z and x tell of each other, what the dimensions of z tell of each other, and how far each is from its prior.
 
     Args:
-        limit: of the data drawn at random; the cost is its square, times the draws of z for each.
+        limit: of the data drawn at random (an eighth of them where z is structured, or layers depend on x and on each
+            other); the cost is its square, times the draws of z for each.
     """
     if model.posterior(first_of(model, data)).has_enumerate_support:
-        return _enumerated(*mean_rows(model, data), len(data))
-    dear = _dear(model, data)
-    batches = _some(model, data, seed, limit // 8 if dear else limit)
+        return enumerated(_all_means(model, data))
+    batches = [data.batch(part, model.anchor.dtype).to(model.anchor) for part in paired(model, data, seed, limit)]
+    return by_pairs(model, [(batch, model.posterior(batch)) for batch in batches], seed)
+
+
+def by_pairs(model: LatentVariableModel, some: list[tuple[Batch, Distribution]], seed: int) -> Information:
+    """By the density of each draw of z under the posterior of every datum of its batch."""
+    pairs = sum(batch.size**2 * _width(q) for batch, q in some)
+    draws = _draws(pairs * (DEAR if _is_dear(some[0][1]) else 1))
     with torch.random.fork_rng():
-        pairs = sum(batch.size**2 * _width(model.posterior(batch)) for batch in batches)
-        draws = _draws(pairs * (DEAR if dear else 1))
         torch.manual_seed(seed)
-        drawn = [_drawn(model, batch, draws) for batch in batches]
+        drawn = [_drawn(model, batch, q, draws) for batch, q in some]
     own, aggregate, mass, weight = (torch.cat(values, -1) for values in zip(*(one for one, _ in drawn), strict=True))
     apart = zip(*(parts for _, parts in drawn), strict=True)
     parts = _Parts(*(None if values[0] is None else torch.cat(values, -1) for values in apart))
-    some = aggregate if parts.joint is None else aggregate[: len(parts.joint)]
     information, information_se = divergence(own - aggregate, weight)
     upper, upper_se = _upper(own - _left_out(aggregate, own, weight, mass), parts.kl, weight)
-    total, total_se = (None, None) if parts.joint is None else divergence(some - parts.joint, weight)
-    units, units_se = (None, None)
-    if parts.joint is not None and parts.units is not None:
-        units, units_se = mean_and_error((parts.joint - parts.units).mean(0), weight)
-    kl = None if parts.kl is None else divergence(parts.kl, weight)[0]
-    return Information(
+    found = Information(
         mutual_information=information,
         upper=upper,
         ceiling=float((weight / weight.sum() * (mass.log() - weight.log())).sum()),
-        total_correlation=total,
-        dimension_wise_kl=units,
-        kl=kl if total is None or units is None else information + total + units,
+        kl=None if parts.kl is None else divergence(parts.kl, weight)[0],
         mutual_information_se=information_se,
         upper_se=upper_se,
-        total_correlation_se=total_se,
-        dimension_wise_kl_se=units_se,
         draws=draws,
     )
+    return found if parts.joint is None else _with_dimensions(found, parts.joint, parts.units, aggregate, weight)
 
 
-def _enumerated(means: Tensor, weight: Tensor, count: int) -> Information:
-    """Of a z with so few values that q(z) is a row of their probabilities, `means` (N, K) a datum: exact for these."""
-    average = (weight / weight.sum()) @ means
-    each = (torch.special.xlogy(means, means) - torch.special.xlogy(means, average)).sum(-1)
+def _with_dimensions(
+    found: Information, joint: Tensor, units: Tensor | None, aggregate: Tensor, weight: Tensor
+) -> Information:
+    total, total_se = divergence(aggregate[: len(joint)] - joint, weight)
+    found = found._replace(total_correlation=total, total_correlation_se=total_se)
+    if units is None:
+        return found
+    value, error = mean_and_error((joint - units).mean(0), weight)
+    kl = found.mutual_information + total + value
+    return found._replace(dimension_wise_kl=value, dimension_wise_kl_se=error, kl=kl)
+
+
+def enumerated(means: Means) -> Information:
+    """Of a z with so few values that q(z) is a row of their probabilities, (N, K) a datum: exact for these."""
+    rows, weight = means.present
+    each = (torch.special.xlogy(rows, rows) - torch.special.xlogy(rows, means.average)).sum(-1)
     value, error = mean_and_error(each, weight)
     # rounding alone can take a sum of divergences below 0
-    return Information(max(value, 0.0), None, math.log(count), mutual_information_se=error)
+    return Information(max(value, 0.0), None, math.log(len(rows)), mutual_information_se=error)
 
 
 def mean_and_error(values: Tensor, weight: Tensor) -> tuple[float, float]:
@@ -202,10 +234,10 @@ def _width(q: Distribution) -> int:
     return sum(part[0].numel() for part in one.values()) if isinstance(one, dict) else one[0].numel()
 
 
-def _drawn(model: LatentVariableModel, batch: Batch, draws: int) -> tuple[tuple[Tensor, ...], _Parts]:
+def _drawn(model: LatentVariableModel, batch: Batch, q: Distribution, draws: int) -> tuple[tuple[Tensor, ...], _Parts]:
     """Of draws z for each datum, (S, M): log q(z | x) and log q(z); and (M,), the weight of the data that q(z) is of,
     and the datum's own."""
-    q, weight = model.posterior(batch), batch.weights.double()
+    weight = batch.weights.double()
     z: Any = q.sample((draws,))  # type: ignore[arg-type]
     lengths = getattr(q, "lengths", weight.new_zeros(1)).expand(len(weight))
     mass = (weight * (lengths.unsqueeze(-1) == lengths)).sum(-1)
@@ -213,22 +245,25 @@ def _drawn(model: LatentVariableModel, batch: Batch, draws: int) -> tuple[tuple[
     return (own, aggregate, mass, weight), _apart(model, batch, q, z, weight)
 
 
-def _some(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> list[Batch]:
-    """At random: the first so many of a sorted file would be all of one kind. Of chains those together whose
-    lengths are within a factor of two: q(z) is over sequences of one length, and a long one would pad all pairs."""
-    count = min(limit, len(data))
-    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    alike = [chosen]
-    if hasattr(model.posterior(first_of(model, data)), "lengths"):
-        size = data.batch(chosen).ends.clamp(min=1).log2().long()
-        alike = [chosen[size == value] for value in size.unique()]
-    return [data.batch(part, model.anchor.dtype).to(model.anchor) for part in alike]
+def paired(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> list[Tensor]:
+    """The positions of the data that are held against each other, a group of them each.
+
+    At random: the first so many of a sorted file would be all of one kind. Of chains those together whose lengths are
+    within a factor of two: q(z) is over sequences of one length, and a long one would pad all pairs.
+    """
+    q = model.posterior(data.batch(slice(0, 2), model.anchor.dtype).to(model.anchor))
+    present = (data.batch().weights > 0).nonzero().squeeze(-1)
+    count = min(limit // 8 if _is_dear(q) else limit, len(present))
+    order = torch.randperm(len(present), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    chosen = present[order.to(present.device)]
+    if not hasattr(q, "lengths"):
+        return [chosen]
+    size = data.batch(chosen).ends.clamp(min=1).log2().long()
+    return [chosen[size == value] for value in size.unique()]
 
 
-def _dear(model: LatentVariableModel, data: Dataset) -> bool:
+def _is_dear(q: Distribution) -> bool:
     """Whether the density of each pair of z_m and x_n takes a recursion, or a network's pass."""
-    two = data.batch(slice(0, 2), model.anchor.dtype).to(model.anchor)
-    q = model.posterior(two)
     if not isinstance(q, Joint):
         return isinstance(q, Structured)
     z = {name: part.unsqueeze(1) for name, part in q.sample().items()}
@@ -296,6 +331,19 @@ def _gaussian_pairs(q: Distribution) -> Callable[[Tensor], Tensor] | None:
     return pairs
 
 
+def _normal_pairs(q: Normal, weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """log weight_n q(z_md | x_n) of draws (M, D) under every datum, dimension by dimension, (D, M, N): a square
+    multiplied out, by a product of matrices, as in `_gaussian_pairs`."""
+    mean, precision = q.loc.double().mT, q.scale.double().mT ** -2
+    constant = weight.log() + 0.5 * precision.log() - 0.5 * mean**2 * precision - 0.5 * LOG_2PI
+    factors = torch.stack([-0.5 * precision, mean * precision, constant], 1)
+
+    def pairs(z: Tensor) -> Tensor:
+        return torch.stack([z**2, z, torch.ones_like(z)], -1).transpose(0, 1) @ factors
+
+    return pairs
+
+
 def _log_aggregate(q: Distribution, z: Any, weight: Tensor, apart: bool = False) -> Tensor:
     """log sum_n weight_n q(z_m | x_n) of all draws, (S, M); of distributions that are `apart`, (S, M, D)."""
     many, count = isinstance(z, dict), len(weight)
@@ -308,6 +356,9 @@ def _log_aggregate(q: Distribution, z: Any, weight: Tensor, apart: bool = False)
         return torch.cat(parts).unflatten(0, shape)
     width = sum(sizes(z))
     rows = max(PAIRS // (count * width), 1)
+    if apart and isinstance(q, Normal):
+        pairs = _normal_pairs(q, weight)
+        return torch.cat([torch.logsumexp(pairs(part), 2).mT for part in z.double().split(rows)]).unflatten(0, shape)
     shares = weight.log().unsqueeze(-1) if apart else weight.log()
     parts = []
     for start in range(0, shape.numel(), rows):

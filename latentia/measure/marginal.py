@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,19 +41,34 @@ def log_marginal(
         CapabilityError: proposal="prior" for a model that has none.
         OptionError: no samples.
     """
+    data = data.frozen(seed)
+    if len(data):
+        model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
+    options: dict[str, Any] = {"importance_samples": importance_samples, "proposal": proposal, "seed": seed}
+    return importance_marginal(model, data, memory=memory, progress=progress, **options)
+
+
+def importance_marginal(
+    model: LatentVariableModel,
+    data: Dataset,
+    *,
+    importance_samples: int,
+    proposal: str = "posterior",
+    seed: int,
+    memory: int,
+    progress: bool,
+) -> LogMarginal:
+    """`log_marginal` of data that are frozen, and that the model is known to have."""
     if importance_samples < 1:
         raise OptionError(f"importance_samples={importance_samples}: at least 1 is needed")
     if proposal == "prior" and not isinstance(model, DirectedModel):
         raise CapabilityError(f"naive Monte Carlo draws from the prior: write {type(model).__name__}.prior")
-    data = data.frozen(seed)
     results, positions = [], []
     with torch.random.fork_rng(), Bar("importance sampling", len(data), shown=progress) as bar:
         torch.manual_seed(seed)
         draws, rows = chunks(model, data, importance_samples, memory)
         for index, batch in data.by_length(rows, model.anchor.dtype):
-            batch = batch.to(model.anchor)
-            model.check(batch)
-            results.append(_sample(model, batch, importance_samples, draws, proposal))
+            results.append(_sample(model, batch.to(model.anchor), importance_samples, draws, proposal))
             positions.append(index)
             bar.show(sum(map(len, positions)))
     return LogMarginal(*(in_order(parts, positions).cpu() for parts in zip(*results, strict=True)))
@@ -79,16 +94,19 @@ def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, pr
 
 def exact_log_marginals(model: TractableModel, data: Dataset) -> Tensor:
     """log p(x) of each datum, (N,) float64, in nats, in the units of x."""
-    return of_each(model, data, lambda batch: model.posterior(batch).log_partition, 1024)
-
-
-def of_each(model: LatentVariableModel, data: Dataset, function: Callable[[Batch], Tensor], size: int) -> Tensor:
-    """What `function` gives for each datum, (N,) float64: in blocks of like length, in the data's order."""
-    parts = [(n, function(b.to(model.anchor)).double().cpu()) for n, b in data.by_length(size, model.anchor.dtype)]
-    return in_order([value for _, value in parts], [index for index, _ in parts])
+    parts = [
+        (at, model.posterior(batch.to(model.anchor)).log_partition.double().cpu())
+        for at, batch in data.by_length(1024, model.anchor.dtype)
+    ]
+    return in_order([value for _, value in parts], [at for at, _ in parts])
 
 
 def exact_marginal(model: TractableModel, data: Dataset) -> LogMarginal:
-    value = exact_log_marginals(model, data)
+    """The same as `log_marginal` gives it."""
+    return exactly(exact_log_marginals(model, data))
+
+
+def exactly(value: Tensor) -> LogMarginal:
+    """log p(x) of each datum that is known without any sampling, (N,)."""
     zero = torch.zeros_like(value)
     return LogMarginal(value, zero, zero + math.inf, value, zero + math.nan, zero + math.nan)

@@ -4,70 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from latentia.measure.measures import Measure, measures
 from latentia.report.panel import Panel, table
 from latentia.report.words import finite, number, with_error
 
 Evaluation = dict[str, Any]
-
-# key: its name, and what it says
-MEANINGS = {
-    "log_marginal": ("log p(x)", "the log-probability of a datum under the model, on average; larger is better"),
-    "naive_log_marginal": (
-        "naive log p(x)",
-        "the same by samples from the prior, log (1/K) ∑ p(x | z): for comparison",
-    ),
-    "naive_effective_sample_size": ("naive effective sample size", "samples from the prior that count, on average"),
-    "annealed_log_marginal": (
-        "annealed log p(x)",
-        "by annealed importance sampling: a walk from the prior to the posterior of z",
-    ),
-    "annealed_gain": ("annealed, more by", "how much more than log p(x) above, for the same data"),
-    "annealed_gap": ("annealing gap", "between bounds from above and from below, on data simulated from the model"),
-    "annealed_effective_sample_size": ("effective chains", "chains of the annealing that count, on average"),
-    "without_z": ("without z", "log p(x) of the best model without z, whose p(x) is of the same family as p(x | z)"),
-    "gain": ("gain by z", "how much more log p(x) is: what the latents are worth"),
-    "total_log_marginal": ("log p of all", "the log-probability of all these data together, in nats"),
-    "elbo": ("evidence lower bound", "reconstruction less KL: a floor under log p(x)"),
-    "reconstruction": ("reconstruction", "E log p(x | z): how well x is rebuilt from its z; −distortion"),
-    "kl": ("KL(q(z | x) ‖ p(z))", "how far what x says of z is from the prior: what z costs; the rate"),
-    "mutual_information": (
-        "mutual information",
-        "what z and x tell of each other in these data; of all there could be, on average over samples no more",
-    ),
-    "mutual_information_upper": ("mutual information, from above", "on average over samples no less"),
-    "total_correlation": ("total correlation", "KL(q(z) ‖ ∏ q(z_d)): what the latent dimensions tell of each other"),
-    "dimension_wise_kl": (
-        "KL of the dimensions",
-        "∑ KL(q(z_d) ‖ p(z_d)): how far each is from its prior over all data",
-    ),
-    "active_units": ("active units", "latent dimensions whose posterior mean changes with x (variance above 0.01)"),
-    "effective_sample_size": ("effective sample size", "importance samples that count, on average for a datum"),
-    "pareto_above": ("Pareto k too high", "share of data whose importance weights are too uneven to be trusted"),
-    "bits_per_dimension": ("bits per dimension", "−log₂ p(x) for each coordinate of x; smaller is better"),
-    "perplexity": ("perplexity", "as uncertain at each symbol as a fair choice among so many; smaller is better"),
-    "aic": ("AIC", "−2 log p(training data) + 2 for each parameter; smaller is better"),
-    "bic": ("BIC", "−2 log p(training data) + log n for each parameter; smaller is better"),
-    "free_parameters": ("free parameters", "how many numbers learning has set"),
-}
-# missing ones are worth a dash
-ALWAYS = {"log_marginal", "elbo"}
-# said elsewhere on the page, or beside the value they belong to
-BESIDE = {
-    "log_marginal_se", "log_marginal_mc_se", "naive_log_marginal_se", "naive_log_marginal_mc_se", "criteria_on", "n",
-    "units", "method", "importance_samples", "latent_units",
-    "kl_per_unit", "layers", "verdict", "evaluated_on", "seed", "divided_by", "rate", "distortion",
-    "annealed_log_marginal_se", "annealed_log_marginal_mc_se", "annealed_gain_se", "annealed_gap_se", "annealed_n",
-    "annealed_how", "mutual_information_se", "mutual_information_upper_se", "total_correlation_se",
-    "dimension_wise_kl_se", "pareto_threshold", "gain_se", "without_z_how",
-}  # fmt: skip
-
-
-# of how many
-TOTALS = {
-    "active_units": "latent_units",
-    "effective_sample_size": "importance_samples",
-    "naive_effective_sample_size": "importance_samples",
-}
 
 
 def headline(evaluation: Evaluation, on_training_data: bool) -> dict[str, str]:
@@ -97,30 +38,21 @@ def _on(evaluation: Evaluation, on_training_data: bool) -> list[str]:
 
 
 def evaluated(evaluation: Evaluation) -> list[Panel]:
-    """The table, known quantities first and in words, whatever else there is below."""
-    known = [[name, _value(key, evaluation), says] for key, (name, says) in MEANINGS.items() if _told(key, evaluation)]
-    others = [key for key in evaluation if key not in MEANINGS and key not in BESIDE and _told(key, evaluation)]
-    known += [[key.replace("_", " "), number(evaluation[key]), ""] for key in others]
-    if not known:
+    """The table of all figures, with what each says, in words; below it, how they were found."""
+    rows = [[one.name, _value(one), one.says] for one in measures(evaluation)]
+    if not rows:
         return []
-    panel = table(["", "value", "what it says"], known, _caption(evaluation))
+    panel = table(["", "value", "what it says"], rows, _caption(evaluation))
     panel.content["words"] = 2  # the last column is prose again
     return [panel]
 
 
-def _told(key: str, evaluation: Evaluation) -> bool:
-    # what was not asked for, or makes no sense for these data, is null: no line of dashes for it
-    return key in evaluation and (key in ALWAYS or evaluation[key] is not None)
-
-
-def _value(key: str, evaluation: Evaluation) -> str:
-    value = evaluation[key]
-    if f"{key}_se" in evaluation:
-        return with_error(value, evaluation.get(f"{key}_se"))
-    total = TOTALS.get(key)
-    if total and value is not None and evaluation.get(total) is not None:
-        return f"{number(value)} of {number(evaluation[total])}"
-    return number(value)
+def _value(measure: Measure) -> str:
+    if measure.se is not None:
+        return with_error(measure.value, measure.se)
+    if measure.of is not None and measure.value is not None:
+        return f"{number(measure.value)} of {number(measure.of)}"
+    return number(measure.value)
 
 
 def _caption(evaluation: Evaluation) -> str:

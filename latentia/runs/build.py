@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-from latentia import models
-from latentia import objectives
-from latentia.data import Raw
-from latentia.data import Schema
-from latentia.data import read
-from latentia.data.blocks import Rows
-from latentia.data.stream import survey
-from latentia.errors import LatentiaError
-from latentia.errors import OptionError
-from latentia.inference.missing import mean_field_elbo
-from latentia.inference.refinement import semi_amortized
-from latentia.learners import EM
-from latentia.learners import Gibbs
-from latentia.learners import Gradient
-from latentia.learners import Learner
-from latentia.learners import distributed
-from latentia.model import EMModel
-from latentia.model import LatentVariableModel
-from latentia.runs.config import Config
-from typing import Any
 import inspect
 import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
+from latentia import models, objectives
+from latentia.data import Raw, Schema
+from latentia.data.blocks import Rows
+from latentia.data.stream import survey
+from latentia.errors import LatentiaError, OptionError
+from latentia.inference.missing import mean_field_elbo
+from latentia.inference.refinement import semi_amortized
+from latentia.learners import EM, Gibbs, Gradient, Learner, distributed
+from latentia.model import EMModel, LatentVariableModel
+from latentia.runs.config import Config
 
 MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
 LEARNERS: dict[str, type] = {"EM": EM, "Gradient": Gradient, "Gibbs": Gibbs}

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from dataclasses import field
-from latentia.data import BUILTIN
-from latentia.data import Raw
-from latentia.data import read
-from latentia.data.blocks import Rows
-from latentia.data.blocks import SUFFIXES
-from latentia.errors import OptionError
-from latentia.errors import RunError
-from latentia.learners import EM
-from latentia.learners.checkpoint import FORMAT
-from latentia.runs.files import file_size
-from pathlib import Path
-from typing import Any
-from typing import get_origin
-from typing import get_type_hints
-import latentia
 import math
-import numpy as np
 import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import numpy as np
 import yaml
 
+import latentia
+from latentia.data import BUILTIN, Raw, read
+from latentia.data.blocks import SUFFIXES, Rows
+from latentia.errors import OptionError, RunError
+from latentia.learners.checkpoint import FORMAT
+from latentia.runs.files import file_size
 
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""

@@ -17,70 +17,53 @@ and so are parameters that no fit ends with. A process that fits has a lock on t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
-from latentia.data import BUILTIN
-from latentia.data import Dataset
-from latentia.data import Raw
-from latentia.data import Schema
-from latentia.data import Stream
-from latentia.data import load
-from latentia.data.bags import BAGS
-from latentia.data.blocks import Rows
-from latentia.data.files import alone
-from latentia.data.files import atomic_write
-from latentia.data.files import checksum
-from latentia.data.files import read_bytes
-from latentia.errors import DataError
-from latentia.errors import OptionError
-from latentia.errors import ProcessLost
-from latentia.errors import RunError
-from latentia.inference.annealed import Annealing
-from latentia.learners import Checkpoint
-from latentia.learners import History
-from latentia.learners import Learner
-from latentia.learners import distributed
-from latentia.learners.checkpoint import packed
-from latentia.learners.checkpoint import read_tensors
-from latentia.learners.checkpoint import write_tensors
-from latentia.learners.settings import usable_device
-from latentia.measure.evaluation import Evaluation
-from latentia.measure.evaluation import PLAIN
-from latentia.measure.evaluation import evaluate
-from latentia.model import LatentVariableModel
-from latentia.report import build
-from latentia.runs.build import MODELS
-from latentia.runs.build import better_reading
-from latentia.runs.build import build_learner
-from latentia.runs.build import build_model
-from latentia.runs.build import check_count
-from latentia.runs.build import check_options
-from latentia.runs.build import schema_for
-from latentia.runs.config import Config
-from latentia.runs.files import check_parameters
-from latentia.runs.files import file_size
-from latentia.runs.files import is_leftover
-from latentia.runs.files import is_plain
-from latentia.runs.files import metrics_writer
-from latentia.runs.files import read_json
-from latentia.runs.files import read_metrics
-from latentia.runs.parts import Parts
-from latentia.runs.parts import encode_part
-from latentia.runs.parts import in_memory
-from latentia.runs.parts import split_parts
-from pathlib import Path
-from typing import Any
 import contextlib
 import json
-import latentia
-import numpy as np
 import operator
 import os
 import platform
-import torch
 import warnings
-import yaml
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+
+import latentia
+from latentia.data import BUILTIN, Dataset, Raw, Schema, Stream, load
+from latentia.data.bags import BAGS
+from latentia.data.blocks import Rows
+from latentia.data.files import alone, atomic_write, checksum, read_bytes
+from latentia.errors import DataError, OptionError, ProcessLost, RunError
+from latentia.inference.annealed import Annealing
+from latentia.learners import Checkpoint, History, Learner, distributed
+from latentia.learners.checkpoint import packed, read_tensors, write_tensors
+from latentia.learners.settings import usable_device
+from latentia.measure.evaluation import PLAIN, Evaluation, evaluate
+from latentia.model import LatentVariableModel
+from latentia.report import build
+from latentia.runs.build import (
+    MODELS,
+    better_reading,
+    build_learner,
+    build_model,
+    check_count,
+    check_options,
+    schema_for,
+)
+from latentia.runs.config import Config
+from latentia.runs.files import (
+    check_parameters,
+    file_size,
+    is_leftover,
+    is_plain,
+    metrics_writer,
+    read_json,
+    read_metrics,
+)
+from latentia.runs.parts import Parts, encode_part, in_memory, split_parts
 
 MODEL = "model.safetensors"
 BEGUN = ("config.yaml", "environment.json", "schema.json")

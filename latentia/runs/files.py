@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from latentia.data.files import NOFOLLOW
-from latentia.data.files import atomic_write
-from latentia.data.files import read_bytes
-from latentia.errors import RunError
-from latentia.model import LatentVariableModel
-from pathlib import Path
-from typing import Any
 import contextlib
 import json
 import math
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import torch
 
+from latentia.data.files import NOFOLLOW, atomic_write, read_bytes
+from latentia.errors import RunError
+from latentia.model import LatentVariableModel
 
 LIMITS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "unit": lambda value: value > 0,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from latentia.data import Dataset
-from latentia.data import Raw
-from latentia.data import Schema
-from latentia.data import Stream
+
+import numpy as np
+
+from latentia.data import Dataset, Raw, Schema, Stream
 from latentia.data.blocks import Rows
 from latentia.learners.settings import seed_for
 from latentia.runs.config import Source
-import numpy as np
-
 
 IN_MEMORY = 2**22
 """Numbers in the part of a stream that is held in memory for pictures and tasks."""

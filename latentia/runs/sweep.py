@@ -33,14 +33,15 @@ import torch
 
 from latentia.data.files import alone, atomic_write
 from latentia.errors import LatentiaError, OptionError, RunError
-from latentia.measure.means import standard_error
 from latentia.learners.checkpoint import read_tensors
+from latentia.measure.means import standard_error
+from latentia.measure.measures import PLAIN
 from latentia.model import EMModel
 from latentia.progress import Bar
 from latentia.report.comparison import build_comparison
+from latentia.runs.build import check_options
 from latentia.runs.config import Config, default_out
 from latentia.runs.directory import Run
-from latentia.runs.build import check_options
 from latentia.runs.files import read_metrics
 
 GROUPS = ("--model.", "--learner.", "--objective.")
@@ -385,10 +386,8 @@ def _last_words(reader: Connection, status: int | None) -> str:
 
 # -------------------------------------------------------------------------------------------------- what came of it
 
-TAKEN = (
-    "log_marginal", "log_marginal_se", "log_marginal_mc_se", "aic", "bic", "free_parameters", "n", "units", "method",
-    "evaluated_on", "criteria_on",
-)  # fmt: skip
+TAKEN = [name for name in PLAIN if name not in ("kl_per_unit", "layers", "seed")]
+"""What a sweep has of each member's evaluation."""
 
 
 def _result(member: Member, error: str | None) -> dict[str, Any]:

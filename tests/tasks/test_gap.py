@@ -1,5 +1,7 @@
 """The two gaps, on a linear-Gaussian model whose log p(x), best q and KL are known."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -46,10 +48,12 @@ def test_both_gaps_are_divergences_in_closed_form():
         best = MultivariateNormal(mean, torch.diag(1 / precision.diagonal()))
         first = MultivariateNormal(first.mean, torch.diag_embed(first.variance))
         approximation, whole = kl_divergence(best, truth), kl_divergence(first, truth)
+        z = first.sample((20_000,))
+        noise = (truth.log_prob(z) - first.log_prob(z)).std(0) / math.sqrt(len(z))
     found = gaps(model, Batch(x), steps=400, importance_samples=20_000)
     assert torch.allclose(found.log_marginal, marginal.log_prob(x).detach(), atol=0.02)
     assert torch.allclose(found.approximation, approximation, atol=0.03)
-    assert torch.allclose(found.amortization, whole - approximation, atol=0.06)
+    assert bool(((found.amortization - whole + approximation).abs() < 5 * noise + 0.01).all())
     assert float((whole - approximation).min()) > 0.05
 
 
