@@ -15,7 +15,7 @@ from latentia.cli.measuring import show_table
 from latentia.cli.parsing import Whole, like, printable, refuse, say, show
 from latentia.errors import OptionError
 
-FROM_DATA = {"event_shape", "features", "symbols"}
+FROM_DATA = {"event_shape", "features", "symbols", "context"}
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
 
 
@@ -347,6 +347,21 @@ def _add_data(group: Any) -> None:
     group.add_argument("--max_vocabulary", type=int, default=None, help="At most so many words.")
     group.add_argument(
         "--weight", type=str, default=None, help="Column of a table that says how often each row counts; 0 = absent."
+    )
+    group.add_argument(
+        "--context",
+        type=str,
+        default=None,
+        help=(
+            "What p(x | context) is given: columns of the table (numbers or categories), as a,b; the key of another "
+            "array of the file; or a file with as many data."
+        ),
+    )
+    group.add_argument(
+        "--labels",
+        type=str,
+        default=None,
+        help="Classes to learn from, where a cell is not empty: a column of the table, a key, or a file of numbers.",
     )
     group.add_argument("--first", type=Whole(1), default=None, help="Only the first so many data.")
     group.add_argument(

@@ -19,6 +19,7 @@ def add_other(parser: argparse.ArgumentParser, instead: str) -> None:
     parser.add_argument("--key", help="name of the array in an .npz or .mat file")
     parser.add_argument("--columns", help="columns of a table, as a,b,c")
     parser.add_argument("--weight", help="column of a table that says how often each row counts")
+    parser.add_argument("--context", help="what the model is given, where that is not named as in the run's own data")
     parser.add_argument("--first", type=Whole(1), help="only the first so many data")
 
 
@@ -29,7 +30,7 @@ def add_out(parser: argparse.ArgumentParser) -> None:
 def opened(parsed: argparse.Namespace, *of_any: str):
     """The run; options `of_any` are of any data, not only of --data."""
     if getattr(parsed, "data", "") is None:
-        for name in ("key", "columns", "weight", "first"):
+        for name in ("key", "columns", "weight", "context", "first"):
             if getattr(parsed, name) is not None and name not in of_any:
                 raise OptionError(f"--{name} says how to read --data, which is not given")
     from latentia.runs.directory import Run
@@ -38,8 +39,13 @@ def opened(parsed: argparse.Namespace, *of_any: str):
 
 
 def other_data(run, parsed: argparse.Namespace):
-    options = {name: getattr(parsed, name) for name in ("key", "columns", "weight", "first")}
-    return run.other(parsed.data, **options)
+    return run.other(parsed.data, **_reading(parsed))
+
+
+def _reading(parsed: argparse.Namespace) -> dict[str, Any]:
+    """How to read --data."""
+    options = {name: getattr(parsed, name, None) for name in ("key", "columns", "weight", "context", "first")}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
@@ -50,8 +56,7 @@ def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
         if not len(run.parts.test):
             say(f"these are {run.evaluated_on}")
         return run.held_out.subset(slice(0, parsed.first))
-    options = {name: getattr(parsed, name) for name in ("key", "columns", "weight", "first")}
-    return run.other(parsed.data, **options, **({} if labels is None else {"labels": labels}))
+    return run.other(parsed.data, **_reading(parsed), **({} if labels is None else {"labels": labels}))
 
 
 RAGGED = ("sequence", "text")

@@ -22,6 +22,11 @@ def sample(arguments: list[str]) -> None:
     parser.add_argument("--n", type=Whole(1), default=16, help="how many")
     parser.add_argument("--grid", type=_rows_by_columns, metavar="ROWSxCOLUMNS", help="a picture of so many images")
     parser.add_argument("--mean", action="store_true", help="the likelihood's mean instead of a draw from it")
+    parser.add_argument(
+        "--given",
+        metavar="COLUMN=VALUE,...",
+        help="the context of all of them, by name; those of held-out data, in turn, if left out",
+    )
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     add_out(parser)
     parsed = parser.parse(arguments)
@@ -33,11 +38,30 @@ def sample(arguments: list[str]) -> None:
     count = parsed.grid[0] * parsed.grid[1] if parsed.grid else parsed.n
     if parsed.grid:
         _showable(run, "--grid")
-    drawn, _ = generate(run.model(), count, seed=parsed.seed, mean=parsed.mean)
+    context = _context(run, parsed.given, count)
+    drawn, _ = generate(run.model(), count, context=context, seed=parsed.seed, mean=parsed.mean)
     if parsed.grid:
         _sheet(run, drawn.x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
     else:
         write(run, parsed, drawn.x, drawn.lengths, "sample")
+
+
+def _context(run, text: str | None, count: int):
+    """What each draw is given: one for all, as --given says, or those of held-out data."""
+    schema = run.schema.context
+    if schema is None:
+        if text is not None:
+            raise OptionError(f"--given: {run.config.model} was fitted without a context")
+        return None
+    if text is not None:
+        from latentia.data.cells import given
+
+        if not schema.categories:
+            raise OptionError(f"--given names columns, and the context is {schema.describe()}: leave it out")
+        return schema.encode(given(text, schema.names)).batch()
+    say("each draw is given the context of a held-out datum; --given COLUMN=VALUE gives one to all")
+    context = run.held_out.context
+    return context.batch([i % len(context) for i in range(count)])
 
 
 def encode(arguments: list[str]) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from latentia.batch import Batch
 from latentia.data.blocks import MOST, VALUES
-from latentia.data.readers import checked_length, open_table, path_of, read
+from latentia.data.cells import one_hot
+from latentia.data.readers import read
 from latentia.data.schema import ARRAY, Schema
 from latentia.distributions.latents import Latents, each
 from latentia.errors import DataError, OptionError
@@ -189,6 +190,19 @@ class Dataset:
         """The data in their own units, see `Schema.decode`."""
         return self.schema.decode(self.x, self.mask, self.lengths)
 
+    def labelled(self) -> Dataset:
+        """The same data with their classes known to the model, a one-hot row each, of zeros where there is no label.
+
+        Raises:
+            DataError: no datum has a label, or one has none of the schema's classes.
+        """
+        if self.labels is None or not self.schema.classes:
+            raise DataError(f"{self.schema.source} has no labels to learn from: name their column with labels=")
+        rows = one_hot(self.labels, self.schema.classes, self.schema.source)
+        if not rows.any():
+            raise DataError(f"{self.schema.source}: not one datum has a label to learn from")
+        return replace(self, known=torch.from_numpy(rows).to(self.x.device))
+
     def log_det(self) -> Tensor:
         """What turns log p(x) into the log-density of the data as given, (N,) float64, nats."""
         seen = self.seen
@@ -207,7 +221,7 @@ class Dataset:
         return self.schema.binarize == "dynamic" and not self.drawn
 
     def _tensors(self) -> dict[str, Tensor]:
-        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        parts = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "known"}
         return {name: value for name, value in parts.items() if isinstance(value, Tensor)}
 
     def _cut(self, batch: Batch, index: Tensor | slice) -> Batch:
@@ -277,6 +291,7 @@ def load(
     min_count: int = 1,
     max_vocabulary: int | None = None,
     vocabulary: str | None = None,
+    context=None,
 ) -> Dataset:
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
@@ -285,41 +300,19 @@ def load(
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
         weight: see `read`; what is scaled and which words are rare are then weighted too.
-        labels: (N,), or the name of a table's column; for a file without columns, a file with one number for each
-            datum.
+        labels, context: see `read`.
 
     Raises:
         DataError: what `read` and `Schema.encode` refuse, and weights or labels that do not fit the data.
         OptionError: an option that makes no sense.
     """
-    labels, columns = _beside(source, weight, labels, columns)
     kind = schema.kind if schema is not None and kind == "auto" else kind
-    raw = read(source, key=key, columns=columns, kind=kind, weight=weight, vocabulary=vocabulary)
+    beside = {"weight": weight, "vocabulary": vocabulary, "context": context, "labels": labels}
+    raw = read(source, key=key, columns=columns, kind=kind, **beside)
     if schema is None:
         options = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
         schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
-    data = schema.encode(raw)
-    return data if labels is None else replace(data, labels=checked_length(labels, raw, "labels"))
-
-
-def _beside(source, weight, labels, columns):
-    """Labels and columns, where the names of columns and files have been replaced by what they hold."""
-    if not isinstance(labels, str):
-        return labels, columns
-    table = open_table(source)
-    if table is None:
-        return _read_labels(labels), columns
-    if columns is None:
-        columns = table.without([part for part in (weight, labels) if isinstance(part, str)]).names
-    return table.labels(labels), columns
-
-
-def _read_labels(path: str) -> np.ndarray:
-    raw = read(path)
-    values = np.asarray(raw.values)
-    if path_of(path) is None or raw.kind != "table" or values.shape[1] != 1:
-        raise DataError(f"{path} is no file of labels: it must hold one number for each datum")
-    return values[:, 0]
+    return schema.encode(raw)
 
 
 def as_dataset(data) -> Dataset:

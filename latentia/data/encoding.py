@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from latentia.data.cells import numbered
 from latentia.data.limits import judge_repeated
 from latentia.data.raw import NOUNS, Raw, first
 from latentia.errors import DataError
@@ -43,6 +44,8 @@ def encode(schema: Schema, raw: Raw) -> Encoded:
         DataError: `raw` is not of the kind, columns, shape or range that the schema describes.
     """
     raw = conform(schema, raw)
+    if schema.categories:
+        raw = numbered(raw, schema.categories)
     check_range(schema, raw)
     _check_white(schema, raw)
     ragged = raw.kind in RAGGED

@@ -31,6 +31,7 @@ class Raw:
         lines: (N,), the line of the file where each datum starts, for sources that have lines.
         levels: how many grey levels the source can hold, where it says so.
         whole: the values were given as whole numbers, though a missing one among them makes the array float.
+        context: what the model conditions on, a datum for each of these.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Raw:
     levels: int | None = None
     weight: np.ndarray | None = None
     whole: bool = False
+    context: Raw | None = None
 
     def __post_init__(self) -> None:
         if not is_writable(self.source):  # the name of a file may be any bytes; reports and schemas are UTF-8
@@ -61,15 +63,20 @@ class Raw:
             return [field[i] for i in positions] if isinstance(field, list) else field[positions]
 
         parts = {name: getattr(self, name) for name in ("values", "labels", "rows", "lines", "weight")}
-        return replace(self, **{name: pick(part) for name, part in parts.items() if part is not None})
+        context = None if self.context is None else self.context.take(positions)
+        return replace(self, context=context, **{name: pick(part) for name, part in parts.items() if part is not None})
 
     def fingerprint(self) -> str:
-        """The sha256 of values, names and weights, in hex: it changes when the data do."""
+        """The sha256 of values, names, weights, labels and context, in hex: it changes when the data do."""
         digest = hashlib.sha256(json.dumps([self.kind, self.names]).encode())
         for part in self.values if isinstance(self.values, list) else [self.values]:
             digest.update(_content(part))
         if self.weight is not None:
             digest.update(_content(self.weight))
+        if self.labels is not None:
+            digest.update(_content([str(label) for label in self.labels]))
+        if self.context is not None:
+            digest.update(self.context.fingerprint().encode())
         return digest.hexdigest()
 
     def where(self, index: tuple[int, ...]) -> str:

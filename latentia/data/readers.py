@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 from latentia.data import arrays, bags, images, sequences, tables
 from latentia.data.builtin import BUILTIN
+from latentia.data.cells import cells_of
 from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
 from latentia.errors import DataError, OptionError
 
@@ -32,6 +33,8 @@ def read(
     kind: str = "auto",
     weight=None,
     vocabulary: str | os.PathLike | None = None,
+    context=None,
+    labels=None,
 ) -> Raw:
     """Read data and refuse what cannot be used.
 
@@ -45,6 +48,10 @@ def read(
             none of the columns of x.
         vocabulary: a file with a word a line, which makes bags of words and other sequences of whole numbers text:
             line i + 1 names symbol i.
+        context: what a model conditions on: columns of the table by their names (numbers or categories), which are then
+            none of the columns of x; the key of another array of the same file; or another source of as many data.
+        labels: what each datum is, partly empty where that is not known: a column of the table, the key of another
+            array of the same file, or an array (N,).
 
     Raises:
         DataError: names the file, the row or line and the column, and says what to do.
@@ -55,9 +62,11 @@ def read(
     if isinstance(source, Raw):
         return source if weight is None else weighted(source, weight)
     table = open_table(source)
+    beside = Beside.of(source, table, context, labels)
     if table is not None:
+        taken = [*beside.columns, *([weight] if isinstance(weight, str) else [])]
+        columns = columns or (table.without(taken).names if taken else None)
         if isinstance(weight, str):
-            columns = columns or table.without([weight]).names
             weight = np.asarray(table.select([weight]).raw().values)[:, 0]
         raw = (table if columns is None else table.select(split(columns))).raw()
     elif columns is not None:
@@ -69,8 +78,62 @@ def read(
     raw = raw if vocabulary is None else bags.in_words(raw, Path(vocabulary))
     if isinstance(weight, str):
         raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
-    raw = finite(as_kind(raw, kind))
+    raw = beside.put(finite(as_kind(raw, kind)))
     return raw if weight is None else weighted(raw, weight)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside x: a context, labels, and the columns of the table that they are."""
+
+    context: Raw | None = None
+    labels: object = None
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source, table: tables.Table | None, context, labels) -> Beside:
+        """Raises `DataError` for a column, a key or a file that is not there."""
+        columns: list[str] = []
+        if isinstance(labels, str):
+            if table is not None:
+                columns.append(labels)
+                labels = table.labels(labels)
+            else:
+                labels = _labels(read(labels) if path_of(labels).exists() else _read(source, labels))  # type: ignore[union-attr]
+        if context is not None and table is not None and not _is_file(context):
+            chosen = split(context)
+            columns += chosen
+            context = cells_of(table.select(chosen))
+        elif context is not None and not isinstance(context, Raw):
+            other = open_table(context) if not isinstance(context, str) or _is_file(context) else None
+            if other is not None:
+                context = cells_of(other)
+            else:
+                keyed = isinstance(context, str) and not _is_file(context)
+                context = finite(_read(source, context)) if keyed else read(context)
+        return cls(context, labels, tuple(columns))
+
+    def put(self, raw: Raw) -> Raw:
+        """`raw` with its context and labels. Raises `DataError` where those are not one for each datum."""
+        if self.context is not None and len(self.context) != len(raw):
+            raise DataError(
+                f"{self.context.source} has {len(self.context)} data for the {len(raw)} of {raw.source}: a context is "
+                "one for each datum, in the same order"
+            )
+        raw = raw if self.context is None else replace(raw, context=self.context)
+        return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
+
+
+def _is_file(source) -> bool:
+    path = path_of(source)
+    return path is not None and path.exists()
+
+
+def _labels(raw: Raw) -> np.ndarray:
+    values = np.asarray(raw.values)
+    if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1):
+        raise DataError(f"{raw.source} is no list of labels: it must hold one for each datum")
+    return values.reshape(-1)
 
 
 def weighted(raw: Raw, weight) -> Raw:

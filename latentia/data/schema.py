@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentia.data import encoding, writing
+from latentia.data.cells import classes_of, is_cells, kinds, named
 from latentia.data.limits import SYMBOLS, judge_symbols
 from latentia.data.raw import KINDS, Raw, first
 from latentia.errors import DataError, OptionError
@@ -49,6 +50,9 @@ class Schema:
         shift, scale: x = (value - shift) / scale; one a column, one in all for images, () for discrete values.
         binarize: "none"; "fixed", drawn once when encoding; "dynamic", x is a probability and drawn at each batch.
         seed: of the fixed draw.
+        categories: of each column of a context the names of its categories, () where it is of numbers.
+        context: the schema of what the model conditions on, None where there is nothing.
+        classes: the names of the classes that labels say, () where there are none.
         source: where the data came from; two schemas that differ only in this are equal.
 
     Raises:
@@ -65,6 +69,9 @@ class Schema:
     scale: tuple[float, ...] = ()
     binarize: str = "none"
     seed: int = 0
+    categories: tuple[tuple[str, ...], ...] = ()
+    context: Schema | None = None
+    classes: tuple[str, ...] = ()
     source: str = field(default="data", compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +87,8 @@ class Schema:
             "vocabulary": len(self.vocabulary) == (self.levels if self.kind == "text" else 0),
             "shift": len(self.shift) == count and all(map(math.isfinite, self.shift)),
             "scale": len(self.scale) == count and all(0 < scale < math.inf for scale in self.scale),
+            "categories": (len(self.categories) in (0, math.prod(self.event_shape)) and self.kind == "table")
+            or not self.categories,
         }
         for name, good in checks.items():
             if not good:
@@ -118,10 +127,20 @@ class Schema:
             OptionError: an option that makes no sense.
         """
         _check_options(values, scale, binarize, seed)
+        if is_cells(raw):
+            categories, shift, factor = kinds(_present(raw))
+            parts: dict[str, Any] = {"shift": shift, "scale": factor, "categories": categories, "source": raw.source}
+            return cls("table", "real", (len(categories),), raw.names, **parts)
+        beside: dict[str, Any] = {
+            "context": None if raw.context is None else cls.of(raw.context, scale="standard"),
+            "classes": () if raw.labels is None else classes_of(raw.labels),
+        }
         whole, raw = raw, _present(raw)
         if raw.kind == "text":
             vocabulary = _vocabulary(raw, values, binarize, min_count, max_vocabulary)
-            return cls("text", "symbols", (), vocabulary=vocabulary, levels=len(vocabulary), source=raw.source)
+            return cls(
+                "text", "symbols", (), vocabulary=vocabulary, levels=len(vocabulary), source=raw.source, **beside
+            )
         already = _is_binary(raw)
         values = _choose_values(raw, binarize, already) if values == "auto" else values
         _check_values(raw, values, scale, binarize)
@@ -138,6 +157,7 @@ class Schema:
             binarize="none" if already else binarize,
             seed=seed,
             source=raw.source,
+            **beside,
         )
         encoding.check_range(schema, raw)
         return schema
@@ -159,6 +179,7 @@ class Schema:
             weight=None if raw.weight is None else torch.from_numpy(raw.weight),
             labels=raw.labels,
             rows=torch.as_tensor(raw.rows),
+            context=None if self.context is None or raw.context is None else self.context.encode(raw.context),
         )
 
     def decode(
@@ -172,7 +193,9 @@ class Schema:
         Tables and images give an array, sequences a list of arrays cut to their lengths (N,), text a list of token
         lists. What is hidden is NaN; binary values stay 0 and 1, probabilities stay probabilities.
         """
-        return encoding.decode(self, _numpy(x), *(None if part is None else _numpy(part) for part in (mask, lengths)))
+        parts = (None if part is None else _numpy(part) for part in (mask, lengths))
+        found = encoding.decode(self, _numpy(x), *parts)
+        return named(np.asarray(found), self.categories) if self.categories else found
 
     def log_det(self, mask: Tensor | Sequence[int]) -> Tensor:
         """What turns the log-density of x into that of the data: log p(data) = log p(x) + log_det. (N,) float64, nats.
@@ -208,12 +231,22 @@ class Schema:
         writing.write(self, self.decode(x, mask, lengths), path)
 
     def sizes(self) -> dict[str, tuple[int, ...] | int | None]:
-        """The arguments of a model that come from the data: event_shape, features and symbols."""
+        """The arguments of a model that come from the data: event_shape, features, symbols, classes, and of each
+        column of a context its number of categories, 0 for numbers."""
         return {
             "event_shape": self.event_shape,
             "features": None if self.values == "symbols" else math.prod(self.event_shape),
             "symbols": self.levels if self.values in ("levels", "symbols") else None,
+            **({"classes": len(self.classes)} if self.classes else {}),
+            **({} if self.context is None else {"context": self.context.columns}),
         }
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Of each number of one x how many categories it is one of, 0 for numbers; as many as it has, flattened."""
+        if self.categories:
+            return tuple(map(len, self.categories))
+        return (self.levels if self.values == "levels" and self.levels else 0,) * math.prod(self.event_shape)
 
     def describe(self) -> str:
         """The data in one line, for reports."""
@@ -263,12 +296,16 @@ class Schema:
 
     def to_json(self) -> dict:
         """The schema as plain values that JSON can hold."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        content = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        content["categories"] = [list(part) for part in self.categories]
+        return {**content, "context": None if self.context is None else self.context.to_json()}
 
     @classmethod
     def from_json(cls, content: dict) -> Schema:
         """The inverse of `to_json`. Raises `DataError` for anything that `to_json` would not have written."""
-        if not isinstance(content, dict) or set(content) != {part.name for part in fields(cls)}:
+        names = {part.name for part in fields(cls)}
+        # those without have been written before there was anything beside x
+        if not isinstance(content, dict) or not names - BESIDE <= set(content) <= names:
             raise DataError(
                 "the schema is damaged: it must be an object with " + ", ".join(p.name for p in fields(cls))
             )
@@ -276,7 +313,12 @@ class Schema:
             if not _FORMS[name](value):
                 raise DataError(f"the schema is damaged: {name} is {value!r}")
         parts: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in content.items()}
-        return cls(**parts)
+        parts["categories"] = tuple(map(tuple, content.get("categories", [])))
+        context = content.get("context")
+        return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
+
+
+BESIDE = {"categories", "context", "classes"}
 
 
 def _is_int(value) -> bool:
@@ -307,6 +349,9 @@ _FORMS = {
     "binarize": _is_text,
     "seed": _is_int,
     "source": _is_text,
+    "categories": _list_of(_list_of(_is_text)),
+    "context": lambda value: value is None or isinstance(value, dict),
+    "classes": _list_of(_is_text),
 }
 
 

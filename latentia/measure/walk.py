@@ -54,11 +54,12 @@ def walk(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int
     """
     groups = paired(model, data, seed, limit)
     pairs: list[tuple[Batch, Distribution]] = []
+    last: Any = None
     means, told, places = [], [], []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for number, (at, batch) in enumerate(_in_turn(model, data, groups)):
-            q = model.posterior(batch)
+            last = q = model.posterior(batch)
             if number < len(groups) and not q.has_enumerate_support:
                 pairs.append((batch, q))
             means.append(mean_rows(at, batch, q))
@@ -66,7 +67,7 @@ def walk(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int
             places.append(at)
     found = Means.joined(means)
     whole = {name: in_order([part[name].double().cpu() for part in told], places) for name in told[0]}
-    mean: Any = q.mean
+    mean = last.mean
     return Walk(
         means=found,
         information=by_pairs(model, pairs, seed) if pairs else enumerated(found),
@@ -75,7 +76,7 @@ def walk(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int
         layers={name: whole[f"kl of {name}"] for name in named(mean) if f"kl of {name}" in whole},
         log_partition=whole.get("log_partition"),
         widths=dict(zip(named(mean), sizes(mean), strict=True)),
-        posterior=q,
+        posterior=last,
     )
 
 

@@ -41,17 +41,21 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     Raises:
         OptionError: data of a kind that the model cannot have, or an option that makes no sense.
     """
-    sizes = {
-        size: value for size, value in schema.sizes().items() if size in inspect.signature(MODELS[name]).parameters
-    }
-    required = [p.name for p in inspect.signature(MODELS[name]).parameters.values() if p.default is p.empty]
+    parameters = inspect.signature(MODELS[name]).parameters
+    sizes = {size: value for size, value in schema.sizes().items() if size in parameters}
+    for beside, given in (("context", schema.context is not None), ("classes", bool(schema.classes))):
+        if given and beside not in parameters:
+            option = "labels" if beside == "classes" else beside
+            able = ", ".join(other for other in MODELS if beside in inspect.signature(MODELS[other]).parameters)
+            raise OptionError(f"{name} does nothing with --{option}: leave it out, or choose {able}")
+    required = [p.name for p in parameters.values() if p.default is p.empty]
     for missing in required:
         if sizes.get(missing) is None:
             raise OptionError(
                 f"{name} needs {missing}, and {schema.describe()} have none: choose another model, --kind or --values"
             )
     try:
-        model = MODELS[name](**sizes, **options)
+        model = MODELS[name](**{**options, **sizes})
     except LatentiaError:
         raise
     except (TypeError, ValueError, OverflowError) as error:
@@ -67,11 +71,8 @@ def check_options(config: Config) -> None:
     """Raise for options that make no sense whatever the data are."""
     _at_least(config.model_options)
     build_learner(config)
-    if config.objective == "supervised":
-        raise OptionError(
-            "--objective supervised learns from labels, and the command has none to give it: use --objective elbo, or "
-            "in Python Gradient(supervised) on a Dataset whose z holds the classes that are known"
-        )
+    if config.objective == "supervised" and config.data.labels is None:
+        raise OptionError("--objective supervised learns from labels: name their column with --labels, or use elbo")
 
 
 def _at_least(options: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ class Source:
         values, scale, binarize, min_count, max_vocabulary: what x is, see `Schema.of`; binarize="auto" draws grey
             images dynamically for a Bernoulli likelihood.
         weight: the column of a table that says how often each row counts.
+        context, labels: what the model conditions on, and the classes that it learns from, see `latentia.data.read`.
         first: only the first so many data.
         stream: read a .npy or Parquet file block by block at each pass, as it is larger than memory.
         holdout: the fraction kept for evaluation; validation: of the rest, the fraction for early stopping.
@@ -48,6 +49,8 @@ class Source:
     min_count: int = 2
     max_vocabulary: int | None = None
     weight: str | None = None
+    context: str | None = None
+    labels: str | None = None
     first: int | None = None
     stream: bool = False
     holdout: float = 0.1
@@ -57,11 +60,13 @@ class Source:
         for name in ("holdout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least 0 and below 1")
+        if self.stream and (self.context or self.labels):
+            raise OptionError("a stream has neither context nor labels: read the file into memory with --stream false")
         if self.first is not None and self.first < 1:
             raise OptionError(f"first={self.first}: it must be at least 1")
 
     def read(self) -> Raw:
-        options: dict[str, Any] = {"weight": self.weight, "vocabulary": self.vocabulary}
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("weight", "vocabulary", "context", "labels")}
         raw = read(self.source, key=self.key, columns=self.columns, kind=self.kind, **options)
         return raw if self.first is None else raw.take(np.arange(min(self.first, len(raw))))
 

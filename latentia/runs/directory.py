@@ -63,7 +63,7 @@ from latentia.runs.files import (
     read_json,
     read_metrics,
 )
-from latentia.runs.parts import Parts, encode_part, in_memory, split_parts
+from latentia.runs.parts import Parts, encode_part, in_memory, split_parts, with_labels
 
 MODEL = "model.safetensors"
 BEGUN = ("config.yaml", "environment.json", "schema.json")
@@ -196,6 +196,8 @@ class Run:
             options["columns"] = list(schema.names)
         if Path(source).suffix.lower() in BAGS:
             options["vocabulary"] = self.config.data.vocabulary
+        if schema.context is not None and options.get("context") is None:
+            options["context"] = self.config.data.context
         data = load(source, schema=schema, **options)
         return data if first is None else data.subset(slice(0, first))
 
@@ -291,8 +293,9 @@ class Run:
             keep = operator.index(saved[1]["records"]) if saved else 0
         distributed.shared_text(lambda: json.dumps(self.parts.train.schema.to_json()))
         with metrics_writer(self.path / "metrics.jsonl", keep) as write, self._resumable():
-            rest: dict[str, Any] = {"validation": self.parts.validation, "callbacks": [write], "checkpoint": checkpoint}
-            history = learner.fit(model, self._share(), seed=self.config.seed, **rest)
+            rest: dict[str, Any] = {"callbacks": [write], "checkpoint": checkpoint}
+            rest["validation"] = with_labels(self.parts.validation, some=True)
+            history = learner.fit(model, with_labels(self._share()), seed=self.config.seed, **rest)
         learned = packed(model.state_dict(), {"stopped": history.stopped, "restarts": history.restarts})
         # before the model: where it is, its checksum is too
         self._write_checksums({"metrics.jsonl": checksum(self.path / "metrics.jsonl"), MODEL: checksum(learned)})

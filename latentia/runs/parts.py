@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from latentia.data import Dataset, Raw, Schema, Stream
 from latentia.data.blocks import Rows
+from latentia.errors import DataError
 from latentia.learners.settings import seed_for
 from latentia.runs.config import Source
 
@@ -30,6 +32,22 @@ def encode_part(part: Raw | Rows, schema: Schema) -> Dataset | Stream:
 
 def in_memory(data: Dataset | Stream) -> Dataset:
     return data if isinstance(data, Dataset) else data.sample(max(IN_MEMORY // data.entries, 1))
+
+
+def with_labels(data: Any, some: bool = False) -> Any:
+    """What is learned from: the classes that labels say are known there, and only there.
+
+    Args:
+        some: where not one is known, the data as they are.
+    """
+    if not isinstance(data, Dataset) or not data.schema.classes:
+        return data
+    try:
+        return data.labelled()
+    except DataError:
+        if some:
+            return data
+        raise
 
 
 def split_parts(raw: Raw | Rows, source: Source, seed: int) -> tuple[Raw | Rows, Raw | Rows, Raw | Rows]:
