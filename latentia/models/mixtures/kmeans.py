@@ -22,7 +22,7 @@ from torch import Tensor
 from latentia.kernels.blocks import sum_blocks
 from latentia.kernels.lloyd import nearest
 from latentia.model import Batch, Statistics
-from latentia.models.gaussian_mixture import GaussianMixture
+from latentia.models.mixtures.gaussian_mixture import GaussianMixture
 
 
 class KMeans(GaussianMixture):

@@ -17,7 +17,8 @@ from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.model import Batch, Frame
-from latentia.models import HMM, ExactFactorialHMM, FactorialHMM, factorial_hmm
+from latentia.models import HMM, ExactFactorialHMM, FactorialHMM
+from latentia.models.chains import factorial_hmm
 from latentia.tasks import complete, decode_path
 from latentia.testing import nodes, one_thread
 

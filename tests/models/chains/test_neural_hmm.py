@@ -14,7 +14,8 @@ from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import EM, Gradient
 from latentia.model import Batch, ExactModel, Frame, TractableModel
-from latentia.models import HMM, NeuralHMM, neural_hmm
+from latentia.models import HMM, NeuralHMM
+from latentia.models.chains import neural_hmm
 from latentia.objectives import exact
 from latentia.tasks import decode_path
 from latentia.testing import one_thread

@@ -11,7 +11,7 @@ from latentia.errors import OptionError
 from latentia.learners import Gradient
 from latentia.model import Batch, Frame
 from latentia.models import ClusteringVAE
-from latentia.models.clustering_vae import tiny
+from latentia.models.vaes.clustering_vae import tiny
 from latentia.objectives import elbo, iwae
 from latentia.tasks.agreement import one_to_one
 from latentia.testing import agrees, brute_force_log_marginal, nodes

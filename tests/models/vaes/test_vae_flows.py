@@ -9,7 +9,8 @@ import torch
 
 from latentia import testing
 from latentia.model import Batch
-from latentia.models import VAE, vae
+from latentia.models import VAE
+from latentia.models.vaes import vae
 from latentia.objectives import elbo, iwae
 
 FLOWS = [{"posterior": kind} for kind in ("full", "planar", "iaf", "maf", "spline")]

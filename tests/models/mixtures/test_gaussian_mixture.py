@@ -18,7 +18,7 @@ from latentia.model import Batch
 from latentia.models import FactorialHMM, GaussianMixture, KMeans, ProbabilisticPCA
 from latentia.tasks import complete
 
-GEYSER = Path(__file__).parents[2] / ".." / "shared" / "data" / "tabular" / "geyser.csv"
+GEYSER = Path(__file__).parents[3] / ".." / "shared" / "data" / "tabular" / "geyser.csv"
 
 
 def cloud(rows: int = 300) -> torch.Tensor:

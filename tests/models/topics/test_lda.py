@@ -18,12 +18,13 @@ from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.kernels import lda as kernel
 from latentia.learners import EM, Checkpoint, Gibbs, Online
 from latentia.model import Batch, Frame
-from latentia.models import HMM, LDA, lda
+from latentia.models import HMM, LDA
+from latentia.models.topics import lda
 from latentia.report.latents import latents
 from latentia.tasks import document_completion, top_words
 from latentia.testing import brute_force_log_marginal, nodes, one_thread
 
-AP = Path(__file__).parents[3] / "shared" / "data" / "lda_ap" / "ap.tgz"
+AP = Path(__file__).parents[4] / "shared" / "data" / "lda_ap" / "ap.tgz"
 
 
 @pytest.fixture(autouse=True)

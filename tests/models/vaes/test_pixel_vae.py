@@ -11,8 +11,9 @@ from latentia.errors import DataError, OptionError
 from latentia.learners import Gradient
 from latentia.measure.diagnose import diagnose
 from latentia.model import Batch, Frame
-from latentia.models import PixelVAE, pixel_vae
-from latentia.models.pixel_vae import MOST_HIDDEN
+from latentia.models import PixelVAE
+from latentia.models.vaes import pixel_vae
+from latentia.models.vaes.pixel_vae import MOST_HIDDEN
 from latentia.tasks import complete, generate
 from latentia.testing import brute_force_log_marginal, enumerate_events
 

@@ -24,7 +24,7 @@ from torch.distributions import Distribution
 
 from latentia.distributions.observed import expected
 from latentia.model import Batch
-from latentia.models.vae import VAE
+from latentia.models.vaes.vae import VAE
 
 
 class MissingDataVAE(VAE):

@@ -16,7 +16,7 @@ from latentia.evaluate import log_marginal
 from latentia.learners import Gradient
 from latentia.model import Batch
 from latentia.models import VAE, SemiSupervisedVAE
-from latentia.models.semi_supervised_vae import tiny
+from latentia.models.vaes.semi_supervised_vae import tiny
 from latentia.objectives import elbo, iwae, supervised
 from latentia.testing.brute_force import NODES, enumerate_latents, nodes
 

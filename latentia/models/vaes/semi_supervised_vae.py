@@ -28,7 +28,7 @@ from latentia.distributions.latents import named
 from latentia.distributions.onehot import restricted
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, Frame
-from latentia.models.vae import VAE
+from latentia.models.vaes.vae import VAE
 from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
 
 

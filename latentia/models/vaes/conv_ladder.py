@@ -26,7 +26,7 @@ from torch.distributions import Distribution, Independent, Normal
 from latentia.distributions.joint import Conditional, Joint
 from latentia.errors import OptionError
 from latentia.model import Batch, Frame
-from latentia.models.vae import VAE
+from latentia.models.vaes.vae import VAE
 from latentia.networks.conv import Enlarged, brief
 from latentia.networks.conv import _Layout as ImageLayout
 from latentia.networks.mlp import glorot

@@ -17,7 +17,8 @@ from latentia.learners import Gradient
 from latentia.measure.diagnose import diagnose
 from latentia.measure.information import decompose
 from latentia.model import Batch, Frame
-from latentia.models import LadderVAE, ladder_vae
+from latentia.models import LadderVAE
+from latentia.models.vaes import ladder_vae
 from latentia.objectives import elbo, iwae
 from latentia.tasks import complete, encode, generate, interpolate
 

@@ -15,11 +15,11 @@ from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.model import Batch, Frame
 from latentia.models import MixtureOfBernoullis
-from latentia.models.mixture_of_bernoullis import tiny
+from latentia.models.mixtures.mixture_of_bernoullis import tiny
 from latentia.runs.build import build_model
 from latentia.testing import one_thread
 
-MNIST = Path(__file__).parents[2] / ".." / "shared" / "data" / "binarized_mnist"
+MNIST = Path(__file__).parents[3] / ".." / "shared" / "data" / "binarized_mnist"
 
 
 @pytest.fixture(autouse=True)

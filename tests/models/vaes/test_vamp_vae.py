@@ -12,7 +12,8 @@ from latentia.errors import OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import Gradient
 from latentia.model import Batch, Frame
-from latentia.models import VAE, VampVAE, vamp_vae
+from latentia.models import VAE, VampVAE
+from latentia.models.vaes import vamp_vae
 from latentia.objectives import elbo
 
 

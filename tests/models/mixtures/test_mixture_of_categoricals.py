@@ -15,11 +15,11 @@ from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.model import Batch
 from latentia.models import MixtureOfBernoullis, MixtureOfCategoricals
-from latentia.models.mixture_of_categoricals import tiny
+from latentia.models.mixtures.mixture_of_categoricals import tiny
 from latentia.runs.build import build_model
 from latentia.testing import check_model, one_thread
 
-NEWS = Path(__file__).parents[2] / ".." / "shared" / "data" / "20news_nvdm"
+NEWS = Path(__file__).parents[3] / ".." / "shared" / "data" / "20news_nvdm"
 
 
 @pytest.fixture(autouse=True)

@@ -29,8 +29,8 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from latentia.distributions.mixture import Mixture
 from latentia.errors import NonFiniteError, OptionError
 from latentia.model import Batch, Frame, held, minibatches
-from latentia.models.gaussian_mixture import GaussianMixture
-from latentia.models.vae import VAE
+from latentia.models.mixtures.gaussian_mixture import GaussianMixture
+from latentia.models.vaes.vae import VAE
 
 RESTARTS, FINALISTS, FEW, STEPS, TOLERANCE = 40, 4, 10_000, 60, 1e-5
 """Of EM for the prior that a fit starts with: from so many starts on at most so many codes, and the best of them on

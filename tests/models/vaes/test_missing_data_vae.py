@@ -8,7 +8,7 @@ import torch
 from latentia.data import load
 from latentia.model import Batch
 from latentia.models import MissingDataVAE
-from latentia.models.missing_data_vae import tiny
+from latentia.models.vaes.missing_data_vae import tiny
 from latentia.objectives import elbo, iwae
 from latentia.tasks import complete
 from latentia.testing import agrees, brute_force_log_marginal, enumerate_latents

@@ -18,8 +18,9 @@ from latentia.inference.importance import chunks
 from latentia.learners import Gradient
 from latentia.measure.information import decompose
 from latentia.model import Batch, Frame
-from latentia.models import ConvLadder, conv_ladder
-from latentia.models.conv_ladder import residual_normal
+from latentia.models import ConvLadder
+from latentia.models.vaes import conv_ladder
+from latentia.models.vaes.conv_ladder import residual_normal
 from latentia.objectives import elbo, iwae
 from latentia.tasks import complete, encode, generate, interpolate
 

@@ -26,7 +26,7 @@ from torch import nn
 from latentia.distributions.mixture import Mixture
 from latentia.errors import OptionError
 from latentia.model import Batch, Frame
-from latentia.models.vae import VAE
+from latentia.models.vaes.vae import VAE
 
 NOISE = 0.01  # standard deviation of what sets apart pseudo-inputs that start at the same datum
 

@@ -12,7 +12,8 @@ from latentia.errors import DataError, OptionError
 from latentia.evaluate import evaluate
 from latentia.learners import EM
 from latentia.model import Batch, ExactModel, Frame
-from latentia.models import HMM, hmm
+from latentia.models import HMM
+from latentia.models.chains import hmm
 from latentia.tasks import decode_path, encode
 from latentia.tasks.common import log_marginals
 from latentia.testing import one_thread
