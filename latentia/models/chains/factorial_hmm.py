@@ -18,15 +18,13 @@ distribution in view of the others, which is forward-backward with the observati
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
-from latentia.distributions import Chain
 from latentia.distributions.emissions import (
     check_scale,
     check_whole,
@@ -35,15 +33,23 @@ from latentia.distributions.emissions import (
     possible,
     smoothed,
 )
+from latentia.distributions.emissions.additive import (
+    Moments,
+    floored_tril,
+    log_likelihood,
+    own_block,
+    regressed,
+    spread_of,
+    sums,
+    variance_of,
+)
 from latentia.distributions.factorial import Chains, CoupledChains, joint_states
+from latentia.distributions.mean_field import Quadratic, mean_field
 from latentia.distributions.observed import patterns
 from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.model import Batch, DirectedModel, EMModel, ExactModel, Frame, Statistics
 
 LARGEST = 4096  # joint states whose transitions we are willing to hold
-LOG_2PI = math.log(2 * math.pi)
-
-Moments = Callable[[Tensor], Tensor]  # the sum over some steps, by their numbers, of E[z z'], (MK, MK)
 
 
 class FactorialHMM(EMModel, DirectedModel):
@@ -169,42 +175,16 @@ class FactorialHMM(EMModel, DirectedModel):
     @torch.no_grad()
     def _mean_field(self, batch: Batch, hard: bool = False) -> tuple[Chains, Tensor]:
         """q and its bound (B,), by coordinate ascent. Where hard, one path for each chain, and log p(x, z)."""
-        given, lengths = self._quadratic(batch), batch.ends
-        field = _Field(given, self._chain_potentials(), lengths, hard)
-        active = torch.arange(batch.size, device=batch.x.device)
-        for _ in range(self.sweeps):
-            before = field.bound[active].clone()
-            field.sweep(active)
-            # each datum until its own end, so that it does not depend on the others
-            active = active[field.bound[active] - before > self.tol]
-            if len(active) == 0:
-                break
-        q = Chains(self._chain_potentials() | {"node": field.node}, lengths)
-        return (q.hard() if hard else q), field.bound
+        chain = self._chain_potentials()
+        return mean_field(self._quadratic(batch), chain, batch.ends, self.sweeps, self.tol, hard)
 
     def _chain_potentials(self) -> dict[str, Tensor]:
         initial, transition = log_probabilities(self.initial_logits), log_probabilities(self.transition_logits)
         return {"initial": initial, "transition": transition}
 
-    def _quadratic(self, batch: Batch) -> _Quadratic:
+    def _quadratic(self, batch: Batch) -> Quadratic:
         """log p(x_t | z_t) of what is observed, as a function of z_t."""
-        x, weights = (batch.x - self.center).flatten(0, 1), self.weights.flatten(0, 1)
-        covariance, own = self.noise, _own_block(self.initial_logits)
-        constant, linear = x.new_zeros(len(x)), x.new_zeros(len(x), len(weights))
-        which = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        couplings = []
-        for i, (seen, rows) in enumerate(_patterns(batch)):
-            tril = torch.linalg.cholesky(covariance[seen][:, seen])
-            white_x = torch.linalg.solve_triangular(tril, x[rows][:, seen].mT, upper=False).mT
-            white_w = torch.linalg.solve_triangular(tril, weights[:, seen].mT, upper=False).mT
-            log_det = 2 * tril.diagonal().log().sum() + len(seen) * LOG_2PI
-            constant = constant.index_copy(0, rows, -0.5 * ((white_x**2).sum(-1) + log_det))
-            linear = linear.index_copy(0, rows, white_x @ white_w.mT - 0.5 * (white_w**2).sum(-1))
-            couplings.append((white_w @ white_w.mT) * ~own)
-            which[rows] = i
-        shape = batch.x.shape[:2]
-        linear = linear.unflatten(1, self.initial_logits.shape).unflatten(0, shape)
-        return _Quadratic(constant.unflatten(0, shape), linear, torch.stack(couplings), which.unflatten(0, shape))
+        return log_likelihood(batch.x - self.center, _patterns(batch), self.weights, self.noise)
 
     # ------------------------------------------------------------------------------------------------------ EM
 
@@ -213,7 +193,7 @@ class FactorialHMM(EMModel, DirectedModel):
             logits.data = torch.empty_like(logits).exponential_(generator=generator).log().log_softmax(-1)
         count, total, _ = self._spread(batch, torch.zeros_like(self.center))
         self.center.copy_(total / count.clamp(min=torch.finfo(count.dtype).tiny))
-        variance = _variance(self._spread(batch, self.center))
+        variance = variance_of(self._spread(batch, self.center))
         noise = torch.empty_like(self.weights).normal_(generator=generator)
         # half of the variance for the chains together, and half for the noise
         self.weights.data = noise * (0.5 * variance / len(noise)).sqrt().to(noise)
@@ -226,55 +206,21 @@ class FactorialHMM(EMModel, DirectedModel):
         mean, weight = q.marginals, batch.weights.to(self.weights)
         flat = mean.flatten(0, 1).flatten(1)
         repeated = weight.repeat_interleave(mean.shape[1]).unsqueeze(-1)
-        own = _own_block(self.initial_logits)
+        own = own_block(self.initial_logits)
 
         def moments(rows: Tensor) -> Tensor:
             some = flat[rows] * repeated[rows]
             return torch.where(own, torch.diag(some.sum(0)), some.mT @ flat[rows])
 
         used = q.expectations(weight)
-        sums = self._sums(batch, flat * repeated, moments)
+        learned = self._sums(batch, flat * repeated, moments)
         value = torch.where(weight > 0, weight * bound, 0.0).double().sum()
-        return {"initial": used["initial"], "transition": used["transition"], **sums}, value
+        return {"initial": used["initial"], "transition": used["transition"], **learned}, value
 
     def _sums(self, batch: Batch, mean: Tensor, moments: Moments) -> Statistics:
-        """Of x and z around `center`, from weighted E[z], (B * T, MK); a missing x is what the seen ones predict.
-
-        `cross` is the sum of E[z z'], `pull` of E[z x'], `square` of E[x x'], `count` of steps.
-        """
         x = (batch.x - self.center).flatten(0, 1)
-        features, states = x.shape[1], self.initial_logits.shape[1]
-        cross = x.new_zeros(mean.shape[1], mean.shape[1])
-        pull, square, count = cross.new_zeros(len(cross), features), x.new_zeros(features, features), x.new_zeros(())
-        for seen, rows in _patterns(batch):
-            gain, slope, left = self._regression(seen)
-            some, there = mean[rows], x[rows][:, seen]
-            # the states of the first chain add up to the weight of the step, and to 0 beyond the end
-            mass = some[:, :states].sum(-1)
-            both, joined = moments(rows), some.mT @ there
-            cross, count = cross + both, count + mass.sum()
-            pull = pull + joined @ gain.mT + both @ slope.mT
-            mixed = slope @ joined @ gain.mT
-            inner = gain @ ((mass.unsqueeze(-1) * there).mT @ there) @ gain.mT + slope @ both @ slope.mT
-            square = square + inner + mixed + mixed.mT + mass.sum() * left
-        return {
-            "cross": cross,
-            "pull": pull,
-            "square": square,
-            "count": count,
-            "spread": self._spread(batch, self.center),
-        }
-
-    def _regression(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """E[x | x_seen, z] - center = gain x_seen + slope z, around `center`, and the covariance that is left:
-        (D, D_seen), (D, MK) and (D, D)."""
-        covariance, weights = self.noise, self.weights.flatten(0, 1)
-        tril = torch.linalg.cholesky(covariance[seen][:, seen])
-        gain = torch.cholesky_solve(covariance[seen], tril).mT if len(seen) else covariance[:, seen]
-        slope, left = weights.mT - gain @ weights[:, seen].mT, covariance - gain @ covariance[seen]
-        # what is seen predicts itself
-        gain[seen], slope[seen], left[seen], left[:, seen] = torch.eye(len(seen)).to(gain), 0.0, 0.0, 0.0
-        return gain, slope, left
+        used = sums(x, _patterns(batch), mean, moments, self.weights, self.noise)
+        return used | {"spread": self._spread(batch, self.center)}
 
     def update(self, total: Statistics) -> None:
         for logits, name in ((self.initial_logits, "initial"), (self.transition_logits, "transition")):
@@ -283,15 +229,9 @@ class FactorialHMM(EMModel, DirectedModel):
             logits.data = torch.where(counts.sum(-1, keepdim=True) > 0, log_normalised(counts), logits.data)
         if not total["count"] > 0:
             return
-        cross, pull, square = (total[name].double() for name in ("cross", "pull", "square"))
-        # only sums of contributions are determined: the pseudo-inverse takes the smallest of them
-        weights = self.weights.double().flatten(0, 1)
-        if self.weights.requires_grad:
-            weights = torch.linalg.pinv(cross, hermitian=True, rtol=1e-12) @ pull
-        explained = weights.mT @ pull
-        covariance = (square - explained - explained.mT + weights.mT @ cross @ weights) / total["count"]
+        weights, covariance = regressed(total, None if self.weights.requires_grad else self.weights)
         self.weights.data = weights.to(self.weights).view_as(self.weights)
-        self._set_covariance(covariance, self.floor * _variance(total["spread"].double()))
+        self._set_covariance(covariance, self.floor * variance_of(total["spread"].double()))
 
     def _set_covariance(self, covariance: Tensor, floor: Tensor) -> None:
         if self.covariance == "full":
@@ -299,11 +239,7 @@ class FactorialHMM(EMModel, DirectedModel):
         if self.covariance == "diagonal":
             self.log_scale.data = (0.5 * torch.maximum(covariance.diagonal(), floor).log()).to(self.log_scale)
             return
-        # in coordinates where the floor is 1
-        unit = floor.sqrt()
-        values, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT) / unit / unit.unsqueeze(-1))
-        lifted = (vectors * values.clamp(min=1.0)) @ vectors.mT * unit * unit.unsqueeze(-1)
-        tril = torch.linalg.cholesky(lifted)
+        tril = floored_tril(covariance, floor)
         rows, columns = torch.tril_indices(*tril.shape, offset=-1, device=tril.device)
         self.log_scale.data = tril.diagonal().log().to(self.log_scale)
         self.below.data = tril[rows, columns].to(self.below)
@@ -341,12 +277,7 @@ class FactorialHMM(EMModel, DirectedModel):
         check_scale(batch.x.flatten(0, 1), None if batch.mask is None else batch.mask.flatten(0, 1))
 
     def _spread(self, batch: Batch, center: Tensor) -> Tensor:
-        """Count, sum and sum of squares of what is observed of each coordinate, around `center`, (3, D)."""
-        # of what is observed, not expected: a floor that moved with the parameters would let EM descend
-        # in float64, as far from the origin a sum has no digits left for the mean
-        seen = batch.observed.double() * batch.weights.double()[:, None, None]
-        away = torch.where(batch.observed, batch.x.double() - center, 0.0)
-        return torch.stack([seen, seen * away, seen * away**2]).sum((1, 2))
+        return spread_of(batch.x, batch.observed, batch.weights, center)
 
 
 class ExactFactorialHMM(ExactModel, FactorialHMM):
@@ -393,67 +324,8 @@ class ExactFactorialHMM(ExactModel, FactorialHMM):
         def moments(rows: Tensor) -> Tensor:
             return state.mT @ (joint[rows].sum(0).unsqueeze(-1) * state)
 
-        sums = self._sums(batch, used["node"].flatten(0, 1).flatten(1), moments)
-        return {"initial": used["initial"], "transition": used["transition"], **sums}
-
-
-class _Quadratic(NamedTuple):
-    """log p(x_t | z_t) = constant + linear . z_t - z_t' coupling z_t / 2, z_t being the states of all chains in a row.
-
-    A chain has no coupling with itself: of its states one alone is 1, and `linear` has that part.
-
-    Attributes:
-        constant: (B, T).
-        linear: (B, T, M, K).
-        coupling: (P, MK, MK), one for each pattern of observed coordinates.
-        which: (B, T), the pattern of each step.
-    """
-
-    constant: Tensor
-    linear: Tensor
-    coupling: Tensor
-    which: Tensor
-
-
-class _Field:
-    """A mean field on its way: `node` are the potentials h, `mean` is E[z], `free` are its chains' log-partitions."""
-
-    def __init__(self, given: _Quadratic, chain: dict[str, Tensor], lengths: Tensor, hard: bool):
-        self.given, self.chain, self.lengths, self.hard = given, chain, lengths, hard
-        self.node = given.linear.clone()
-        self.mean = torch.full_like(self.node, 1 / self.node.shape[-1])
-        self.free = self.node.new_zeros(len(self.node), self.node.shape[-2])
-        self.bound = torch.full_like(self.free[:, 0], -torch.inf)
-
-    def sweep(self, active: Tensor) -> None:
-        """Give each chain of the data `active` its best distribution in view of the others, and find the bound."""
-        node, mean, free = self.node[active], self.mean[active], self.free[active]
-        constant, linear, which = self.given.constant[active], self.given.linear[active], self.given.which[active]
-        for m in range(node.shape[-2]):
-            node[..., m, :] = linear[..., m, :] - self._pressed(mean, which)[..., m, :]
-            mean[..., m, :], free[:, m] = self._best(m, node[..., m, :], self.lengths[active])
-        energy = constant + ((linear - node - 0.5 * self._pressed(mean, which)) * mean).sum((-1, -2))
-        self.node[active], self.mean[active], self.free[active] = node, mean, free
-        self.bound[active] = energy.sum(-1) + free.sum(-1)
-
-    def _pressed(self, mean: Tensor, which: Tensor) -> Tensor:
-        """coupling E[z], (B, T, M, K): what the other chains already explain."""
-        flat = mean.flatten(-2)
-        if len(self.given.coupling) == 1:
-            return (flat @ self.given.coupling[0]).view_as(mean)
-        return (flat.unsqueeze(-2) @ self.given.coupling[which]).squeeze(-2).view_as(mean)
-
-    def _best(self, m: int, node: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        initial, transition = self.chain["initial"][m], self.chain["transition"][m].unsqueeze(0)
-        chain = Chain({"initial": initial, "transition": transition, "node": node}, lengths)
-        chain = chain.hard() if self.hard else chain
-        return chain.expectations()["node"], chain.log_partition
-
-
-def _own_block(logits: Tensor) -> Tensor:
-    """Which pairs of states belong to one chain, (MK, MK) booleans."""
-    chain = torch.arange(logits.shape[0], device=logits.device).repeat_interleave(logits.shape[1])
-    return chain.unsqueeze(-1) == chain
+        learned = self._sums(batch, used["node"].flatten(0, 1).flatten(1), moments)
+        return {"initial": used["initial"], "transition": used["transition"], **learned}
 
 
 def _patterns(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
@@ -463,15 +335,6 @@ def _patterns(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.arange(mask.shape[1], device=mask.device), torch.arange(len(mask), device=mask.device)
         return
     yield from patterns(mask)
-
-
-def _variance(spread: Tensor) -> Tensor:
-    """The variance of each coordinate, (D,); 1 where it is zero, so that a floor exists."""
-    count, first, square = spread
-    count = count.clamp(min=torch.finfo(count.dtype).tiny)
-    variance = square / count - (first / count) ** 2
-    # what cancellation leaves of a constant column is noise, not a variance
-    return torch.where(variance > 1e-12 * square / count, variance, 1.0)
 
 
 def tiny(seed: int) -> tuple[FactorialHMM, Batch]:
