@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from latentia.data import Dataset, as_dataset
 from latentia.errors import DataError, NonFiniteError, OptionError
 from latentia.learners.adam import Adam
-from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, take_up, the_same_shapes, under
+from latentia.learners.checkpoint import Checkpoint, Tensors, snapshot, the_same_shapes
+from latentia.learners.course import Course
 from latentia.learners.history import Callback, History, Record
 from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
@@ -32,8 +33,6 @@ EVERY = 16
 
 LARGE = 10.0
 """Values beyond it are not of unit scale."""
-
-STATE = ("epoch", "records", "waited", "best_value", "stopped", "aggressive", "information")
 
 
 @dataclass
@@ -155,8 +154,10 @@ class Gradient:
             return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
 
 
-class _Fit:
+class _Fit(Course):
     """One run of the gradient learner: where it is, and what it has found."""
+
+    STATE = ("epoch", "records", "waited", "best_value", "stopped", "aggressive", "information")
 
     def __init__(
         self,
@@ -168,8 +169,8 @@ class _Fit:
         callbacks: Sequence[Callback],
         checkpoint: Checkpoint | None,
     ):
+        super().__init__(callbacks, checkpoint)
         self.learner, self.model, self.seed = learner, model, seed
-        self.callbacks, self.checkpoint = callbacks, checkpoint
         device = model.anchor.device
         # labels and row numbers are of no use here, and would be copied at every step
         self.data = replace(data, labels=None, rows=None).to(device)
@@ -190,7 +191,7 @@ class _Fit:
         self.log_det = float(_weighted_mean(data.log_det(), weights))
         # the weight of a full minibatch of average data
         self.full = min(learner.batch_size, len(data)) * float(weights.mean())
-        self.epoch = self.records = self.waited = 0
+        self.epoch = self.waited = 0
         self.best_value: float | None = None
         self.best: Tensors = {}
         self.stopped = ""
@@ -198,10 +199,9 @@ class _Fit:
         if self.aggressive and self.validation is None:
             raise OptionError("aggressive=True ends by the mutual information on validation data: there are none")
         self.origin: Tensors = {}
-        self.history = History()
 
     def run(self) -> History:
-        if not self._resume():
+        if not self.resume():
             self._begin()
         total = self.learner.epochs * self.steps
         with Bar("fit", total, self.epoch * self.steps, self.learner.progress) as bar:
@@ -211,12 +211,8 @@ class _Fit:
                     self._judge(record)
                 if self.epoch == self.learner.pretrain:
                     self._reset()
-                self.records += 1
-                self.history.records.append(record)
-                for callback in self.callbacks:
-                    callback(record)
-                if self.checkpoint:
-                    self._save()
+                self.record(record)
+                self.save()
         if self.best:
             self.model.load_state_dict(self.best)
         self.model.eval()
@@ -401,26 +397,15 @@ class _Fit:
         if not self.stopped and self.epoch >= self.learner.epochs:
             self.stopped = "epochs"
 
-    def _save(self) -> None:
-        assert self.checkpoint is not None
-        tensors = prefixed("model", snapshot(self.model)) | prefixed("best", self.best)
-        tensors |= prefixed("adam", self.optimizer.tensors()) | prefixed("origin", self.origin)
-        self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
+    def _parts(self) -> dict[str, Tensors]:
+        model = snapshot(self.model)
+        return {"model": model, "best": self.best, "adam": self.optimizer.tensors(), "origin": self.origin}
 
-    def _resume(self) -> bool:
-        saved = self.checkpoint.load() if self.checkpoint else None
-        if self.checkpoint is None or saved is None:
-            return False
-        with self.checkpoint.fitting():
-            self._restore(*saved)
-        return True
-
-    def _restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(under("model", tensors))
-        self.best = the_same_shapes(under("best", tensors), self.model)
-        self.origin = under("origin", tensors)
-        self.optimizer.load(under("adam", tensors))
-        take_up(self, STATE, state)
+    def _take_parts(self, part: Callable[[str], Tensors], state: dict[str, Any]) -> None:
+        self.model.load_state_dict(part("model"))
+        self.best = the_same_shapes(part("best"), self.model)
+        self.origin = part("origin")
+        self.optimizer.load(part("adam"))
 
 
 class Ascent(NamedTuple):
