@@ -17,7 +17,7 @@ from latentia.data import Dataset, load
 from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
 from latentia.learners import EM, Checkpoint, Gradient
 from latentia.learners.adam import Adam
-from latentia.learners.gradient import climbed
+from latentia.learners.ascent import climbed
 from latentia.learners.schedules import SCHEDULES, learning_rate
 from latentia.learners.settings import fitting, flushes_denormals, seed_for, whole_steps
 from latentia.model import Batch
