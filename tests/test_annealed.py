@@ -17,7 +17,8 @@ from latentia.errors import CapabilityError, OptionError
 from latentia.evaluate import evaluate, log_marginal
 from latentia.inference.annealed import Annealing, _Path, _still, annealed_log_marginal, bidirectional, rate_distortion
 from latentia.model import Batch, DirectedModel, Frame
-from latentia.models import VAE, GaussianMixture, ProbabilisticPCA, clustering_vae, vamp_vae
+from latentia.models import VAE, GaussianMixture, ProbabilisticPCA
+from latentia.models.vaes import clustering_vae, vamp_vae
 from latentia.runs.config import Config, Source
 from latentia.runs.directory import Run
 from latentia.testing import agrees, brute_force_log_marginal, one_thread

@@ -9,7 +9,8 @@ from latentia.data import load
 from latentia.errors import OptionError
 from latentia.learners import Gradient
 from latentia.learners.schedules import kl_weight
-from latentia.models import VAE, vae
+from latentia.models import VAE
+from latentia.models.vaes import vae
 from latentia.objectives import elbo, iwae
 
 

@@ -10,8 +10,10 @@ from torch.distributions import Independent, Normal, kl_divergence, register_kl
 from latentia import testing
 from latentia.distributions import OneHot
 from latentia.model import Batch, ends
-from latentia.models import HMM, VAE, GaussianMixture, hmm, vae
-from latentia.models import gaussian_mixture as gmm
+from latentia.models import HMM, VAE, GaussianMixture
+from latentia.models.chains import hmm
+from latentia.models.mixtures import gaussian_mixture as gmm
+from latentia.models.vaes import vae
 
 
 @pytest.fixture(autouse=True)

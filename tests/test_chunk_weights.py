@@ -10,8 +10,8 @@ from torch.distributions import Bernoulli, Distribution
 import latentia.sklearn as estimators
 from latentia.data import load
 from latentia.learners import EM, Gradient, Online
+from latentia.learners.ascent import climbed
 from latentia.learners.em import share_of
-from latentia.learners.gradient import climbed
 from latentia.model import Batch, DirectedModel, Frame
 from latentia.models import HMM, KMeans, MixtureOfCategoricals
 from latentia.models import GaussianMixture as Mixture

@@ -161,8 +161,8 @@ def test_what_is_hidden_of_a_text_is_not_its_end():
 
 
 def models():
-    for found in pkgutil.iter_modules(latentia.models.__path__):
-        module = importlib.import_module(f"latentia.models.{found.name}")
+    for found in pkgutil.walk_packages(latentia.models.__path__, "latentia.models."):
+        module = importlib.import_module(found.name)
         for value in vars(module).values():
             if (
                 isinstance(value, type)

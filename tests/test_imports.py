@@ -1,11 +1,14 @@
 """Imports run one way (DESIGN, section 6), and nothing reads a file that could run code."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import latentia
+from latentia import models
 
 ROOT = Path(latentia.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -99,9 +102,9 @@ def test_nothing_read_can_run_code(name):
         ("model.py", "from latentia.objectives import elbo"),
         ("gradients/still.py", "from latentia.model import Batch"),
         ("objectives/elbo.py", "from latentia import learners"),
-        ("models/vae.py", "from latentia.objectives import elbo"),
+        ("models/vaes/vae.py", "from latentia.objectives import elbo"),
         ("evaluate.py", "from latentia.models import HMM"),
-        ("tasks/cluster.py", "from latentia.models.hmm import HMM"),
+        ("tasks/cluster.py", "from latentia.models.chains.hmm import HMM"),
         ("report/page.py", "def f():\n    from latentia import models"),
         ("data/files.py", "from latentia.learners import EM"),
         ("measure/evaluation.py", "from latentia.learners import EM"),
@@ -126,3 +129,18 @@ def test_a_wrong_import_is_noticed(name, line):
 )
 def test_a_danger_is_noticed(line):
     assert dangers(ast.parse(line))
+
+
+def test_models_are_found_by_name_and_imported_when_asked_for():
+    named = ast.parse(Path(models.__file__).read_text("utf-8"))
+    told = {name.split(".")[-1]: name for name in imported(named) if name.startswith("latentia.models.")}
+    for name in models.__all__:
+        assert name in dir(models)
+        found = getattr(models, name)
+        # pyright is told the same
+        assert told[name] == f"{found.__module__}.{name}"
+    with pytest.raises(AttributeError, match="no attribute 'vae'"):
+        models.__getattr__("vae")
+    code = "import sys; from latentia.models import HMM; print(*(m for m in sys.modules if 'latentia.models.' in m))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) == {"latentia.models.chains", "latentia.models.chains.hmm"}

@@ -17,12 +17,13 @@ from latentia.data import Dataset, load
 from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
 from latentia.learners import EM, Checkpoint, Gradient
 from latentia.learners.adam import Adam
-from latentia.learners.gradient import climbed
+from latentia.learners.ascent import climbed
 from latentia.learners.schedules import SCHEDULES, learning_rate
 from latentia.learners.settings import fitting, flushes_denormals, seed_for, whole_steps
 from latentia.model import Batch
-from latentia.models import HMM, VAE, GaussianMixture, conv_ladder, missing_data_vae
-from latentia.models import vae as vae_file
+from latentia.models import HMM, VAE, GaussianMixture
+from latentia.models.vaes import conv_ladder, missing_data_vae
+from latentia.models.vaes import vae as vae_file
 from latentia.objectives import elbo, exact, iwae
 
 

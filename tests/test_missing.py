@@ -11,7 +11,8 @@ from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.inference.missing import _bound, filled, mean_field, mean_field_elbo
 from latentia.learners import Gradient
 from latentia.model import Batch, LatentVariableModel
-from latentia.models import VAE, pixel_vae, vae
+from latentia.models import VAE
+from latentia.models.vaes import pixel_vae, vae
 from latentia.testing import brute_force_log_marginal, nodes
 
 

@@ -8,7 +8,9 @@ from torch.distributions import kl_divergence as torch_kl
 from latentia import gradients, testing
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.models import gaussian_mixture, hmm, semi_supervised_vae, vae
+from latentia.models.chains import hmm
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import semi_supervised_vae, vae
 from latentia.objectives import Bound, elbo, exact, iwae, kl_divergence
 
 

@@ -22,7 +22,9 @@ from latentia.inference import refinement
 from latentia.inference.refinement import refinable, refine, refined, semi_amortized
 from latentia.learners import Gradient
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.models import VAE, gaussian_mixture, vae
+from latentia.models import VAE
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import vae
 from latentia.objectives import elbo
 from latentia.testing import brute_force_log_marginal
 

@@ -16,7 +16,9 @@ from latentia.evaluate import log_marginal
 from latentia.learners import Checkpoint, Gradient, remedies
 from latentia.learners.remedies import EVERY, MOST, catch_up, inference_parameters
 from latentia.model import Batch, Frame
-from latentia.models import VAE, gaussian_mixture, vae
+from latentia.models import VAE
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import vae
 from latentia.objectives import elbo, exact, iwae
 
 

@@ -18,7 +18,7 @@ from latentia.errors import LatentiaError, LikelihoodFell, NonFiniteError
 from latentia.learners import EM
 from latentia.model import Batch, Frame, TractableModel
 from latentia.models import HMM, FactorialHMM, GaussianMixture, KMeans, MixtureOfBernoullis, MixtureOfCategoricals
-from latentia.models.lda import LDA
+from latentia.models.topics.lda import LDA
 from latentia.testing import one_thread
 
 FEW = settings(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ from latentia.data import Dataset, Stream, as_dataset
 from latentia.data.stream import draw
 from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
 from latentia.learners import distributed
-from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, snapshot, take_up, the_same_shapes, under
-from latentia.learners.history import Callback, History, Record
+from latentia.learners.checkpoint import Checkpoint, Tensors, snapshot, take_up, the_same_shapes
+from latentia.learners.course import Course
+from latentia.learners.history import Callback, History
 from latentia.learners.settings import fitting, seed_for
 from latentia.model import (
     Batch,
@@ -30,7 +32,6 @@ from latentia.model import (
 )
 from latentia.progress import Bar
 
-STATE = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
 MINIBATCH = 4096
 """Data of which stepwise EM makes a step, where nobody says how many."""
 LAST_DIGITS = 4 * 2.0**-52
@@ -156,8 +157,10 @@ def weigh(model: EMModel, data: Dataset | Stream, batches: Iterable[Batch]) -> t
     return float(sums["weight"]), float(sums["log_det"] / sums["weight"])
 
 
-class _Fit:
+class _Fit(Course):
     """One run of EM: where it is, and what it has found."""
+
+    STATE = ("restart", "step", "records", "previous", "best_value", "values", "stopped", "best_stopped")
 
     def __init__(
         self,
@@ -168,24 +171,23 @@ class _Fit:
         callbacks: Sequence[Callback],
         checkpoint: Checkpoint | None,
     ):
-        self.learner, self.model, self.data, self.seed = learner, model, data, seed
         self.leads = distributed.rank() == 0
-        self.callbacks, self.checkpoint = (callbacks, checkpoint) if self.leads else ((), None)
+        super().__init__(*((callbacks, checkpoint) if self.leads else ((), None)))
+        self.learner, self.model, self.data, self.seed = learner, model, data, seed
         if 0 in (sizes := distributed.counts(len(data))) and len(sizes) > 1:
             raise OptionError(f"{sum(sizes)} data for {len(sizes)} processes: each must have one at least")
         self.batches = data.prepared(model.anchor, learner.batch_size)
         self.weight, self.log_det = weigh(model, data, self.batches)
-        self.restart = self.step = self.records = 0
+        self.restart = self.step = 0
         self.previous: float | None = None
         self.falls: list[float] = []
         self.best_value: float | None = None
         self.best: Tensors = {}
         self.values: list[float] = []
         self.stopped = self.best_stopped = ""
-        self.history = History()
 
     def run(self) -> History:
-        if not self._resume():
+        if not self.resume():
             self._begin()
         shown = self.learner.progress and self.leads
         with Bar("EM", self.learner.restarts * (self.learner.steps + 1), shown=shown) as bar:
@@ -234,7 +236,7 @@ class _Fit:
             if not self.stopped:
                 self.step += 1
                 self._maximise(total)
-            self._record(
+            self.record(
                 {
                     "restart": self.restart,
                     "step": step,
@@ -244,8 +246,7 @@ class _Fit:
                 }
             )
             bar.show(self.restart * (self.learner.steps + 1) + self.step, log_marginal=log_marginal + self.log_det)
-            if self.checkpoint and self.checkpoint.due:
-                self._save()
+            self.save_if_due()
 
     def _expect(self) -> tuple[Statistics, float, float]:
         """The summed statistics; log p(x) + log-prior and log p(x), in nats per datum."""
@@ -320,12 +321,6 @@ class _Fit:
         if not self.stopped and self.step >= self.learner.steps:
             self.stopped = "steps"
 
-    def _record(self, record: Record) -> None:
-        self.records += 1
-        self.history.records.append(record)
-        for callback in self.callbacks:
-            callback(record)
-
     def _keep(self) -> None:
         assert self.previous is not None
         self.values.append(self.previous)
@@ -354,26 +349,25 @@ class _Fit:
                 stacklevel=2,
             )
 
-    def _save(self) -> None:
-        assert self.checkpoint is not None
-        tensors = prefixed("model", snapshot(self.model)) | prefixed("best", self.best)
-        self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
+    def _parts(self) -> dict[str, Tensors]:
+        return {"model": snapshot(self.model), "best": self.best}
 
-    def _resume(self) -> bool:
-        saved = self.checkpoint.load() if self.checkpoint else None
-        state = json.loads(distributed.shared_text(lambda: json.dumps(saved and saved[1])))
+    def _take_parts(self, part: Callable[[str], Tensors], state: dict[str, Any]) -> None:
+        self.model.load_state_dict(part("model"))
+        self.best = the_same_shapes(part("best"), self.model)
+        if (state["best_value"] is None) != (not self.best):
+            raise ValueError("best_value and the best parameters are not of one fit")
+
+    def resume(self) -> bool:
+        """In all processes: process 0 has the checkpoint, and tells the others what it says."""
+        resumed = super().resume()
+        state = {name: getattr(self, name) for name in self.STATE} if resumed else None
+        state = json.loads(distributed.shared_text(lambda: json.dumps(state)))
         if state is None:
             return False
-        if self.checkpoint is not None and saved is not None:
-            with self.checkpoint.fitting():
-                self.model.load_state_dict(under("model", saved[0]))
-                self.best = the_same_shapes(under("best", saved[0]), self.model)
-                take_up(self, STATE, state)
-                if (self.best_value is None) != (not self.best):
-                    raise ValueError("best_value and the best parameters are not of one fit")
-        else:
+        if not self.leads:
             self.best = {} if state["best_value"] is None else snapshot(self.model)
-            self.__dict__.update({name: state[name] for name in STATE})
+            take_up(self, self.STATE, state)
         distributed.share(self.model.state_dict())
         distributed.share(self.best)
         return True

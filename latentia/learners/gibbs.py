@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from latentia.data import Dataset, as_dataset
 from latentia.errors import CapabilityError, DataError, NonFiniteError, OptionError
-from latentia.learners.checkpoint import Checkpoint, Tensors, prefixed, take_up, under
-from latentia.learners.history import Callback, History, Record
+from latentia.learners.checkpoint import Checkpoint, Tensors
+from latentia.learners.course import Course
+from latentia.learners.history import Callback, History
 from latentia.learners.settings import fitting, seed_for
 from latentia.model import Batch, LatentVariableModel, held
 from latentia.progress import Bar
-
-STATE = ("step", "records", "kept")
 
 
 class Sampler(Protocol):
@@ -119,8 +118,10 @@ class Gibbs:
         return fit.history
 
 
-class _Fit:
+class _Fit(Course):
     """One run of the chain: where it is, and the sum of the parameters kept."""
+
+    STATE = ("step", "records", "kept")
 
     def __init__(
         self,
@@ -130,23 +131,22 @@ class _Fit:
         callbacks: Sequence[Callback],
         checkpoint: Checkpoint | None,
     ):
+        super().__init__(callbacks, checkpoint)
         self.learner, self.sampler, self.weight = learner, sampler, weight
-        self.callbacks, self.checkpoint = callbacks, checkpoint
-        self.step = self.records = self.kept = 0
+        self.step = self.kept = 0
         self.total: Tensors = {}
-        self.history = History(stopped="sweeps")
+        self.history.stopped = "sweeps"
         self.began = time.perf_counter()
 
     def run(self) -> Tensors:
-        self._resume()
+        self.resume()
         with Bar("Gibbs", self.learner.sweeps, self.step, shown=self.learner.progress) as bar:
             while self.step < self.learner.sweeps:
                 self.sampler.sweep()
                 self.step += 1
                 if self.step % self.learner.every == 0:
                     bar.show(self.step, log_joint=self._look())
-                if self.checkpoint and self.checkpoint.due:
-                    self._save()
+                self.save_if_due()
         return {name: value / self.kept for name, value in self.total.items()}
 
     def _look(self) -> float:
@@ -160,26 +160,12 @@ class _Fit:
             new = self.sampler.estimate()
             self.total = {name: self.total[name] + new[name] for name in new} if self.total else new
         began, self.began = self.began, time.perf_counter()
-        self._record({"step": self.step, "log_joint": value, "seconds": self.began - began})
+        self.record({"step": self.step, "log_joint": value, "seconds": self.began - began})
         return value
 
-    def _record(self, record: Record) -> None:
-        self.records += 1
-        self.history.records.append(record)
-        for callback in self.callbacks:
-            callback(record)
+    def _parts(self) -> dict[str, Tensors]:
+        return {"sampler": self.sampler.state(), "total": self.total}
 
-    def _save(self) -> None:
-        assert self.checkpoint is not None
-        tensors = prefixed("sampler", self.sampler.state()) | prefixed("total", self.total)
-        self.checkpoint.save(tensors, {name: getattr(self, name) for name in STATE})
-
-    def _resume(self) -> None:
-        saved = self.checkpoint.load() if self.checkpoint else None
-        if self.checkpoint is None or saved is None:
-            return
-        tensors, state = saved
-        with self.checkpoint.fitting():
-            self.sampler.restore(under("sampler", tensors))
-            self.total = under("total", tensors)
-            take_up(self, STATE, state)
+    def _take_parts(self, part: Callable[[str], Tensors], state: dict[str, Any]) -> None:
+        self.sampler.restore(part("sampler"))
+        self.total = part("total")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from latentia.data import Dataset, Stream, as_dataset
 from latentia.errors import CapabilityError, OptionError
-from latentia.learners.checkpoint import Checkpoint, prefixed, read_tensors, snapshot, under
+from latentia.learners.checkpoint import Checkpoint, Tensors, read_tensors, snapshot
+from latentia.learners.course import Resumable
 from latentia.learners.em import IMPOSSIBLE_MEAN, expectations, share_of, weigh
 from latentia.learners.settings import fitting, seed_for
 from latentia.model import EMModel, LatentVariableModel, Statistics, held
 
 
-class Online:
+class Online(Resumable):
     """Learn a model from one chunk after another, without seeing any twice (Cappe and Moulines 2009, section 2.2).
 
     After chunk k = 0, 1, ... the mean statistics are s <- (1 - rate) s + rate E[statistics of the chunk] a datum,
@@ -40,6 +43,8 @@ class Online:
         seed: of the start.
     """
 
+    STATE = ("chunks", "weight", "squares", "power", "hard")
+
     def __init__(
         self,
         model: LatentVariableModel,
@@ -56,8 +61,8 @@ class Online:
             raise OptionError(f"power={power}: it must lie in (0.5, 1]")
         if passes < 1:
             raise OptionError(f"passes={passes}: it must be at least 1")
-        self.model, self.power, self.passes = model, power, passes
-        self.hard, self.fresh, self.seed = hard, fresh, seed
+        self.model, self.power, self.passes = model, float(power), passes
+        self.hard, self.fresh, self.seed = bool(hard), fresh, seed
         self.chunks = 0
         self.weight = self.squares = 0.0
         self.mean: Statistics = {}
@@ -127,8 +132,7 @@ class Online:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model and where learning is to one safetensors file, whole or not at all."""
-        state = {name: getattr(self, name) for name in ("chunks", "weight", "squares", "power", "hard")}
-        Checkpoint(path).save(prefixed("model", snapshot(self.model)) | prefixed("mean", self.mean), state)
+        self._write(Checkpoint(path))
 
     def load(self, path: str | os.PathLike) -> None:
         """Go on from where `save` was called, with the model as it was then.
@@ -136,12 +140,14 @@ class Online:
         Raises:
             RunError: the file is missing or damaged, or of another model.
         """
-        checkpoint = Checkpoint(path)
         tensors, state = read_tensors(path)
-        with checkpoint.fitting():
-            self.model.load_state_dict(under("model", tensors))
-            self.mean = {name: value.to(self.model.anchor.device) for name, value in under("mean", tensors).items()}
-            self.chunks, self.weight = int(state["chunks"]), float(state["weight"])
-            # a file that does not say took all chunks to be alike
-            self.squares = float(state.get("squares", self.weight**2 / max(self.chunks, 1)))
-            self.power, self.hard = float(state["power"]), bool(state["hard"])
+        self._read(Checkpoint(path), tensors, state)
+
+    def _parts(self) -> dict[str, Tensors]:
+        return {"model": snapshot(self.model), "mean": self.mean}
+
+    def _take_parts(self, part: Callable[[str], Tensors], state: dict[str, Any]) -> None:
+        # a file that does not say took all chunks to be alike
+        state.setdefault("squares", state["weight"] ** 2 / max(state["chunks"], 1))
+        self.model.load_state_dict(part("model"))
+        self.mean = {name: value.to(self.model.anchor.device) for name, value in part("mean").items()}

@@ -1,22 +1,29 @@
-"""The models, one file each; `__all__` is what the command offers."""
+"""The models, one file each, in a folder for each kind; `__all__` is what the command offers.
 
-from latentia.models.clustering_vae import ClusteringVAE
-from latentia.models.conv_ladder import ConvLadder
-from latentia.models.factorial_hmm import ExactFactorialHMM, FactorialHMM
-from latentia.models.gaussian_mixture import GaussianMixture
-from latentia.models.hmm import HMM
-from latentia.models.kmeans import KMeans
-from latentia.models.ladder_vae import LadderVAE
-from latentia.models.lda import LDA
-from latentia.models.missing_data_vae import MissingDataVAE
-from latentia.models.mixture_of_bernoullis import MixtureOfBernoullis
-from latentia.models.mixture_of_categoricals import MixtureOfCategoricals
-from latentia.models.neural_hmm import NeuralHMM
-from latentia.models.pixel_vae import PixelVAE
-from latentia.models.probabilistic_pca import ProbabilisticPCA
-from latentia.models.semi_supervised_vae import SemiSupervisedVAE
-from latentia.models.vae import VAE
-from latentia.models.vamp_vae import VampVAE
+A model is imported when it is first asked for, so that one does not cost the time of all.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
+    from latentia.models.chains.hmm import HMM
+    from latentia.models.chains.neural_hmm import NeuralHMM
+    from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
+    from latentia.models.mixtures.gaussian_mixture import GaussianMixture
+    from latentia.models.mixtures.kmeans import KMeans
+    from latentia.models.mixtures.mixture_of_bernoullis import MixtureOfBernoullis
+    from latentia.models.mixtures.mixture_of_categoricals import MixtureOfCategoricals
+    from latentia.models.topics.lda import LDA
+    from latentia.models.vaes.clustering_vae import ClusteringVAE
+    from latentia.models.vaes.conv_ladder import ConvLadder
+    from latentia.models.vaes.ladder_vae import LadderVAE
+    from latentia.models.vaes.missing_data_vae import MissingDataVAE
+    from latentia.models.vaes.pixel_vae import PixelVAE
+    from latentia.models.vaes.semi_supervised_vae import SemiSupervisedVAE
+    from latentia.models.vaes.vae import VAE
+    from latentia.models.vaes.vamp_vae import VampVAE
 
 __all__ = [
     "HMM",
@@ -38,3 +45,35 @@ __all__ = [
     "SemiSupervisedVAE",
     "VampVAE",
 ]
+
+_FILES = {
+    "HMM": "chains.hmm",
+    "LDA": "topics.lda",
+    "VAE": "vaes.vae",
+    "ClusteringVAE": "vaes.clustering_vae",
+    "ConvLadder": "vaes.conv_ladder",
+    "ExactFactorialHMM": "chains.factorial_hmm",
+    "FactorialHMM": "chains.factorial_hmm",
+    "GaussianMixture": "mixtures.gaussian_mixture",
+    "KMeans": "mixtures.kmeans",
+    "LadderVAE": "vaes.ladder_vae",
+    "MissingDataVAE": "vaes.missing_data_vae",
+    "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
+    "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
+    "NeuralHMM": "chains.neural_hmm",
+    "PixelVAE": "vaes.pixel_vae",
+    "ProbabilisticPCA": "linear.probabilistic_pca",
+    "SemiSupervisedVAE": "vaes.semi_supervised_vae",
+    "VampVAE": "vaes.vamp_vae",
+}
+"""The file of each model."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

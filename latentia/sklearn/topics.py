@@ -15,7 +15,7 @@ from torch import Tensor
 from latentia.data.limits import judge_repeated
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, EMModel
-from latentia.models.lda import LDA as Model
+from latentia.models.topics.lda import LDA as Model
 from latentia.sklearn.base import Array, EMEstimator
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import torch
 
@@ -77,10 +77,11 @@ def check_model(tiny: Tiny, *, seeds: Sequence[int] = (0,)) -> list[str]:
 
 
 def all_models() -> dict[str, Tiny]:
-    """The `tiny` of every module of `latentia.models` by the module's name, and a `tiny_conditional` as
-    "module:conditional": nothing lists them."""
+    """The `tiny` of every module in and under `latentia.models` by the module's own name, and a `tiny_conditional`
+    as "module:conditional": nothing lists them."""
     package = import_module("latentia.models")
-    modules = {found.name: import_module(f"latentia.models.{found.name}") for found in iter_modules(package.__path__)}
+    names = [found.name for found in walk_packages(package.__path__, "latentia.models.") if not found.ispkg]
+    modules = {name.rpartition(".")[2]: import_module(name) for name in names}
     found: dict[str, Tiny] = {}
     for name, module in sorted(modules.items()):
         for function in sorted(part for part in vars(module) if part == "tiny" or part.startswith("tiny_")):

@@ -8,7 +8,8 @@ import torch
 
 from latentia.data import as_dataset
 from latentia.errors import CapabilityError, DataError
-from latentia.models import gaussian_mixture, semi_supervised_vae, vae
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import semi_supervised_vae, vae
 from latentia.tasks import cluster, responsibilities
 from latentia.tasks.cluster import classes
 

@@ -10,7 +10,9 @@ from torch.distributions import MultivariateNormal
 from latentia.data import Schema, as_dataset
 from latentia.errors import DataError
 from latentia.model import Batch
-from latentia.models import GaussianMixture, ProbabilisticPCA, hmm, vae
+from latentia.models import GaussianMixture, ProbabilisticPCA
+from latentia.models.chains import hmm
+from latentia.models.vaes import vae
 from latentia.tasks import complete, conditional_log_likelihood
 
 HIDDEN = torch.tensor([False, True, False, True])

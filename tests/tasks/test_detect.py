@@ -13,7 +13,9 @@ from latentia.data import as_dataset, load
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.learners import EM, Gradient
 from latentia.model import Batch
-from latentia.models import HMM, VAE, GaussianMixture, MixtureOfBernoullis, gaussian_mixture, semi_supervised_vae, vae
+from latentia.models import HMM, VAE, GaussianMixture, MixtureOfBernoullis
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import semi_supervised_vae, vae
 from latentia.tasks import anomaly_scores, auroc, codes, gaps
 from latentia.tasks.detect import advice, code_lengths, ranked
 

@@ -12,7 +12,10 @@ from latentia.errors import DataError
 from latentia.kernels import chain
 from latentia.kernels import lda as lda_kernel
 from latentia.model import Batch
-from latentia.models import hmm, lda, mixture_of_categoricals, neural_hmm, vae
+from latentia.models.chains import hmm, neural_hmm
+from latentia.models.mixtures import mixture_of_categoricals
+from latentia.models.topics import lda
+from latentia.models.vaes import vae
 
 SYMBOLIC = {"HMM": hmm, "LDA": lda, "NeuralHMM": neural_hmm, "Mixture": mixture_of_categoricals}
 BAD = {"below": -1, "above": 3, "far": 10**6}

@@ -8,7 +8,9 @@ from scipy.stats import chi2
 
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.model import Batch
-from latentia.models import HMM, gaussian_mixture, hmm
+from latentia.models import HMM
+from latentia.models.chains import hmm
+from latentia.models.mixtures import gaussian_mixture
 from latentia.tasks import Filter, forecast
 
 STATES, SYMBOLS = 2, 3

@@ -9,7 +9,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from latentia.errors import CapabilityError
 from latentia.model import Batch, DirectedModel
-from latentia.models import gaussian_mixture, semi_supervised_vae
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import semi_supervised_vae
 from latentia.tasks import gaps
 
 DOUBLE = torch.float64

@@ -12,7 +12,10 @@ from latentia.data import as_dataset, load
 from latentia.distributions import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel
-from latentia.models import HMM, VAE, GaussianMixture, gaussian_mixture, hmm, vae
+from latentia.models import HMM, VAE, GaussianMixture
+from latentia.models.chains import hmm
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import vae
 from latentia.tasks import cluster, complete, decode_path, encode, generate, interpolate
 from latentia.tasks.common import expected
 

@@ -8,7 +8,9 @@ from torch.distributions import Independent, Normal
 from latentia.distributions import Joint
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel
-from latentia.models import VAE, gaussian_mixture, semi_supervised_vae
+from latentia.models import VAE
+from latentia.models.mixtures import gaussian_mixture
+from latentia.models.vaes import semi_supervised_vae
 from latentia.tasks import traverse
 
 

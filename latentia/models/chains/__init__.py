@@ -1,0 +1,1 @@
+"""Models whose z is a sequence of states."""

@@ -1,0 +1,1 @@
+"""Models whose x is linear in a Gaussian z."""

@@ -1,0 +1,1 @@
+"""Models whose likelihood is a network of z, learned with an inference network."""
