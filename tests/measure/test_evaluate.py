@@ -384,7 +384,7 @@ def test_what_cannot_be_evaluated_is_refused():
 
 # ------------------------------------------------------------------------------------------------------- AIC and BIC
 
-GEYSER = Path(__file__).parents[2] / "shared" / "data" / "tabular" / "geyser.csv"
+GEYSER = Path(__file__).parents[3] / "shared" / "data" / "tabular" / "geyser.csv"
 KINDS = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
 
 
