@@ -21,6 +21,13 @@ def test_every_example_has_a_test_here():
     assert not [path.name for path in EXAMPLES if f'run("{path.name}"' not in text]
 
 
+def test_a_text_vae_with_a_context_is_a_page_of_code(run):
+    text = run("conditional_sentences.py")
+    assert "check_model ran 13 checks" in text
+    found = float(re.search(r"log p\(x \| first word\) = (-?[\d.]+) nats", text)[1])
+    assert -40 < found < -10
+
+
 def totals(text):
     return [float(number) for number in re.findall(r"sum of log p\(x\) = (-?[\d.]+)", text)]
 

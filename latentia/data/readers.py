@@ -132,7 +132,7 @@ def _is_file(source) -> bool:
 def _labels(raw: Raw) -> np.ndarray:
     values = np.asarray(raw.values)
     if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1):
-        raise DataError(f"{raw.source} is no list of labels: it must hold one for each datum")
+        raise DataError(f"{raw.source} is no file of labels: it must hold one number for each datum")
     return values.reshape(-1)
 
 

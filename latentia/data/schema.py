@@ -231,13 +231,12 @@ class Schema:
         writing.write(self, self.decode(x, mask, lengths), path)
 
     def sizes(self) -> dict[str, tuple[int, ...] | int | None]:
-        """The arguments of a model that come from the data: event_shape, features, symbols, classes, and of each
-        column of a context its number of categories, 0 for numbers."""
+        """The arguments of a model that come from the data: event_shape, features, symbols, and of each column of
+        a context its number of categories, 0 for numbers."""
         return {
             "event_shape": self.event_shape,
             "features": None if self.values == "symbols" else math.prod(self.event_shape),
             "symbols": self.levels if self.values in ("levels", "symbols") else None,
-            **({"classes": len(self.classes)} if self.classes else {}),
             **({} if self.context is None else {"context": self.context.columns}),
         }
 

@@ -137,6 +137,8 @@ def _marginal(family: Emissions, data: Dataset, training: Dataset | None) -> Ten
     value = torch.empty(len(data), dtype=torch.float64)
     fold = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)) % min(FOLDS, max(len(data), 2))
     places = [(fold == k).nonzero().squeeze(-1) for k in fold.unique().tolist()]
+    if len(places) < 2:
+        raise DataError("one datum leaves none to fit a model without z to")
     parts = [_rows(data.subset(place)) for place in places]
     _start(family, _rows(data))
     # what is missing makes them depend on the parameters: those of each nine folds have to be learned then

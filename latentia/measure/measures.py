@@ -214,14 +214,20 @@ ALWAYS = ("log_marginal", "elbo")
 
 
 def measures(found: dict[str, Any]) -> list[Measure]:
-    """The figures of an evaluation as it was saved, those about one thing together."""
+    """The figures of an evaluation as it was saved, those about one thing together; at the end whatever else is a
+    number there, which another version has measured."""
     listed = [
         Measure(key=key, value=found[key], se=found.get(f"{key}_se"), **{**about, "of": found.get(about["of"])})
         for key, about in FIGURES.items()
         if key in found and (key in ALWAYS or found[key] is not None)
     ]
     order = list(dict.fromkeys(about["group"] for about in FIGURES.values()))
-    return sorted(listed, key=lambda one: order.index(one.group))
+    others = [
+        Measure(key.replace("_", " "), value, None, "", "", "others", key=key)
+        for key, value in found.items()
+        if key not in PLAIN and isinstance(value, (int, float))
+    ]
+    return [*sorted(listed, key=lambda one: order.index(one.group)), *others]
 
 
 def _finite(value: Any) -> Any:

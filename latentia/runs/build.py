@@ -43,11 +43,8 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     """
     parameters = inspect.signature(MODELS[name]).parameters
     sizes = {size: value for size, value in schema.sizes().items() if size in parameters}
-    for beside, given in (("context", schema.context is not None), ("classes", bool(schema.classes))):
-        if given and beside not in parameters:
-            option = "labels" if beside == "classes" else beside
-            able = ", ".join(other for other in MODELS if beside in inspect.signature(MODELS[other]).parameters)
-            raise OptionError(f"{name} does nothing with --{option}: leave it out, or choose {able}")
+    if schema.context is not None and "context" not in parameters:
+        raise _does_nothing(name, "context", "context")
     required = [p.name for p in parameters.values() if p.default is p.empty]
     for missing in required:
         if sizes.get(missing) is None:
@@ -67,10 +64,17 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     return model.double() if isinstance(model, EMModel) else model
 
 
+def _does_nothing(name: str, option: str, parameter: str) -> OptionError:
+    able = [other for other, model in MODELS.items() if parameter in inspect.signature(model).parameters]
+    return OptionError(f"{name} does nothing with --{option}: leave it out, or choose {', '.join(able)}")
+
+
 def check_options(config: Config) -> None:
     """Raise for options that make no sense whatever the data are."""
     _at_least(config.model_options)
     build_learner(config)
+    if config.data.labels is not None and "classes" not in inspect.signature(MODELS[config.model]).parameters:
+        raise _does_nothing(config.model, "labels", "classes")
     if config.objective == "supervised" and config.data.labels is None:
         raise OptionError("--objective supervised learns from labels: name their column with --labels, or use elbo")
 

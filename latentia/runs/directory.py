@@ -210,7 +210,10 @@ class Run:
     def blank_model(self) -> LatentVariableModel:
         """The model as constructed, before any learning. Raises `RunError` for one that latentia does not have."""
         self._known_model()
-        return build_model(self.config.model, self.config.model_options, self.schema)
+        options = self.config.model_options
+        if self.config.data.labels is not None:
+            options = {**options, "classes": len(self.schema.classes)}
+        return build_model(self.config.model, options, self.schema)
 
     def _known_model(self) -> None:
         name = self.config.model
@@ -294,8 +297,8 @@ class Run:
         distributed.shared_text(lambda: json.dumps(self.parts.train.schema.to_json()))
         with metrics_writer(self.path / "metrics.jsonl", keep) as write, self._resumable():
             rest: dict[str, Any] = {"callbacks": [write], "checkpoint": checkpoint}
-            rest["validation"] = with_labels(self.parts.validation, some=True)
-            history = learner.fit(model, with_labels(self._share()), seed=self.config.seed, **rest)
+            rest["validation"] = self._known(self.parts.validation, some=True)
+            history = learner.fit(model, self._known(self._share()), seed=self.config.seed, **rest)
         learned = packed(model.state_dict(), {"stopped": history.stopped, "restarts": history.restarts})
         # before the model: where it is, its checksum is too
         self._write_checksums({"metrics.jsonl": checksum(self.path / "metrics.jsonl"), MODEL: checksum(learned)})
@@ -326,6 +329,10 @@ class Run:
         for name in BEGUN:
             self._unchanged(name)
         return self._model_for(train)
+
+    def _known(self, data: Any, some: bool = False) -> Any:
+        """The data with their classes known, where labels are to be learned from."""
+        return data if self.config.data.labels is None else with_labels(data, some)
 
     def _share(self) -> Any:
         """The training data that this process learns from: all, where there is but one."""

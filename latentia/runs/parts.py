@@ -35,7 +35,7 @@ def in_memory(data: Dataset | Stream) -> Dataset:
 
 
 def with_labels(data: Any, some: bool = False) -> Any:
-    """What is learned from: the classes that labels say are known there, and only there.
+    """The data with the classes that labels say known to the model.
 
     Args:
         some: where not one is known, the data as they are.

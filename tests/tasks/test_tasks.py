@@ -10,6 +10,7 @@ from torch.distributions import Categorical, Independent, Normal
 
 from latentia.data import as_dataset, load
 from latentia.distributions import Joint
+from latentia.distributions.observed import expected
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import Batch, DirectedModel, LatentVariableModel
 from latentia.models import HMM, VAE, GaussianMixture
@@ -17,7 +18,6 @@ from latentia.models.chains import hmm
 from latentia.models.mixtures import gaussian_mixture
 from latentia.models.vaes import vae
 from latentia.tasks import cluster, complete, decode_path, encode, generate, interpolate
-from latentia.tasks.common import expected
 
 TINY = {"mixture": gaussian_mixture.tiny, "hmm": hmm.tiny, "vae": vae.tiny}
 
