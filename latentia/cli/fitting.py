@@ -4,6 +4,7 @@ docstrings."""
 from __future__ import annotations
 
 import argparse
+import ast
 import shlex
 import sys
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from latentia.cli import catalogue
 from latentia.cli.measuring import show_table
 from latentia.cli.parsing import Whole, like, printable, refuse, say, show
 from latentia.errors import OptionError
 
 FROM_DATA = {"event_shape", "features", "symbols", "context"}
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
+NOT_OF_OBJECTIVES = {"model", "batch", "estimator"}
 
 
 def fit(arguments: list[str]) -> None:
@@ -26,14 +29,15 @@ def fit(arguments: list[str]) -> None:
         refuse(chosen.rest, [], "latentia fit --resume RUN, which takes no other option,")
         _learn(lambda: _resumed(Path(chosen.resume)))  # evaluated as was asked for at first
         return
+    if chosen.help:
+        _fit_parser(chosen).print_help()
+        return
+    _refuse_early(chosen)
     # torch and the models take seconds to import: not for a misspelt option above
     from latentia.runs.config import default_out, this_command
     from latentia.runs.directory import Run
 
     parser = _fit_parser(chosen)
-    if chosen.help:
-        parser.print_help()
-        return
     parsed = parser.parse_args(chosen.rest).as_dict()
     config = _config(chosen, parsed, this_command())
 
@@ -126,13 +130,14 @@ def sweep(arguments: list[str]) -> None:
     chosen = _choices(arguments, "sweep")
     if chosen.resume:
         raise OptionError("a sweep is resumed by the same command again, without --resume")
-    parser = _fit_parser(chosen)
     if chosen.help:
-        parser.print_help()
+        _fit_parser(chosen).print_help()
         return
+    _refuse_early(chosen)
     from latentia.runs.config import this_command
     from latentia.runs.sweep import Sweep, expand
 
+    parser = _fit_parser(chosen)
     words, swept = expand(chosen.rest)
 
     def configure(options: list[str]):
@@ -188,30 +193,27 @@ def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:
     chosen.command, chosen.rest = command, rest
     if chosen.resume:
         return chosen
-    from latentia.model import EMModel, TractableModel
-    from latentia.runs.build import LEARNERS, MODELS, OBJECTIVES
-
+    models = catalogue.models()
     if not chosen.model:
         if not chosen.help:
             near = next((word for word in rest if like(word.split("=")[0], ["--model", "--resume"])), None)
             refuse([near] if near else [], ["--model", "--resume"], f"latentia {command}")
-            raise OptionError(f"--model is needed: one of {', '.join(MODELS)}")
+            raise OptionError(f"--model is needed: one of {', '.join(models)}")
         chosen.learner = chosen.objective = None
         return chosen
-    _known("model", chosen.model, MODELS)
-    exact = issubclass(MODELS[chosen.model], TractableModel)
-    by_em = issubclass(MODELS[chosen.model], EMModel)
+    _known("model", chosen.model, models)
+    exact, by_em = (catalogue.derives(chosen.model, base) for base in ("TractableModel", "EMModel"))
     chosen.learner = chosen.learner or ("EM" if by_em else "Gradient")
-    _known("learner", chosen.learner, LEARNERS)
+    _known("learner", chosen.learner, catalogue.learners())
     if chosen.learner == "Gradient":
         chosen.objective = chosen.objective or ("exact" if exact else "elbo")
-        _known("objective", chosen.objective, OBJECTIVES)
+        _known("objective", chosen.objective, catalogue.objectives())
     elif chosen.objective:
         raise OptionError(f"--objective {chosen.objective}: EM climbs log p(x) itself; use --learner Gradient")
     return chosen
 
 
-def _known(what: str, name: str, known: dict[str, Any]) -> None:
+def _known(what: str, name: str, known: list[str]) -> None:
     if name not in known:
         raise OptionError(f"unknown {what} {name!r}{like(name, known)}; the {what}s are {', '.join(known)}")
 
@@ -232,8 +234,6 @@ def _fit_parser(chosen: argparse.Namespace):
     """The parser of all options of `fit`, for the chosen model, learner and objective."""
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    from latentia.runs.build import LEARNERS, MODELS, OBJECTIVES
-
     class Parser(ArgumentParser):
         def error(self, message: str, *_: Any) -> NoReturn:  # type: ignore[override]
             lines = [line.strip() for line in message.splitlines() if line.strip()]
@@ -247,47 +247,93 @@ def _fit_parser(chosen: argparse.Namespace):
             parts = (super(Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
             return "\n\n".join(parts)
 
-    sweeps = chosen.command == "sweep"
     parser = Parser(
         prog=f"latentia {chosen.command}",
         usage=USAGE[chosen.command],
-        description=SWEEP if sweeps else fit.__doc__,
+        description=SWEEP if chosen.command == "sweep" else fit.__doc__,
         formatter_class=Formatter,
         add_help=False,
         allow_abbrev=False,
     )
-    run = parser.add_argument_group("run", description=_offer(chosen))
-    run.add_argument("-h", "--help", action="store_true", help="Show this message; with --model M, M's options too.")
-    run.add_argument("--out", type=str, default=None, help=OUT[chosen.command])
-    run.add_argument(
-        "--seed", type=Whole(0), default=0, help="Of every random number: the same seed, the same parameters."
-    )
-    run.add_argument("--importance_samples", type=Whole(1), default=1000, help="For the evaluation after the fit.")
-    if chosen.learner == "Gradient":
-        run.add_argument("--device", type=str, default=None, help="cpu or cuda, as --learner.device.")
-    if sweeps:
-        run.add_argument("--jobs", type=Whole(1), default=None, help="Fits at a time; one for each core if left out.")
-    else:
-        run.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
+    _add_run(parser.add_argument_group("run", description=_offer(chosen)), chosen)
     _add_data(parser.add_argument_group("data"))
     if chosen.model:
+        from latentia.runs.build import LEARNERS, MODELS
+
         _add_options(parser, "model", chosen.model, MODELS)
         _add_options(parser, "learner", chosen.learner, LEARNERS)
     if chosen.objective:
-        skip: set[str | int] = {"model", "batch", "estimator"}
+        from latentia.runs.build import OBJECTIVES
+
+        skip: set[str | int] = {*NOT_OF_OBJECTIVES}
         parser.add_function_arguments(OBJECTIVES[chosen.objective], "objective", skip=skip)
         _entitle(parser, "objective", chosen.objective)
     return parser
 
 
+def _refuse_early(chosen: argparse.Namespace) -> None:
+    """Raise `OptionError`, before torch is imported, for an option that there is not, or a value its type excludes.
+
+    Values of types that are put together are left to jsonargparse, and so are those of a sweep, which may be several.
+    """
+
+    class Early(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise OptionError(f"{message}; see latentia {chosen.command} --model {chosen.model} --help")
+
+        def add_argument(self, *names: str, type: Any = None, required: bool = False, **others: Any) -> Any:
+            checked = type if isinstance(type, Whole) or type in (int, float) else None
+            how = {} if "action" in others else {"nargs": "?", "type": checked}
+            return super().add_argument(*names, **others, **how)
+
+    parser = Early(add_help=False, allow_abbrev=False)
+    _add_run(parser, chosen)
+    _add_data(parser)
+    for group, name in (("model", chosen.model), ("learner", chosen.learner), ("objective", chosen.objective)):
+        skip = NOT_OF_OBJECTIVES if group == "objective" else NOT_ON_THE_LINE
+        for option, annotation in catalogue.options(name).items() if name else ():
+            if option not in skip:
+                one = _one_word(annotation) if chosen.command == "fit" else {}
+                # a list takes more by --model.hidden+
+                parser.add_argument(*(f"--{group}.{option}{more}" for more in ([""] if one else ["", "+"])), **one)
+    parsed, unknown = parser.parse_known_args(chosen.rest)
+    refuse(unknown, parser._option_string_actions, f"latentia {chosen.command}")
+    if parsed.source is None:
+        raise OptionError(f"--data is needed; see latentia {chosen.command} --model {chosen.model} --help")
+
+
+def _one_word(annotation: str) -> dict[str, Any]:
+    """How argparse is told of a type, as it is written, that one word can be tested for; nothing of any other."""
+    if annotation.startswith("Literal["):
+        return {"choices": ast.literal_eval(f"({annotation.removeprefix('Literal[').removesuffix(']')},)")}
+    return {"type": {"int": int, "float": float}[annotation]} if annotation in ("int", "float") else {}
+
+
+def _add_run(group: Any, chosen: argparse.Namespace) -> None:
+    group.add_argument("-h", "--help", action="store_true", help="Show this message; with --model M, M's options too.")
+    group.add_argument("--out", type=str, default=None, help=OUT[chosen.command])
+    group.add_argument(
+        "--seed", type=Whole(0), default=0, help="Of every random number: the same seed, the same parameters."
+    )
+    group.add_argument("--importance_samples", type=Whole(1), default=1000, help="For the evaluation after the fit.")
+    if chosen.learner == "Gradient":
+        group.add_argument("--device", type=str, default=None, help="cpu or cuda, as --learner.device.")
+    if chosen.command == "sweep":
+        group.add_argument("--jobs", type=Whole(1), default=None, help="Fits at a time; one for each core if left out.")
+    else:
+        group.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
+
+
 def _offer(chosen: argparse.Namespace) -> str:
     """The models, learners and objectives that there are, and which are chosen."""
-    from latentia.runs.build import LEARNERS, MODELS, OBJECTIVES
-
     offers = []
-    for name, known in (("model", MODELS), ("learner", LEARNERS), ("objective", OBJECTIVES)):
+    for name, known in (
+        ("model", catalogue.models),
+        ("learner", catalogue.learners),
+        ("objective", catalogue.objectives),
+    ):
         value = getattr(chosen, name)
-        offers.append(f"--{name} {' | '.join(known)}" + (f" (chosen: {value})" if value else ""))
+        offers.append(f"--{name} {' | '.join(known())}" + (f" (chosen: {value})" if value else ""))
     return "; ".join(offers) + ("; --resume RUN goes on with an interrupted fit" if chosen.command == "fit" else "")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latentia.cli import catalogue
 from latentia.cli.parsing import Parser, Rate, Whole, say, tell
 from latentia.cli.runs import add_other, add_out, add_run, chosen_data, opened, other_data, write
 from latentia.errors import OptionError
@@ -238,14 +239,13 @@ def cluster(arguments: list[str]) -> None:
 
 def detect(arguments: list[str]) -> None:
     """What does not belong: rank the data by a score of oddness, in nats, the oddest first."""
-    from latentia.tasks.detect import SCORES, WARNING
-
-    parser = Parser("detect", f"{detect.__doc__} {WARNING}")
+    scores, warning = (catalogue.constant("tasks/detect.py", name) for name in ("SCORES", "WARNING"))
+    parser = Parser("detect", f"{detect.__doc__} {warning}")
     add_run(parser)
     add_other(parser, "instead of the run's own held-out data")
     parser.add_argument(
         "--score",
-        choices=SCORES,
+        choices=scores,
         default="likelihood",
         help="-log p(x); what per-datum inference gains on the encoder; or -log p(x) less the length when compressed",
     )

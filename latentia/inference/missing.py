@@ -22,9 +22,13 @@ from latentia.bound import Bound
 from latentia.data import batch_for
 from latentia.distributions.latents import Latents, each, some
 from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.inference.ascent import Point, adam_of_torch, ascend, freed, slopes_at
 from latentia.inference.refinement import moved, still
 from latentia.model import DirectedModel, LatentVariableModel
 from latentia.objectives.elbo import charged, expected_terms
+
+LOGIT = "logit of r"
+"""Its name beside the parts of q, none of which has a blank in it."""
 
 
 class MeanField(NamedTuple):
@@ -111,22 +115,18 @@ def _fitted(model: DirectedModel, batch: Batch, steps: int, lr: float, samples: 
     """The logit of r, and q(z), after so many steps of Adam."""
     logit = torch.zeros_like(batch.x, dtype=model.anchor.dtype)
     with torch.no_grad():
-        shift = still(model.posterior(filled(batch, logit)))
-    free = [part.requires_grad_() for part in (logit, *shift.values())]
-    optimizer = torch.optim.Adam(free, lr)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
+        start = freed({LOGIT: logit, **still(model.posterior(filled(batch, logit)))})
+
+    def placed(point: Point) -> tuple[Tensor, Distribution]:
+        return point[LOGIT], moved(model.posterior(filled(batch, point[LOGIT])), point)
+
+    def slopes(point: Point) -> Point:
         with torch.enable_grad():
-            q = moved(model.posterior(filled(batch, logit)), shift)
-            climbed = _bound(model, batch, logit, q, samples, climb=True).value.sum()
-        for part, slope in zip(free, torch.autograd.grad(climbed, free), strict=True):
-            part.grad = -slope
-        optimizer.step()
+            return slopes_at(point, _bound(model, batch, *placed(point), samples, climb=True).value.sum())
+
+    found = ascend(start, slopes, adam_of_torch(start, lr, steps), steps)
     with torch.no_grad():
-        logit = logit.detach()
-        return logit, moved(
-            model.posterior(filled(batch, logit)), {name: part.detach() for name, part in shift.items()}
-        )
+        return placed({name: part.detach() for name, part in found.items()})
 
 
 def _bound(

@@ -24,14 +24,12 @@ from latentia.distributions import Joint
 from latentia.distributions.flow import Flow
 from latentia.distributions.latents import Latents
 from latentia.errors import CapabilityError, OptionError
+from latentia.inference.ascent import Adam, Point, ascend, clipped, freed, slopes_at
 from latentia.model import DirectedModel, LatentVariableModel, TractableModel
 from latentia.objectives.elbo import charged, expected_terms
 
-Shift = dict[str, Tensor]
+Shift = Point
 """What is added to the unconstrained parameters of each part of q, by "part.parameter"."""
-
-DECAY = (0.9, 0.999)
-TINY = 1e-8
 
 
 def refine(
@@ -63,18 +61,9 @@ def refine(
         q = model.posterior(batch)
         if isinstance(model, TractableModel) or not steps:
             return q
-        shift = still(q)
-        first = {name: torch.zeros_like(part) for name, part in shift.items()}
-        second = {name: torch.zeros_like(part) for name, part in shift.items()}
-        pace = {name: _pace(name, part) for name, part in shift.items()}
-        for step in range(steps):
-            rate = lr * (1 + math.cos(math.pi * step / steps)) / 2
-            for name, slope in _gradient(model, batch, q, shift, samples).items():
-                first[name].lerp_(slope, 1 - DECAY[0])
-                second[name].lerp_(slope**2, 1 - DECAY[1])
-                scale = (second[name] / (1 - DECAY[1] ** (step + 1))).sqrt() + TINY
-                shift[name] = shift[name] + pace[name] * rate / (1 - DECAY[0] ** (step + 1)) * first[name] / scale
-        return moved(q, shift)
+        start = still(q)
+        step = Adam(lr, steps, {name: _pace(name, part) for name, part in start.items()})
+        return moved(q, ascend(start, lambda shift: _gradient(model, batch, q, shift, samples), step, steps))
 
 
 def _pace(name: str, shift: Tensor) -> Tensor | float:
@@ -119,30 +108,26 @@ def semi_amortized(
 
 def _climb(model: LatentVariableModel, batch: Batch, samples: int, steps: int, lr: float, clip: float) -> Distribution:
     learning = torch.is_grad_enabled()
+
+    def slopes(shift: Shift) -> Shift:
+        free = shift if learning else freed(shift)
+        value = charged(*expected_terms(model, batch, moved(q, free), samples)).value.sum()
+        return slopes_at(free, value, create_graph=learning)
+
     with torch.enable_grad():
         q = model.posterior(batch)
-        shift = {name: part.requires_grad_() for name, part in still(q).items()}
-        for _ in range(steps):
-            value = charged(*expected_terms(model, batch, moved(q, shift), samples)).value.sum()
-            slopes = torch.autograd.grad(value, list(shift.values()), create_graph=learning)
-            norm = torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).clamp(min=1e-12).sqrt()
-            factor = lr * (clip / norm).clamp(max=1.0)
-            moves = (slope * factor.reshape(-1, *(1,) * (slope.ndim - 1)) for slope in slopes)
-            shift = {name: part + move for (name, part), move in zip(shift.items(), moves, strict=True)}
-            shift = shift if learning else {name: part.detach().requires_grad_() for name, part in shift.items()}
-        return moved(q, shift)
+        return moved(q, ascend(freed(still(q)), slopes, clipped(lr, clip), steps))
 
 
 def _gradient(model: LatentVariableModel, batch: Batch, q: Distribution, shift: Shift, samples: int) -> Shift:
     """Of E_q[log p(x, z) - log q(z)] with respect to the shift: by way of z alone, but for a flow."""
     with torch.enable_grad():
-        free = {name: part.detach().requires_grad_() for name, part in shift.items()}
+        free = freed(shift)
         here = moved(q, free)
         # a flow knows the density of its own draw; any other flow, however alike, would have to be inverted for it
         log_q: Any = (here if isinstance(q, Flow) else moved(q, shift)).log_prob
         value = charged(*expected_terms(model, batch, here, samples, log_q=log_q)).value.sum()
-        slopes = torch.autograd.grad(value, list(free.values()))
-    return dict(zip(free, slopes, strict=True))
+        return slopes_at(free, value)
 
 
 # ----------------------------------------------------------------------------------------- the parameters of q, freed

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from latentia.errors import DataError
+from latentia.kernels.compiled import njit
 
 
 def sum_rows(table: Tensor, index: Tensor, mask: Tensor | None = None) -> Tensor:

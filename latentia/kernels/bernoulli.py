@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 
 from latentia.kernels.blocks import run_blocks
+from latentia.kernels.compiled import njit
 
 ROWS = 256
 CERTAIN = -1e30

@@ -16,7 +16,8 @@ Each step is divided by the sum of the step before, so that one pass multiplies,
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from latentia.kernels.compiled import njit
 
 # no "nnan" or "ninf": overflow is to be noticed, not assumed away
 FAST = {"reassoc", "contract", "nsz", "arcp"}

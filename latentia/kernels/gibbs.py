@@ -13,7 +13,8 @@ weights are made and summed by vector instructions, and a draw looks for its blo
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from latentia.kernels.compiled import njit
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 BLOCK = 8

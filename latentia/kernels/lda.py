@@ -17,10 +17,10 @@ from math import factorial
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from latentia.kernels.bags import check_rows
+from latentia.kernels.compiled import njit
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 # exp(psi(y + 1/2)) = y + 1/(24 y) - 37/(5760 y^3) + ...; at y > 11 what is left out is below 2e-13 of it

@@ -7,7 +7,8 @@ across the vector lanes, so that the products, the comparison and the choice all
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from latentia.kernels.compiled import njit
 
 LANES = 256
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from latentia.kernels import softmax
 from latentia.kernels.blocks import run_blocks, scratch
+from latentia.kernels.compiled import njit
 
 
 def products(x: Tensor, center: Tensor, unit: Tensor, reuse: bool = False) -> Tensor:

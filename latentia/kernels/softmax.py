@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from torch import Tensor
+
+from latentia.kernels.compiled import njit
 
 LOWEST = -80.0
 """Where exp adds nothing to a sum in float64, and below which the machine's own takes 30 times as long."""

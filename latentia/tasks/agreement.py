@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from latentia.errors import DataError
@@ -36,15 +36,9 @@ def v_measure(found: Any, named: Any) -> float:
 
     Args and raises: those of `many_to_one`.
     """
-    joint = contingency(found, named)
-    joint = joint / joint.sum()
-    clusters, classes = _entropy(joint.sum(1)), _entropy(joint.sum(0))
-    shared = clusters + classes - _entropy(joint.flatten())
-    # one cluster, or one class, leaves nothing to get wrong
-    homogeneity = shared / classes if classes > 0 else 1.0
-    completeness = shared / clusters if clusters > 0 else 1.0
-    both = homogeneity + completeness
-    return float(2 * homogeneity * completeness / both) if both > 0 else 0.0
+    from sklearn.metrics import v_measure_score
+
+    return float(v_measure_score(*_labels(found, named)))
 
 
 def one_to_one(found: Any, named: Any) -> float:
@@ -54,6 +48,8 @@ def one_to_one(found: Any, named: Any) -> float:
     Of more clusters than classes some are given none, and their data count as wrong. Args and raises: those of
     `many_to_one`.
     """
+    from scipy.optimize import linear_sum_assignment
+
     table = contingency(found, named)
     rows, columns = linear_sum_assignment(table.numpy(), maximize=True)
     return float(table[rows, columns].sum() / table.sum())
@@ -65,31 +61,25 @@ def adjusted_rand_index(found: Any, named: Any) -> float:
 
     Args and raises: those of `many_to_one`.
     """
-    table = contingency(found, named)
+    from sklearn.metrics import adjusted_rand_score
 
-    def pairs(count: Tensor) -> Tensor:
-        return (count * (count - 1) / 2).sum()
-
-    both, clusters, classes = pairs(table), pairs(table.sum(1)), pairs(table.sum(0))
-    chance = clusters * classes / pairs(table.sum()).clamp(min=1)
-    most = (clusters + classes) / 2
-    # all in one, or each alone, on both sides: nothing to get wrong
-    return float((both - chance) / (most - chance)) if most > chance else 1.0
+    return float(adjusted_rand_score(*_labels(found, named)))
 
 
 def contingency(found: Any, named: Any) -> Tensor:
     """How many data lie in each cluster and class, (clusters, classes), float64. Raises as `many_to_one` does."""
-    found, named = torch.as_tensor(found), torch.as_tensor(named)
-    if found.shape != named.shape or found.numel() == 0:
-        raise DataError(f"clusters {tuple(found.shape)} and classes {tuple(named.shape)} must be alike, and not empty")
-    found, named = found.flatten().long(), named.flatten().long()
-    if min(int(found.min()), int(named.min())) < 0:
-        raise DataError("clusters and classes are numbered from 0: leave out what is beyond the end of a sequence")
+    named, found = (torch.from_numpy(labels) for labels in _labels(found, named))
     classes = int(named.max()) + 1
     counts = torch.bincount(found * classes + named, minlength=(int(found.max()) + 1) * classes)
     return counts.view(-1, classes).double()
 
 
-def _entropy(probability: Tensor) -> Tensor:
-    """In nats."""
-    return torch.special.entr(probability).sum()
+def _labels(found: Any, named: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and clusters, in scikit-learn's order, (N,) each. Raises as `many_to_one` does."""
+    found, named = torch.as_tensor(found).cpu(), torch.as_tensor(named).cpu()
+    if found.shape != named.shape or found.numel() == 0:
+        raise DataError(f"clusters {tuple(found.shape)} and classes {tuple(named.shape)} must be alike, and not empty")
+    found, named = found.flatten().long(), named.flatten().long()
+    if min(int(found.min()), int(named.min())) < 0:
+        raise DataError("clusters and classes are numbered from 0: leave out what is beyond the end of a sequence")
+    return named.numpy(), found.numpy()
