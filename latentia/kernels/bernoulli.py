@@ -118,7 +118,7 @@ def _matrix(x: Tensor, batch: int) -> np.ndarray:
     return x.detach().flatten(0, batch - 1).flatten(1).contiguous().numpy()
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, forceinline=True)
 def _exp(a):
     """exp(a) for a in [-87, 0]."""
     shifted = a * LOG2_E + MAGIC
@@ -136,7 +136,7 @@ def _exp(a):
     return p * power
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _linear(logit, value, factor, residual):
     """The sum of what is linear; the factors 1 + exp(-|l|) are written down, since two sums at once are no vectors."""
     linear = ZERO
@@ -149,7 +149,7 @@ def _linear(logit, value, factor, residual):
     return np.float64(linear)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _product(factor):
     product = ONE
     for d in range(len(factor)):

@@ -41,7 +41,7 @@ def below_peak(table, least, relative, peak):
             relative[r, k] = max(table[r, k] - most, least)
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _move(state, matrix, moved):
     """moved = state @ matrix, of four sequences."""
     states = matrix.shape[0]
@@ -70,7 +70,7 @@ def _move(state, matrix, moved):
             moved[3, k] += d * m
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _move_one(state, matrix, moved):
     """moved = state @ matrix, of one sequence."""
     states = matrix.shape[0]
@@ -87,7 +87,7 @@ def _move_one(state, matrix, moved):
             moved[k] += a * matrix[i, k]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _observe(predicted, s, table, r, inverse, state, filtered, p):
     """state[s] = filtered[p] = predicted[s] * table[r] * inverse, and its sum."""
     total = 0.0
@@ -155,7 +155,7 @@ def forward(thread, threads, initial, matrix, table, peak, row, start, filtered,
         _forward(first, live, initial, matrix, table, peak, row, start, filtered, scale, value, margin)
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _look_back(beta, s, table, r, inverse, filtered, p, counts, state):
     """counts[r] += filtered[p] * beta[s], and state[s] = table[r] * beta[s] * inverse.
 
@@ -168,7 +168,7 @@ def _look_back(beta, s, table, r, inverse, filtered, p, counts, state):
         state[s, k] = back
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _add_moves(one, two, three, four, state, moves):
     """moves += outer products of four sequences' filtered probabilities and their states, one step later."""
     states = len(one)
@@ -178,7 +178,7 @@ def _add_moves(one, two, three, four, state, moves):
             moves[i, k] += a * state[0, k] + b * state[1, k] + c * state[2, k] + d * state[3, k]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _add_moves_of_one(one, state, moves):
     """The same of one sequence."""
     for i in range(len(one)):
@@ -241,7 +241,7 @@ def backward(
         _backward(*given, counts, first_counts, moves, ahead)
 
 
-@njit(cache=True, fastmath={"nsz"}, error_model="numpy")
+@njit(cache=True, fastmath={"nsz"}, error_model="numpy", forceinline=True)
 def _best_move(score, transition, moved):
     """moved[k] = max_i score[i] + transition[i, k]"""
     states = transition.shape[0]

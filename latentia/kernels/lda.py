@@ -73,7 +73,7 @@ def _bags(x: Tensor, mask: Tensor | None, symbols: int) -> tuple[Tensor, Tensor,
     return torch.cat([different.new_zeros(1), different.cumsum(0)]), key % symbols, counts
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def exp_digamma(x, out, power, bits):
     """out = exp(psi(x)) for x > 0, to 1e-12 of it. `bits` is `power`'s memory as whole numbers, to write 2^n there."""
     for k in range(len(x)):
@@ -95,7 +95,7 @@ def exp_digamma(x, out, power, bits):
         out[k] *= power[k]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 def _round(rows, counts, concentration, weights, gamma):
     """One update of gamma, in place, given weights = exp(psi(gamma)); returns the mean of |change|."""
     topics = len(gamma)

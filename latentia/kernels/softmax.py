@@ -26,7 +26,7 @@ def responsibilities(log_joint: Tensor, weight: np.ndarray) -> float:
     return _normalise(rows, peak, weight)
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@njit(nogil=True, cache=True, fastmath=True, forceinline=True)
 def _largest(row):
     largest = row[0]
     for k in range(1, len(row)):
