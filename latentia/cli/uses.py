@@ -423,11 +423,12 @@ def _showable(run, option: str) -> None:
 def _sheet(run, images: Any, path: Path, top: float | None = None) -> None:
     """Write images (rows, columns, ...) as one PNG file."""
     from latentia.data.files import atomic_write
+    from latentia.data.grids import sheet
     from latentia.report import pictures
 
     if path.suffix != ".png":
         raise OptionError(f"{path}: pictures are written as .png")
     images = images.reshape(*images.shape[:2], *run.schema.event_shape).detach().cpu().double().numpy()
     top = pictures.white(run.schema, images) if top is None else top
-    atomic_write(path, pictures.sheet(images, top))
+    atomic_write(path, sheet(images, top))
     say(f"wrote {path}")

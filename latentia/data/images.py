@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -122,19 +120,3 @@ def _depth(image: np.ndarray) -> str:
 
 def _size(image: np.ndarray) -> str:
     return f"{image.shape[0]} x {image.shape[1]}"
-
-
-def grid_png(images: np.ndarray) -> bytes:
-    """The PNG file of a grid of images, (N, H, W) or (N, H, W, C), in [0, 1], as near to a square as may be."""
-    if images.ndim == 4 and images.shape[-1] == 1:
-        images = images[..., 0]
-    across = math.ceil(math.sqrt(len(images)))
-    down = math.ceil(len(images) / across)
-    height, width = images.shape[1:3]
-    grid = np.full((down * (height + 1) + 1, across * (width + 1) + 1, *images.shape[3:]), 128, dtype=np.uint8)
-    for i, image in enumerate((images.clip(0, 1) * 255).round().astype(np.uint8)):
-        top, left = 1 + i // across * (height + 1), 1 + i % across * (width + 1)
-        grid[top : top + height, left : left + width] = image
-    file = io.BytesIO()
-    Image.fromarray(grid).save(file, format="PNG")
-    return file.getvalue()
