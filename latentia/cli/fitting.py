@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from latentia.cli import catalogue
 from latentia.cli.measuring import show_table
-from latentia.cli.parsing import Whole, like, printable, refuse, say, show
+from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show
 from latentia.errors import OptionError
 
 FROM_DATA = {"event_shape", "features", "symbols", "context"}
@@ -279,7 +279,7 @@ def _refuse_early(chosen: argparse.Namespace) -> None:
 
     class Early(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise OptionError(f"{message}; see latentia {chosen.command} --model {chosen.model} --help")
+            raise OptionError(f"{brief(message)}; see latentia {chosen.command} --model {chosen.model} --help")
 
         def add_argument(self, *names: str, type: Any = None, required: bool = False, **others: Any) -> Any:
             checked = type if isinstance(type, Whole) or type in (int, float) else None

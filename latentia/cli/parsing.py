@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import re
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ def like(name: str, known: Any) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def brief(message: str) -> str:
+    """The message, without the far end of what was given and is longer than anybody reads."""
+    return re.sub(r"\S{100,}", lambda word: f"{word[0][:80]}...", message)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with errors as `OptionError` and suggestions for misspelt options."""
 
@@ -26,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(f"latentia {command}", description=description, formatter_class=form, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        raise OptionError(f"{message}; see {self.prog} --help")
+        raise OptionError(f"{brief(message)}; see {self.prog} --help")
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         parsed, unknown = self.parse_known_args(arguments)
