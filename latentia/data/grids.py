@@ -45,9 +45,16 @@ def sheet(images: np.ndarray, top: float = 1.0) -> bytes:
     return png(canvas[..., :3].repeat(enlarge, 0).repeat(enlarge, 1))
 
 
-def near_square(images: np.ndarray) -> np.ndarray:
-    """Images (N, ...) as (rows, columns, ...), as near to a square as may be; NaN in the places that are over."""
+def exact(images: np.ndarray) -> bytes:
+    """Images (N, H, W) or (N, H, W, C) in [0, 1] as a PNG file, as near to a square as may be: a pixel is a pixel, grey
+    stays grey and transparency stays, so that the images can be read back."""
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
     across = math.ceil(math.sqrt(len(images)))
     down = math.ceil(len(images) / across)
-    rest = np.full((down * across - len(images), *images.shape[1:]), np.nan)
-    return np.concatenate([images, rest]).reshape(down, across, *images.shape[1:])
+    height, width = images.shape[1:3]
+    grid = np.full((down * (height + 1) + 1, across * (width + 1) + 1, *images.shape[3:]), 128, dtype=np.uint8)
+    for i, image in enumerate((images.clip(0, 1) * 255).round().astype(np.uint8)):
+        top, left = 1 + i // across * (height + 1), 1 + i % across * (width + 1)
+        grid[top : top + height, left : left + width] = image
+    return png(grid)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentia.data.files import atomic_write
-from latentia.data.grids import near_square, sheet
+from latentia.data.grids import exact
 from latentia.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _png(schema: Schema, values: np.ndarray | list) -> bytes:
         raise DataError(
             f"images of shape {images.shape[1:]} cannot be shown: (H, W), (H, W, 1), (H, W, 3) and (H, W, 4) can"
         )
-    return sheet(near_square(images), _white(schema, images))
+    return exact(np.nan_to_num(images) / _white(schema, images))
 
 
 def _white(schema: Schema, images: np.ndarray) -> float:
