@@ -15,6 +15,7 @@ from torch import Tensor
 from latentia.batch import Batch
 from latentia.data.blocks import MOST, VALUES
 from latentia.data.cells import one_hot
+from latentia.data.prose import Prose
 from latentia.data.readers import read
 from latentia.data.schema import ARRAY, Schema
 from latentia.distributions.latents import Latents, each
@@ -292,6 +293,12 @@ def load(
     max_vocabulary: int | None = None,
     vocabulary: str | None = None,
     context=None,
+    group: str | None = None,
+    time: str | None = None,
+    text_column: str | None = None,
+    prose: Prose | None = None,
+    min_documents: float | None = None,
+    max_documents: float | None = None,
 ) -> Dataset:
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
@@ -300,17 +307,20 @@ def load(
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
         weight: see `read`; what is scaled and which words are rare are then weighted too.
-        labels, context: see `read`.
+        labels, context, group, time, text_column, prose: see `read`.
+        min_documents, max_documents: see `Schema.of`.
 
     Raises:
         DataError: what `read` and `Schema.encode` refuse, and weights or labels that do not fit the data.
         OptionError: an option that makes no sense.
     """
     kind = schema.kind if schema is not None and kind == "auto" else kind
-    beside = {"weight": weight, "vocabulary": vocabulary, "context": context, "labels": labels}
+    beside: dict[str, Any] = {"weight": weight, "vocabulary": vocabulary, "context": context, "labels": labels}
+    beside |= {"group": group, "time": time, "text_column": text_column, "prose": prose}
     raw = read(source, key=key, columns=columns, kind=kind, **beside)
     if schema is None:
-        options = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+        options: dict[str, Any] = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+        options |= {"min_documents": min_documents, "max_documents": max_documents}
         schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
     return schema.encode(raw)
 

@@ -195,6 +195,10 @@ def _indices(schema: Schema, raw: Raw) -> list[np.ndarray]:
     if raw.kind != "text":
         return list(raw.values)
     index = {word: i for i, word in enumerate(schema.vocabulary)}
+    if schema.drops:
+        # a text of which no word is known is one unknown word: a datum has a step at least
+        texts = ([word for word in words if word in index] or words[:1] for words in raw.values)
+        return [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in texts]
     found = [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in raw.values]
     share = unknown_share(found)
     if share > MANY_UNKNOWN:

@@ -16,7 +16,9 @@ import torch
 from latentia.data import arrays, bags, images, sequences, tables
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
+from latentia.data.prose import Prose, texts
 from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
+from latentia.data.series import series
 from latentia.errors import DataError, OptionError
 
 TABLES = {".csv": tables.read_csv, ".tsv": tables.read_csv, ".parquet": tables.read_parquet}
@@ -35,6 +37,10 @@ def read(
     vocabulary: str | os.PathLike | None = None,
     context=None,
     labels=None,
+    group: str | None = None,
+    time: str | None = None,
+    text_column: str | None = None,
+    prose: Prose | None = None,
 ) -> Raw:
     """Read data and refuse what cannot be used.
 
@@ -52,6 +58,11 @@ def read(
             none of the columns of x; the key of another array of the same file; or another source of as many data.
         labels: what each datum is, partly empty where that is not known: a column of the table, the key of another
             array of the same file, or an array (N,).
+        group, time: of a table whose rows are steps, the columns that say which series a row belongs to and when it
+            was (see `latentia.data.series`); `kind="sequence"` alone makes one series of all rows of a table whose
+            columns have names.
+        text_column: the column of a table, or the key of a .jsonl file's objects, that holds a text.
+        prose: how a text becomes words; None: what stands between white space.
 
     Raises:
         DataError: names the file, the row or line and the column, and says what to do.
@@ -62,8 +73,14 @@ def read(
     if isinstance(source, Raw):
         return source if weight is None else weighted(source, weight)
     table = open_table(source)
+    if group is not None or time is not None or (kind == "sequence" and table is not None and table.names):
+        return _steps(source, table, group, time, columns, weight, context, labels)
     beside = Beside.of(source, table, context, labels)
-    if table is not None:
+    if text_column is not None:
+        raw = _texts(source, table, text_column)
+        if isinstance(weight, str):
+            weight = np.asarray(table.select([weight]).raw().values)[:, 0]  # type: ignore[union-attr]
+    elif table is not None:
         taken = [*beside.columns, *([weight] if isinstance(weight, str) else [])]
         columns = columns or (table.without(taken).names if taken else None)
         if isinstance(weight, str):
@@ -79,7 +96,28 @@ def read(
     if isinstance(weight, str):
         raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
     raw = beside.put(finite(as_kind(raw, kind)))
-    return raw if weight is None else weighted(raw, weight)
+    raw = raw if weight is None else weighted(raw, weight)
+    return raw if prose is None or prose == Prose() else prose.apply(raw)
+
+
+def _texts(source, table: tables.Table | None, column: str) -> Raw:
+    """The texts in a column, or under a key. Raises `DataError` for a source that has neither."""
+    if table is not None:
+        return texts(table, column)
+    path = path_of(source)
+    if path is None or path.suffix.lower() != ".jsonl":
+        raise DataError(f"{name_of(source)} has no columns: text_column is for .csv, .tsv, .parquet, pandas and .jsonl")
+    return sequences.read_jsonl(existing(path), column)
+
+
+def _steps(source, table, group, time, columns, weight, context, labels) -> Raw:
+    """A table whose rows are steps. Raises `DataError` for one that has no named columns, and for what stands beside
+    x: a series has no cell of its own where that could be."""
+    if table is None or not table.names:
+        raise DataError(f"{name_of(source)} has no named columns: group and time are for .csv, .tsv, .parquet, pandas")
+    if any(part is not None for part in (weight, context, labels)):
+        raise OptionError("rows that are steps of a series have neither weight, nor context, nor labels: leave it out")
+    return finite(series(table, group, time, None if columns is None else split(columns)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Schema:
         categories: of each column of a context the names of its categories, () where it is of numbers.
         context: the schema of what the model conditions on, None where there is nothing.
         classes: the names of the classes that labels say, () where there are none.
+        drops: words that are none of the vocabulary are left out of a text, and do not count as "<unk>".
         source: where the data came from; two schemas that differ only in this are equal.
 
     Raises:
@@ -72,6 +73,7 @@ class Schema:
     categories: tuple[tuple[str, ...], ...] = ()
     context: Schema | None = None
     classes: tuple[str, ...] = ()
+    drops: bool = False
     source: str = field(default="data", compare=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +106,8 @@ class Schema:
         binarize: str = "none",
         min_count: int = 2,
         max_vocabulary: int | None = None,
+        min_documents: float | None = None,
+        max_documents: float | None = None,
         seed: int = 0,
         observed: int | None = None,
     ) -> Schema:
@@ -119,6 +123,8 @@ class Schema:
                 Murray 2008). Data that are 0 and 1 already are left alone.
             min_count: rarer words are "<unk>".
             max_vocabulary: at most so many words, with "<unk>", the commonest first.
+            min_documents, max_documents: leave out words that occur in fewer, or in more, texts than that: a number
+                of texts from 1 up, below 1 a share of them (1.0 is all). They are dropped, and not "<unk>".
             seed: of the fixed draw, 0 or more.
             observed: how many values the data hold, where `raw` is no more than their extremes.
 
@@ -137,10 +143,13 @@ class Schema:
         }
         whole, raw = raw, _present(raw)
         if raw.kind == "text":
+            drops = min_documents is not None or max_documents is not None
+            raw = _spread(raw, min_documents, max_documents) if drops else raw
             vocabulary = _vocabulary(raw, values, binarize, min_count, max_vocabulary)
-            return cls(
-                "text", "symbols", (), vocabulary=vocabulary, levels=len(vocabulary), source=raw.source, **beside
-            )
+            parts = {"vocabulary": vocabulary, "levels": len(vocabulary), "source": raw.source, "drops": drops}
+            return cls("text", "symbols", (), **parts, **beside)
+        if min_documents is not None or max_documents is not None:
+            raise OptionError(f"min_documents and max_documents are for text, and {raw.source} is none: leave them out")
         already = _is_binary(raw)
         values = _choose_values(raw, binarize, already) if values == "auto" else values
         _check_values(raw, values, scale, binarize)
@@ -251,7 +260,8 @@ class Schema:
         """The data in one line, for reports."""
         shape = " x ".join(map(str, self.event_shape))
         if self.kind == "text":
-            return f"sentences over {self.levels:,} words (rarer and new ones count as {UNKNOWN})"
+            others = "are left out" if self.drops else f"count as {UNKNOWN}"
+            return f"sentences over {self.levels:,} words (rarer and new ones {others})"
         if self.values == "symbols":
             return f"sequences of {self.levels:,} symbols"
         names = f" ({', '.join(self.names)})" if 0 < len(self.names) <= 8 else ""
@@ -317,7 +327,7 @@ class Schema:
         return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
 
 
-BESIDE = {"categories", "context", "classes"}
+BESIDE = {"categories", "context", "classes", "drops"}
 
 
 def _is_int(value) -> bool:
@@ -351,6 +361,7 @@ _FORMS = {
     "categories": _list_of(_list_of(_is_text)),
     "context": lambda value: value is None or isinstance(value, dict),
     "classes": _list_of(_is_text),
+    "drops": lambda value: isinstance(value, bool),
 }
 
 
@@ -387,6 +398,24 @@ def _vocabulary(raw: Raw, values: str, binarize: str, min_count: int, most: int 
     if not common:
         raise raw.error(f"no word occurs {min_count} times: lower min_count")
     return (UNKNOWN, *(common if most is None else common[: most - 1]))
+
+
+def _spread(raw: Raw, least: float | None, most: float | None) -> Raw:
+    """The texts without the words that occur in fewer than `least` of them, or in more than `most`."""
+    least, most = (_texts_of(value, len(raw), name) for value, name in ((least, "min"), (most, "max")))
+    found = Counter(word for words in raw.values for word in set(words))
+    kept = {word for word, count in found.items() if (least or 0) <= count <= (most or len(raw))}
+    if not kept:
+        raise raw.error(f"no word occurs in {least or 0:g} to {most or len(raw):g} of {len(raw):,} texts")
+    return replace(raw, values=[[word for word in words if word in kept] for words in raw.values])
+
+
+def _texts_of(value: float | None, count: int, which: str) -> float | None:
+    if value is None:
+        return None
+    if not 0 < value < math.inf or (value > 1 and value != round(value)):
+        raise OptionError(f"{which}_documents={value:g}: a whole number of texts, or a share of them between 0 and 1")
+    return value * count if value < 1 or (which == "max" and value == 1) else value
 
 
 def _present(raw: Raw) -> Raw:

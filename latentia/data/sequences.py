@@ -29,10 +29,10 @@ def read_text(path: Path) -> Raw:
     return from_items([text for _, text in lines], path.name, np.array([line for line, _ in lines]))
 
 
-def read_jsonl(path: Path) -> Raw:
-    """A datum a line: a list, or an object with "text", "tokens" or "x"."""
+def read_jsonl(path: Path, key: str | None = None) -> Raw:
+    """A datum a line: a list, or an object with "text", "tokens" or "x", or with `key` where one is named."""
     lines = _lines(path)
-    items = [_item(text, f"{path.name}, line {line}") for line, text in lines]
+    items = [_item(text, f"{path.name}, line {line}", key) for line, text in lines]
     return from_items(items, path.name, np.array([line for line, _ in lines]))
 
 
@@ -44,7 +44,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def _item(text: str, place: str) -> object:
+def _item(text: str, place: str, key: str | None = None) -> object:
     try:
         item = json.loads(text)
     except json.JSONDecodeError as error:
@@ -55,6 +55,11 @@ def _item(text: str, place: str) -> object:
         deep = isinstance(error, RecursionError)
         reason = "lists within lists without end" if deep else "a number of thousands of digits"
         raise DataError(f"{place}: {reason}: it is no datum; the line is damaged") from error
+    if key is not None:
+        if not isinstance(item, dict) or not isinstance(item.get(key), str):
+            has = f"an object with {', '.join(item)[:200]}" if isinstance(item, dict) else f"a {type(item).__name__}"
+            raise DataError(f"{place}: {has} where an object with a text under {key!r} belongs")
+        item = item[key]
     if isinstance(item, dict):
         item = next((item[field] for field in FIELDS if field in item), None)
     if not isinstance(item, (list, str)):
