@@ -400,8 +400,8 @@ def _add_data(group: Any) -> None:
         type=str,
         required=True,
         help=(
-            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl idx idx.gz .mat, .dat "
-            ".feat (bags of words), or a folder of images."
+            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .xlsx .txt .jsonl idx .mat (.csv.gz "
+            "and the like too), .dat .feat (bags of words), or a folder of images."
         ),
     )
     group.add_argument("--key", type=str, default=None, help="Name of the array in an .npz or .mat file.")
@@ -445,7 +445,8 @@ def _add_data(group: Any) -> None:
         "--labels",
         type=str,
         default=None,
-        help="Classes to learn from, where a cell is not empty: a column of the table, a key, or a file of numbers.",
+        help="Classes to learn from, where a cell is not empty: a column of the table, a key, a file of "
+        "numbers, or folders (of images: the names of those they lie in).",
     )
     group.add_argument(
         "--group",

@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ try:
 except ImportError:  # no POSIX
     fcntl = None
 
+GZIP = b"\x1f\x8b"
+LARGEST_UNZIPPED = 2**28
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 NONBLOCK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW
@@ -55,7 +58,7 @@ def _reason(path: Path, what: str, error: Exception) -> str:
 def read_text(path: Path) -> str:
     """The file's text, which must be UTF-8, with a byte order mark or without. Raises `DataError` for anything else."""
     with readable(path, "UTF-8 text"):
-        data = path.read_bytes()
+        data = _unzipped(path, path.read_bytes())
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise DataError(f"{path.name} is text in UTF-16, not in UTF-8: save it as UTF-8")
         if b"\0" in data:
@@ -70,6 +73,20 @@ def read_text(path: Path) -> str:
             raise DataError(
                 f"{path.name}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8 text: save the file as UTF-8"
             ) from error
+
+
+def _unzipped(path: Path, data: bytes) -> bytes:
+    """The bytes, or what they unzip to. Raises `DataError` for what would fill the memory."""
+    if not data.startswith(GZIP):
+        return data
+    most = max(LARGEST_UNZIPPED, 100 * len(data))
+    unpacker = zlib.decompressobj(wbits=31)
+    found = unpacker.decompress(data, most)
+    if unpacker.unconsumed_tail:
+        raise DataError(f"{path.name} unzips to more than {most:,} bytes of {len(data):,}: unzip it, and look at it")
+    if not unpacker.eof:
+        raise DataError(f"{path.name} is truncated: its gzip stream has no end; fetch or write it again")
+    return found
 
 
 def atomic_write(path: str | os.PathLike, data: bytes) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentia.data import arrays, bags, images, sequences, tables
+from latentia.data import arrays, bags, images, sequences, spreadsheets, tables
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
 from latentia.data.prose import Prose, texts
@@ -21,9 +21,16 @@ from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
 from latentia.data.series import series
 from latentia.errors import DataError, OptionError
 
-TABLES = {".csv": tables.read_csv, ".tsv": tables.read_csv, ".parquet": tables.read_parquet}
+TABLES = {
+    ".csv": tables.read_csv,
+    ".tsv": tables.read_csv,
+    ".parquet": tables.read_parquet,
+    ".xlsx": spreadsheets.read_xlsx,
+}
 ARRAYS = {".npy": arrays.read_npy, ".npz": arrays.read_npz, ".mat": arrays.read_mat}
 LINES = {".txt": sequences.read_text, ".jsonl": sequences.read_jsonl, **bags.BAGS}
+FOLDERS = "folders"
+"""The labels of images: the names of the folders in which they lie."""
 CHANNELS = (1, 2, 3, 4)
 
 
@@ -57,7 +64,7 @@ def read(
         context: what a model conditions on: columns of the table by their names (numbers or categories), which are then
             none of the columns of x; the key of another array of the same file; or another source of as many data.
         labels: what each datum is, partly empty where that is not known: a column of the table, the key of another
-            array of the same file, or an array (N,).
+            array of the same file, an array (N,), or "folders" for images that lie in a folder for each class.
         group, time: of a table whose rows are steps, the columns that say which series a row belongs to and when it
             was (see `latentia.data.series`); `kind="sequence"` alone makes one series of all rows of a table whose
             columns have names.
@@ -76,22 +83,10 @@ def read(
     if group is not None or time is not None or (kind == "sequence" and table is not None and table.names):
         return _steps(source, table, group, time, columns, weight, context, labels)
     beside = Beside.of(source, table, context, labels)
-    if text_column is not None:
-        raw = _texts(source, table, text_column)
-        if isinstance(weight, str):
-            weight = np.asarray(table.select([weight]).raw().values)[:, 0]  # type: ignore[union-attr]
-    elif table is not None:
-        taken = [*beside.columns, *([weight] if isinstance(weight, str) else [])]
-        columns = columns or (table.without(taken).names if taken else None)
-        if isinstance(weight, str):
-            weight = np.asarray(table.select([weight]).raw().values)[:, 0]
-        raw = (table if columns is None else table.select(split(columns))).raw()
-    elif columns is not None:
-        raise DataError(
-            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet and pandas"
-        )
-    else:
-        raw = _read(source, key)
+    name = weight if isinstance(weight, str) and table is not None else None
+    raw = _x(source, table, key, columns, text_column, [*beside.columns, *([name] if name else [])])
+    if table is not None and name is not None:
+        weight = np.asarray(table.select([name]).raw().values)[:, 0]
     raw = raw if vocabulary is None else bags.in_words(raw, Path(vocabulary))
     if isinstance(weight, str):
         raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
@@ -100,13 +95,29 @@ def read(
     return raw if prose is None or prose == Prose() else prose.apply(raw)
 
 
+def _x(source, table: tables.Table | None, key: str | None, columns, text_column: str | None, taken: list[str]) -> Raw:
+    """x alone: a text column, the chosen columns, all that are not `taken` by what stands beside x, or all there is."""
+    if text_column is not None:
+        return _texts(source, table, text_column)
+    if table is not None:
+        columns = columns or (table.without(taken).names if taken else None)
+        return (table if columns is None else table.select(split(columns))).raw()
+    if columns is not None:
+        raise DataError(
+            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet, .xlsx and pandas"
+        )
+    return _read(source, key)
+
+
 def _texts(source, table: tables.Table | None, column: str) -> Raw:
     """The texts in a column, or under a key. Raises `DataError` for a source that has neither."""
     if table is not None:
         return texts(table, column)
     path = path_of(source)
     if path is None or path.suffix.lower() != ".jsonl":
-        raise DataError(f"{name_of(source)} has no columns: text_column is for .csv, .tsv, .parquet, pandas and .jsonl")
+        raise DataError(
+            f"{name_of(source)} has no columns: text_column is for .csv, .tsv, .parquet, .xlsx, pandas and .jsonl"
+        )
     return sequences.read_jsonl(existing(path), column)
 
 
@@ -114,7 +125,9 @@ def _steps(source, table, group, time, columns, weight, context, labels) -> Raw:
     """A table whose rows are steps. Raises `DataError` for one that has no named columns, and for what stands beside
     x: a series has no cell of its own where that could be."""
     if table is None or not table.names:
-        raise DataError(f"{name_of(source)} has no named columns: group and time are for .csv, .tsv, .parquet, pandas")
+        raise DataError(
+            f"{name_of(source)} has no named columns: group and time are for .csv, .tsv, .parquet, .xlsx, pandas"
+        )
     if any(part is not None for part in (weight, context, labels)):
         raise OptionError("rows that are steps of a series have neither weight, nor context, nor labels: leave it out")
     return finite(series(table, group, time, None if columns is None else split(columns)))
@@ -127,12 +140,16 @@ class Beside:
     context: Raw | None = None
     labels: object = None
     columns: tuple[str, ...] = ()
+    inside: bool = False
+    """Whether the data are to bring their labels with them."""
 
     @classmethod
     def of(cls, source, table: tables.Table | None, context, labels) -> Beside:
         """Raises `DataError` for a column, a key or a file that is not there."""
         columns: list[str] = []
-        if isinstance(labels, str):
+        if inside := isinstance(labels, str) and labels == FOLDERS:
+            labels = None
+        elif isinstance(labels, str):
             if table is not None:
                 columns.append(labels)
                 labels = table.labels(labels)
@@ -149,7 +166,7 @@ class Beside:
             else:
                 keyed = isinstance(context, str) and not _is_file(context)
                 context = finite(_read(source, context)) if keyed else read(context)
-        return cls(context, labels, tuple(columns))
+        return cls(context, labels, tuple(columns), inside)
 
     def put(self, raw: Raw) -> Raw:
         """`raw` with its context and labels. Raises `DataError` where those are not one for each datum."""
@@ -159,6 +176,8 @@ class Beside:
                 "one for each datum, in the same order"
             )
         raw = raw if self.context is None else replace(raw, context=self.context)
+        if self.inside and raw.labels is None:
+            raise raw.error(f"labels={FOLDERS!r} is for a folder of images with a folder in it for each class")
         return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
 
 
@@ -200,11 +219,11 @@ def split(columns: Sequence[str] | str) -> list[str]:
 
 
 def open_table(source) -> tables.Table | None:
-    """The source's cells where it is a table with columns: pandas, or a .csv, .tsv or .parquet file. Else None."""
+    """The source's cells where it is a table with columns: pandas, .csv, .tsv, .parquet or .xlsx. Else None."""
     if isinstance(source, pd.DataFrame):
         return tables.from_frame(source, "the pandas table")
     path = path_of(source)
-    reader = None if path is None else TABLES.get(path.suffix.lower())
+    reader = None if path is None else TABLES.get(tables.suffix(path))
     return None if path is None or reader is None else reader(existing(path))
 
 
@@ -274,7 +293,7 @@ def existing(path: Path) -> Path:
 def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
         return images.read_folder(path)
-    suffix = path.suffix.lower()
+    suffix = tables.suffix(path)
     if suffix in LINES and not arrays.is_idx(path):
         return LINES[suffix](path)
     if suffix in ARRAYS:

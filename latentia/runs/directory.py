@@ -36,6 +36,8 @@ from latentia.data import BUILTIN, Dataset, Raw, Schema, Stream, load
 from latentia.data.bags import BAGS
 from latentia.data.blocks import Rows
 from latentia.data.files import alone, atomic_write, checksum, read_bytes
+from latentia.data.readers import TABLES
+from latentia.data.tables import suffix
 from latentia.errors import DataError, OptionError, ProcessLost, RunError
 from latentia.inference.annealed import Annealing
 from latentia.learners import Checkpoint, History, distributed
@@ -189,11 +191,7 @@ class Run:
         """Other data, read as this run's schema says."""
         schema = self.schema
         first = options.pop("first", None)
-        if (
-            options.get("columns") is None
-            and schema.names
-            and Path(source).suffix.lower() in (".csv", ".tsv", ".parquet")
-        ):
+        if options.get("columns") is None and schema.names and suffix(Path(source)) in TABLES:
             options["columns"] = list(schema.names)
         if Path(source).suffix.lower() in BAGS:
             options["vocabulary"] = self.config.data.vocabulary
