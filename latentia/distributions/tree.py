@@ -10,7 +10,8 @@ from torch import Tensor
 from latentia.distributions.brackets import Brackets
 from latentia.distributions.semiring import IMPOSSIBLE, Semiring, log_sum
 from latentia.distributions.spans import Splits, diagonals
-from latentia.distributions.structured import Potentials, Structured
+from latentia.distributions.structured import Potentials, Structured, doubled
+from latentia.kernels import inside as kernel
 
 
 class Tree(Structured):
@@ -59,6 +60,26 @@ class Tree(Structured):
             cells.append(_grown(cells, width, rules, sum) + spans[width - 1][..., :first])
             total = torch.where(self.lengths == width, sum(cells[-1][..., 0, :] + root, -1), total)
         return total
+
+    def fused(self, log_potentials: Potentials) -> Tensor:
+        if log_potentials["node"].ndim != 4:
+            return self._summed(log_potentials)
+        value, safe = kernel.log_partition(log_potentials, self.lengths)
+        value = value.to(log_potentials["node"])
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost) == 0:
+            return value
+        again = self._part(log_potentials, lost)
+        if log_potentials["node"].dtype == torch.float64:
+            return value.index_put((lost,), again._summed(again.log_potentials))
+        return value.index_put((lost,), again.fused(doubled(again.log_potentials)).to(value))
+
+    def _part(self, log_potentials: Potentials, index: Tensor) -> Self:
+        """The trees at `index`."""
+        lengths = self.lengths.expand(len(log_potentials["node"]))[index]
+        own = {"root": 2, "rule": 4, "node": 4}
+        part = {name: phi[index] if phi.ndim == own[name] else phi for name, phi in log_potentials.items()}
+        return type(self)(part, lengths)
 
     def score(self, z: Tensor) -> Tensor:
         root, rule, node = (self.log_potentials[name] for name in ("root", "rule", "node"))
