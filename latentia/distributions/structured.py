@@ -35,7 +35,7 @@ class Structured(Unnormalised):
     dimensions: ClassVar[dict[str, int]]
 
     def __init__(self, log_potentials: Potentials, sum: Semiring = log_sum):
-        self.log_potentials = {name: phi.clamp(min=IMPOSSIBLE) for name, phi in log_potentials.items()}
+        self.log_potentials = {name: possible(phi) for name, phi in log_potentials.items()}
         self.sum = sum
         shape = self.log_potentials["node"].shape
         split = len(shape) - self.dimensions["node"]
@@ -183,6 +183,11 @@ class Structured(Unnormalised):
 def doubled(log_potentials: Potentials) -> Potentials:
     """The same in float64."""
     return {name: phi.double() for name, phi in log_potentials.items()}
+
+
+def possible(phi: Tensor) -> Tensor:
+    """Finite log-potentials. One number that is expanded stays one number."""
+    return phi if phi.numel() and not any(phi.stride()) and phi.ndim else phi.clamp(min=IMPOSSIBLE)
 
 
 def below_peak(potential: Tensor) -> Tensor:

@@ -14,25 +14,35 @@ from latentia.distributions.structured import Potentials, Structured, doubled
 from latentia.kernels import inside as kernel
 
 
+BLOCK = 2**22
+"""Numbers in a chart that is held in memory at a time."""
+
+
 class Tree(Structured):
-    """score(z) = root[A of the sentence] + sum rule[A, B, C] over nodes A -> B C + sum node[i, j, A] over spans.
+    """score(z) = root[A of the sentence] + sum rule[A, B, C] over its branchings A -> B C
+                  + sum word[i, A] over its words + sum node[i, j, A] over its spans.
 
     Symbols are K nonterminals, which cover two words or more, and then P preterminals, which cover one: S = K + P. z is
-    one-hot, (B, N, N, S): z[i, j, A] = 1 where the words from i to j, both counted, are an A. A word's own potentials
-    are node[i, i, K:]. There is no tree of one word or of none.
+    one-hot, (B, N, N, S): z[i, j, A] = 1 where the words from i to j, both counted, are an A. There is no tree of one
+    word or of none.
 
     Args:
-        log_potentials: `root` (K,) or (B, K); `rule` (K, S, S) or (B, K, S, S); `node` (B, N, N, S), of which what is
-            below the diagonal, preterminals of longer spans and nonterminals of words are not looked at.
+        log_potentials: `root` (K,) or (B, K); `rule` (K, S, S) or (B, K, S, S); `word` (B, N, P); and `node`
+            (B, N, N, S), zero where it is left out, of which what is below the diagonal, preterminals of longer spans
+            and nonterminals of words are not looked at.
         lengths: (B,), N where it is left out.
 
     Reference: Lari and Young (1990), "The estimation of stochastic context-free grammars using the inside-outside
     algorithm"; Kim et al. (2019), "Compound probabilistic context-free grammars", section 2.
     """
 
-    dimensions: ClassVar = {"root": 1, "rule": 3, "node": 3}
+    dimensions: ClassVar = {"root": 1, "rule": 3, "word": 2, "node": 3}
 
     def __init__(self, log_potentials: Potentials, lengths: Tensor | None = None, sum: Semiring = log_sum):
+        if "node" not in log_potentials:
+            word, (*_, symbols) = log_potentials["word"], log_potentials["rule"].shape
+            shape = (*word.shape[:-1], word.shape[-2], symbols)
+            log_potentials = {**log_potentials, "node": word.new_zeros(()).expand(shape)}
         super().__init__(log_potentials, sum)
         node = self.log_potentials["node"]
         self.lengths = torch.full((1,), node.shape[-2], device=node.device) if lengths is None else lengths
@@ -46,10 +56,10 @@ class Tree(Structured):
         return self.log_potentials["root"].shape[-1]
 
     def recursion(self, log_potentials: Potentials, sum: Semiring) -> Tensor:
-        root, rule, node = (log_potentials[name] for name in ("root", "rule", "node"))
+        root, rule, word, node = (log_potentials[name] for name in ("root", "rule", "word", "node"))
         first = self.nonterminals
         spans = [part.mT for part in diagonals(node.movedim(-1, -3))]
-        cells = [sum.start(spans[0][..., first:])]
+        cells = [sum.start(spans[0][..., first:] + word)]
         rules = {
             (a, b): rule[..., left, right].flatten(-2).unsqueeze(-3)
             for a, left in enumerate((slice(first, None), slice(first)))
@@ -62,34 +72,51 @@ class Tree(Structured):
         return total
 
     def fused(self, log_potentials: Potentials) -> Tensor:
-        if log_potentials["node"].ndim != 4:
+        """By the kernel, some sentences of like length at a time, so that what is held in memory is theirs."""
+        node = log_potentials["node"]
+        if node.ndim != 4 or not len(node):
             return self._summed(log_potentials)
+        order = self.lengths.expand(len(node)).argsort(descending=True, stable=True)
+        parts = order.split(max(BLOCK // (node.shape[-2] ** 2 * self.nonterminals), 1))
+        if len(parts) == 1:
+            return self._fused(log_potentials)
+        values = [part._fused(part.log_potentials) for part in (self._part(log_potentials, index) for index in parts)]
+        return torch.cat(values)[order.argsort()]
+
+    def _fused(self, log_potentials: Potentials) -> Tensor:
         value, safe = kernel.log_partition(log_potentials, self.lengths)
-        value = value.to(log_potentials["node"])
+        word = log_potentials["word"]
+        value = value.to(word)
         lost = (~safe).nonzero().squeeze(-1)
         if len(lost) == 0:
             return value
         again = self._part(log_potentials, lost)
-        if log_potentials["node"].dtype == torch.float64:
+        if word.dtype == torch.float64:
             return value.index_put((lost,), again._summed(again.log_potentials))
-        return value.index_put((lost,), again.fused(doubled(again.log_potentials)).to(value))
+        return value.index_put((lost,), again._fused(doubled(again.log_potentials)).to(value))
 
     def _part(self, log_potentials: Potentials, index: Tensor) -> Self:
         """The trees at `index`."""
         lengths = self.lengths.expand(len(log_potentials["node"]))[index]
-        own = {"root": 2, "rule": 4, "node": 4}
-        part = {name: phi[index] if phi.ndim == own[name] else phi for name, phi in log_potentials.items()}
+        longest = max(int(lengths.max()), 1)
+        own = {"root": 2, "rule": 4, "word": 3, "node": 4}
+        part = {
+            name: phi if phi.ndim < own[name] else _one(phi, len(index)) if not any(phi.stride()) else phi[index]
+            for name, phi in log_potentials.items()
+        }
+        part["word"], part["node"] = part["word"][:, :longest], part["node"][:, :longest, :longest]
         return type(self)(part, lengths)
 
     def score(self, z: Tensor) -> Tensor:
-        root, rule, node = (self.log_potentials[name] for name in ("root", "rule", "node"))
+        root, rule, word, node = (self.log_potentials[name] for name in ("root", "rule", "word", "node"))
         spans, first = z > 0, self.nonterminals
         splits = Splits.of(spans.any(-1), self.lengths)
         label = spans.to(torch.uint8).argmax(-1)
         where, (i, k, j) = splits.where, (splits.i, splits.k, splits.j)
         parent, left, right = label[*where, i, j], label[*where, i, k], label[*where, k + 1, j]
         rule = rule.expand(*z.shape[:-3], *rule.shape[-3:])
-        value = (z.to(node) * node).sum((-3, -2, -1))
+        z = z.to(word)
+        value = (z * node).sum((-3, -2, -1)) + (z.diagonal(0, -3, -2).mT[..., first:] * word).sum((-2, -1))
         value = value.index_put(where, rule[*where, parent.clamp(max=first - 1), left, right], accumulate=True)
         whole = (self.lengths - 1).clamp(min=0).expand(value.shape)
         top = label[..., 0, :].gather(-1, whole.unsqueeze(-1))
@@ -113,6 +140,11 @@ class Tree(Structured):
         best, label = marginals.max(-1)
         spans = Brackets({"node": best}, self.lengths).mode
         return torch.zeros_like(marginals).scatter_(-1, label.unsqueeze(-1), spans.unsqueeze(-1))
+
+
+def _one(phi: Tensor, size: int) -> Tensor:
+    """One number that is expanded, for so many data."""
+    return phi[:1].expand(size, *phi.shape[1:])
 
 
 def _grown(cells: list[Tensor], width: int, rules: dict[tuple[int, int], Tensor], sum: Semiring) -> Tensor:

@@ -28,32 +28,34 @@ NOTHING = -1e30
 def log_partition(log_potentials: dict[str, Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
     """log Z (B,) in float64, and where it can be trusted, (B,). Differentiable once with respect to every potential,
     in whose dtype, float32 or float64, the products are."""
-    root, rule, node = (log_potentials[name] for name in ("root", "rule", "node"))
-    return _Inside.apply(root, rule, node, lengths.expand(len(node)))  # type: ignore[return-value]
+    parts = (log_potentials[name] for name in ("root", "rule", "word", "node"))
+    return _Inside.apply(*parts, lengths.expand(len(log_potentials["word"])))  # type: ignore[return-value]
 
 
 class _Inside(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, root: Tensor, rule: Tensor, node: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, root: Tensor, rule: Tensor, word: Tensor, node: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
         order = lengths.argsort(descending=True, stable=True)
-        parts = _Sentences.of(root, rule, node, lengths, order)
-        chart = _Chart(parts)
-        value, upper = chart.total(), _Chart(parts, upper=True).total()
-        safe = (value > NOTHING / 10) & (upper - value < LEEWAY[node.dtype])
-        ctx.save_for_backward(root, rule, node, order)
-        ctx.chart = chart
-        back = order.argsort()
+        sentences = _Sentences.of(root, rule, word, node, lengths, order)
+        chart = _Chart(sentences)
+        value, upper = chart.total(), _Chart(sentences, upper=True).total()
+        safe = (value > NOTHING / 10) & (upper - value < LEEWAY[word.dtype])
+        ctx.chart, ctx.back = chart, order.argsort()
+        ctx.save_for_backward(order)
+        ctx.each = root.ndim == 2, rule.ndim == 4
         ctx.mark_non_differentiable(safe)
-        return value[back], safe[back]
+        return value[ctx.back], safe[ctx.back]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        root, rule, node, order = ctx.saved_tensors
-        roots, rules, nodes = ctx.chart.outside(grads[0][order].to(node))
-        back = order.argsort()
-        roots = roots[back] if root.ndim == 2 else roots.sum(0)
-        rules = rules[back] if rule.ndim == 4 else rules
-        return roots, rules, nodes[back], None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (order,) = ctx.saved_tensors
+        spans = ctx.needs_input_grad[3]
+        root, rule, word, node = ctx.chart.outside(grads[0][order].to(ctx.chart.words), spans)
+        root = root[ctx.back] if ctx.each[0] else root.sum(0)
+        rule = rule[ctx.back] if ctx.each[1] else rule
+        return root, rule, word[ctx.back], node[ctx.back] if spans else None, None
 
 
 class _Sentences(NamedTuple):
@@ -61,17 +63,18 @@ class _Sentences(NamedTuple):
 
     root: Tensor
     rule: Tensor
+    word: Tensor
     node: Tensor
     last: Tensor
     live: list[int]
 
     @classmethod
-    def of(cls, root: Tensor, rule: Tensor, node: Tensor, lengths: Tensor, order: Tensor) -> _Sentences:
-        lengths, size = lengths[order], node.shape[-2]
-        widths = torch.arange(size + 1, device=lengths.device)
-        live = (lengths.unsqueeze(-1) >= widths).sum(0).tolist()
-        root = root[order] if root.ndim == 2 else root.expand(len(node), -1)
-        return cls(root, rule[order] if rule.ndim == 4 else rule, node[order], lengths, live)
+    def of(cls, root: Tensor, rule: Tensor, word: Tensor, node: Tensor, lengths: Tensor, order: Tensor) -> _Sentences:
+        lengths, size = lengths[order], word.shape[1]
+        live = (lengths.unsqueeze(-1) >= torch.arange(size + 1, device=lengths.device)).sum(0).tolist()
+        root = root[order] if root.ndim == 2 else root.expand(len(word), -1)
+        node = node[order] if any(node.stride()) else node
+        return cls(root, rule[order] if rule.ndim == 4 else rule, word[order], node, (lengths - 1).clamp(min=0), live)
 
 
 def _exp(x: Tensor, floor: float) -> Tensor:
@@ -96,22 +99,22 @@ class _Chart:
     parts of all the splits of a span are then slices."""
 
     def __init__(self, sentences: _Sentences, upper: bool = False):
-        root, rule, node, self.last, self.live = sentences
-        self.root, self.upper, self.floor = root, upper, FLOOR[node.dtype]
-        self.first, batch, self.size = root.shape[-1], node.shape[0], node.shape[-2]
-        self.rules = self._rules(rule)
-        self.starting = node.new_zeros(batch, self.size, self.size + 1, self.first)
+        root, rule, word, node, self.last, self.live = sentences
+        self.root, self.upper, self.floor = root, upper, FLOOR[word.dtype]
+        self.first, (batch, self.size) = root.shape[-1], word.shape[:2]
+        self.rules, self.node = self._rules(rule), node
+        self.starting = word.new_zeros(batch, self.size, self.size + 1, self.first)
         self.ending = torch.zeros_like(self.starting)
-        self.log_starting = node.new_full(self.starting.shape[:-1], NOTHING, dtype=torch.float64)
+        self.log_starting = word.new_full(self.starting.shape[:-1], NOTHING, dtype=torch.float64)
         self.log_ending = self.log_starting.clone()
         # of each width: the summed splits, the weights of splits, the derivative of cells by what is summed in them
         self.pairs: dict[int, Tensor] = {}
         self.weights: dict[int, Tensor] = {}
         self.slopes: dict[int, Tensor] = {}
-        self._read(node)
+        self._read(word + node.diagonal(0, 1, 2).mT[..., self.first :])
         for width in range(2, self.size + 1):
             if self.live[width]:
-                self._grow(width, node)
+                self._grow(width)
 
     def _kept(self, x: Tensor) -> Tensor:
         return x.clamp_(min=self.floor) if self.upper else x.masked_fill_(x < self.floor, 0.0)
@@ -125,8 +128,7 @@ class _Chart:
         after, before = after.transpose(-3, -2).flatten(-2), before.movedim(-1, -3).flatten(-2)
         return _Rules(scaled, both.flatten(-2), after, before, words.flatten(-2), peak.double())
 
-    def _read(self, node: Tensor) -> None:
-        words = node.diagonal(0, 1, 2).mT[..., self.first :]
+    def _read(self, words: Tensor) -> None:
         peak = words.amax(-1, keepdim=True)
         self.words = self._kept(_exp(words - peak, self.floor))
         self.log_words = peak.squeeze(-1).double()
@@ -135,23 +137,27 @@ class _Chart:
         self.before = (self.words @ self.rules.after_word).unflatten(-1, shape)
         self.after = (self.words @ self.rules.before_word).unflatten(-1, shape)
 
-    def _grow(self, width: int, node: Tensor) -> None:
+    def _grow(self, width: int) -> None:
         live, count = self.live[width], self.size - width + 1
         logs = self._log_splits(width, live, count)
         base = logs.amax(-1, keepdim=True)
-        self.weights[width] = weight = self._kept(_exp((logs - base).to(node), self.floor))
-        value, scale = self._by_largest(self._joined(width, live, count, weight))
-        spans = node[:live].diagonal(width - 1, 1, 2).mT[..., : self.first]
-        high = spans.amax(-1, keepdim=True)
-        turn = self._kept(_exp(spans - high, self.floor))
-        cell, again = self._by_largest(value * turn)
-        peak = self.rules.peak[:live, None] if self.rules.peak.ndim else self.rules.peak
-        logs = (base + high.double() + (scale.double().log() + again.double().log())).squeeze(-1) + peak
+        self.weights[width] = weight = self._kept(_exp((logs - base).to(self.words), self.floor))
+        cell, scale = self._by_largest(self._joined(width, live, count, weight))
+        logs, slope = base + scale.double().log(), 1 / scale
+        spans = self.node[:live].diagonal(width - 1, 1, 2).mT[..., : self.first]
+        if any(self.node.stride()):
+            high = spans.amax(-1, keepdim=True)
+            turn = self._kept(_exp(spans - high, self.floor))
+            cell, scale = self._by_largest(cell * turn)
+            logs, slope = logs + high.double() + scale.double().log(), slope * turn / scale
+        else:
+            logs = logs + spans[..., :1].double()
+        logs = logs.squeeze(-1) + (self.rules.peak[:live, None] if self.rules.peak.ndim else self.rules.peak)
         logs = torch.where(cell.amax(-1) > 0, logs, NOTHING)
         self.starting[:live, :count, width], self.log_starting[:live, :count, width] = cell, logs
         self.ending[:live, width - 1 :, self.size - width] = cell
         self.log_ending[:live, width - 1 :, self.size - width] = logs
-        self.slopes[width] = turn / (scale * again)
+        self.slopes[width] = slope
 
     def _by_largest(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The value less what is below the floor, divided by its largest, and that; 1 of nothing."""
@@ -201,8 +207,8 @@ class _Chart:
         """Of each sentence the weights of roots, (B, K), their logarithmic scale, and the cell of all words."""
         peak = self.root.amax(-1, keepdim=True)
         roots = self._kept(_exp(self.root - peak, self.floor))
-        row = torch.arange(len(self.root), device=self.root.device)
-        return roots, peak.squeeze(-1).double() + self.log_starting[row, 0, self.last], self.starting[row, 0, self.last]
+        whole = torch.arange(len(self.root), device=self.root.device), 0, self.last + 1
+        return roots, peak.squeeze(-1).double() + self.log_starting[whole], self.starting[whole]
 
     def total(self) -> Tensor:
         """log Z, (B,), in float64; what is as small as `NOTHING` is nothing."""
@@ -210,17 +216,22 @@ class _Chart:
         share = (roots * cell).sum(-1).double()
         return torch.where(share > 0, share.log() + scale, NOTHING)
 
-    def outside(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Expected uses of each potential, weighted by `grad` (B,): roots (B, K), rules, spans. A cell's derivative is
-        that by its scaled entries, so that the two multiply to the expected use."""
+    def outside(self, grad: Tensor, spans: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Expected uses of each potential, weighted by `grad` (B,): roots (B, K), rules, words (B, N, P), and spans
+        (B, N, N, S) where they are asked for. A cell's derivative is that by its scaled entries, so that the two
+        multiply to the expected use."""
         roots, _, cell = self._top()
         share = (roots * cell).sum(-1, keepdim=True)
         seed = torch.where(share > 0, grad.unsqueeze(-1) * roots / share, 0.0)
-        back = _Back(self, seed)
+        back = _Back(self, seed, spans)
         for width in range(self.size, 1, -1):
             if self.live[width]:
                 back.step(width)
-        return seed * cell, back.rules(), back.node
+        rules = back.rules()
+        words = self.words * back.words
+        if back.node is not None:
+            back.node.diagonal(0, 1, 2).mT[..., self.first :] = words
+        return seed * cell, rules, words, back.node
 
 
 def _some(rule: Tensor, live: int) -> Tensor:
@@ -231,13 +242,13 @@ def _some(rule: Tensor, live: int) -> Tensor:
 class _Back:
     """The pass from the whole sentence down to its words."""
 
-    def __init__(self, chart: _Chart, seed: Tensor):
+    def __init__(self, chart: _Chart, seed: Tensor, spans: bool):
         self.chart = chart
         rules = chart.rules
         symbols, (batch, size) = rules.scaled.shape[-1], chart.words.shape[:2]
-        self.node = seed.new_zeros(batch, size, size, symbols)
+        self.node = seed.new_zeros(batch, size, size, symbols) if spans else None
         self.starting, self.ending = torch.zeros_like(chart.starting), torch.zeros_like(chart.ending)
-        self.starting[torch.arange(batch, device=seed.device), 0, chart.last] = seed
+        self.starting[torch.arange(batch, device=seed.device), 0, chart.last + 1] = seed
         self.words = torch.zeros_like(chart.words)
         self.before, self.after = torch.zeros_like(chart.before), torch.zeros_like(chart.after)
         self.pairs_of_words, self.pairs_of_both = torch.zeros_like(rules.words), torch.zeros_like(rules.both)
@@ -248,7 +259,8 @@ class _Back:
         cell = chart.starting[:live, :count, width]
         slope = self.starting[:live, :count, width] + self.ending[:live, width - 1 :, chart.size - width]
         slope = torch.where(cell > 0, slope, 0.0)
-        self.node[:live].diagonal(width - 1, 1, 2).mT[..., :first] = cell * slope
+        if self.node is not None:
+            self.node[:live].diagonal(width - 1, 1, 2).mT[..., :first] = cell * slope
         slope = slope * chart.slopes[width]
         if width == 2:
             self._words(slope, live)
@@ -283,14 +295,13 @@ class _Back:
         _add_uses(self.pairs_of_words, slope, chart.pairs[2], live)
 
     def rules(self) -> Tensor:
-        """Expected uses of rules; those of words' potentials are added to `node` on the way."""
+        """Expected uses of rules, which add to words' derivatives on the way."""
         chart, rules, first = self.chart, self.chart.rules, self.chart.first
         found = torch.empty_like(rules.scaled)
         found[..., :first, :first] = self.pairs_of_both.unflatten(-1, (first, first))
         found[..., first:, first:] = self.pairs_of_words.unflatten(-1, (rules.scaled.shape[-1] - first,) * 2)
         before, after = self.before.flatten(-2), self.after.flatten(-2)
         self.words += before @ rules.after_word.mT + after @ rules.before_word.mT
-        self.node.diagonal(0, 1, 2).mT[..., first:] = chart.words * self.words
         words = chart.words if rules.scaled.ndim == 4 else chart.words.flatten(0, 1)
         before, after = (uses if rules.scaled.ndim == 4 else uses.flatten(0, 1) for uses in (before, after))
         found[..., first:, :first] = (words.mT @ before).unflatten(-1, (first, first)).transpose(-3, -2)

@@ -36,6 +36,7 @@ def make_tree(seed, lengths=(5, 2, 3), kinds=(2, 1), own=False, impossible=False
     """Trees of `kinds` = (nonterminals, preterminals)."""
     batch, size, (some, symbols) = (len(lengths),) if own else (), max(lengths), (kinds[0], sum(kinds))
     potentials = {"root": normal(seed, *batch, some), "rule": normal(seed + 1, *batch, some, symbols, symbols)}
+    potentials["word"] = normal(seed + 3, len(lengths), size, kinds[1])
     potentials["node"] = normal(seed + 2, len(lengths), size, size, symbols)
     if impossible:
         potentials["rule"][..., 0, 1, :] = -torch.inf
@@ -59,6 +60,7 @@ def chart(like, cells):
 
 def all_trees(p, b):
     root, rule, node = p.log_potentials["root"], p.log_potentials["rule"], p.log_potentials["node"][b]
+    word = p.log_potentials["word"][b]
     root, rule = (root[b], rule[b]) if root.ndim == 2 else (root, rule)
     length, found = int(p.lengths[b]), []
     for spans in bracketings(0, length - 1) if length > 1 else []:
@@ -67,7 +69,9 @@ def all_trees(p, b):
             label = dict(zip(spans, labels, strict=True))
             score = float(root[label[0, length - 1]]) + sum(float(node[i, j, a]) for (i, j), a in label.items())
             for i, j in spans:
-                if i < j:
+                if i == j:
+                    score += float(word[i, label[i, i] - p.nonterminals])
+                else:
                     k = next(k for k in range(i, j) if (i, k) in label and (k + 1, j) in label)
                     score += float(rule[label[i, j], label[i, k], label[k + 1, j]])
             z = chart(node, [(i, j, a) for (i, j), a in label.items()])
