@@ -7,6 +7,7 @@ exp(score) over all structures. What `sum` means is the semiring's business (`se
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import ClassVar, Self
 
 import torch
@@ -79,12 +80,18 @@ class Structured(Unnormalised):
         value = self._value if self._value is not None and not graph else self._run(self.log_potentials, twice=False)
         return torch.where(value < IMPOSSIBLE / 10, -torch.inf, value)
 
-    def expectations(self, weight: Tensor | None = None) -> Potentials:
+    def expectations(self, weight: Tensor | None = None, of: Collection[str] | None = None) -> Potentials:
         """Expected number of times each potential is used, weighted by `weight` (B,) and added up over whatever
-        the potential is shared by: the gradient of log Z. In potentials' own shapes."""
-        leaves = {name: phi.detach().requires_grad_() for name, phi in self.log_potentials.items()}
+        the potential is shared by: the gradient of log Z. In potentials' own shapes.
+
+        Args:
+            of: the potentials that are asked for, all where it is left out.
+        """
+        names = self.log_potentials.keys() if of is None else of
+        leaves = {name: self.log_potentials[name].detach().requires_grad_() for name in names}
+        fixed = {name: phi.detach() for name, phi in self.log_potentials.items()}
         with torch.enable_grad():
-            value = self._run(leaves, twice=False)
+            value = self._run({**fixed, **leaves}, twice=False)
         self._value = value.detach()
         weight = torch.ones_like(value) if weight is None else weight.to(value)
         gradients = torch.autograd.grad(value, list(leaves.values()), weight, allow_unused=True)

@@ -13,7 +13,6 @@ from latentia.distributions.spans import Splits, diagonals
 from latentia.distributions.structured import Potentials, Structured, doubled
 from latentia.kernels import inside as kernel
 
-
 BLOCK = 2**22
 """Numbers in a chart that is held in memory at a time."""
 
