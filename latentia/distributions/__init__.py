@@ -1,8 +1,11 @@
 """What torch.distributions lacks: structured latents, their semirings, joints and divergences."""
 
+from latentia.distributions.brackets import Brackets
 from latentia.distributions.chain import Chain
+from latentia.distributions.dependencies import Dependencies
 from latentia.distributions.joint import Joint
 from latentia.distributions.onehot import OneHot
 from latentia.distributions.structured import Structured
+from latentia.distributions.tree import Tree
 
-__all__ = ["Chain", "Joint", "OneHot", "Structured"]
+__all__ = ["Brackets", "Chain", "Dependencies", "Joint", "OneHot", "Structured", "Tree"]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
+    from latentia.models.grammars.pcfg import PCFG
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
     from latentia.models.mixtures.kmeans import KMeans
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HMM",
     "LDA",
+    "PCFG",
     "VAE",
     "ClusteringVAE",
     "ConvLadder",
@@ -49,6 +51,7 @@ __all__ = [
 _FILES = {
     "HMM": "chains.hmm",
     "LDA": "topics.lda",
+    "PCFG": "grammars.pcfg",
     "VAE": "vaes.vae",
     "ClusteringVAE": "vaes.clustering_vae",
     "ConvLadder": "vaes.conv_ladder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import singledispatch
 from typing import Any
@@ -14,7 +15,7 @@ from torch.distributions.constraints import boolean as boolean_constraint
 from torch.distributions.constraints import independent as independent_constraint
 
 from latentia.batch import Batch
-from latentia.distributions import Chain, observed
+from latentia.distributions import Brackets, Chain, Dependencies, Structured, Tree, observed
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.factorial import Chains
 from latentia.distributions.flow import Flow
@@ -59,6 +60,67 @@ def _(distribution: Chains) -> tuple[Tensor, Tensor]:
     """Every path of every chain: the paths of the one chain over joint states, taken apart."""
     z, log_weight = nodes(distribution.product())
     return distribution.apart(z), log_weight
+
+
+@nodes.register
+def _(distribution: Tree) -> tuple[Tensor, Tensor]:
+    """Every labelled binary tree of each datum; of a shorter datum's the last one is repeated with log-weight -inf."""
+    first, symbols = distribution.nonterminals, distribution.event_shape[-1]
+    kinds = range(first), range(first, symbols)
+
+    def labelled(length: int) -> list[list[tuple[int, ...]]]:
+        require_small(math.comb(2 * length, length) * len(kinds[0]) ** max(length - 1, 0) * len(kinds[1]) ** length)
+        return [
+            [(*span, label) for span, label in zip(spans, labels, strict=True)]
+            for spans in bracketings(0, length - 1)
+            for labels in itertools.product(*(kinds[i == j] for i, j in spans))
+        ]
+
+    return _structures(distribution, [labelled(n) if n > 1 else [] for n in _lengths(distribution)])
+
+
+@nodes.register
+def _(distribution: Brackets) -> tuple[Tensor, Tensor]:
+    return _structures(distribution, [bracketings(0, n - 1) if n else [[]] for n in _lengths(distribution)])
+
+
+@nodes.register
+def _(distribution: Dependencies) -> tuple[Tensor, Tensor]:
+    """Every assignment of heads: those that are no projective trees have log-weight -inf."""
+    return _structures(
+        distribution,
+        [
+            [list(zip(heads, range(n), strict=True)) for heads in itertools.product(range(n), repeat=n)]
+            for n in _lengths(distribution)
+        ],
+    )
+
+
+def _lengths(distribution: Brackets | Dependencies | Tree) -> list[int]:
+    return distribution.lengths.expand(distribution.batch_shape).tolist()
+
+
+def bracketings(i: int, j: int) -> list[list[tuple[int, ...]]]:
+    """Every binary tree over the words from i to j, as lists of spans."""
+    if i == j:
+        return [[(i, i)]]
+    return [
+        [(i, j), *left, *right] for k in range(i, j) for left in bracketings(i, k) for right in bracketings(k + 1, j)
+    ]
+
+
+def _structures(distribution: Structured, found: list[list[list[tuple[int, ...]]]]) -> tuple[Tensor, Tensor]:
+    """Structures of each datum, given by the entries that are 1, as z (S, B, *event) and their log-weights (S, B)."""
+    most = max(1, *(len(structures) for structures in found))
+    require_small(most * len(found))
+    z = distribution.log_potentials["node"].new_zeros(most, *distribution.batch_shape, *distribution.event_shape)
+    extra = torch.zeros(z.shape[:2], dtype=torch.bool, device=z.device)
+    for b, structures in enumerate(found):
+        extra[len(structures) :, b] = True
+        entries = [(s, b, *entry) for s, structure in enumerate(structures) for entry in structure]
+        if entries:
+            z[tuple(torch.tensor(entries).unbind(-1))] = 1
+    return z, torch.where(extra, -torch.inf, distribution.log_prob(z))
 
 
 @nodes.register
