@@ -294,8 +294,16 @@ def _fit_parser(chosen: argparse.Namespace):
 
         skip: set[str | int] = {*NOT_OF_OBJECTIVES}
         parser.add_function_arguments(OBJECTIVES[chosen.objective], "objective", skip=skip)
+        if "estimator" in catalogue.options(chosen.objective):
+            parser.add_argument("--objective.estimator", type=str | None, default=None, help=_estimators())
         _entitle(parser, "objective", chosen.objective)
     return parser
+
+
+def _estimators() -> str:
+    from latentia.gradients import ESTIMATORS
+
+    return f"Of the gradient, mostly of discrete latents: {', '.join(ESTIMATORS)}."
 
 
 def _early(chosen: argparse.Namespace) -> argparse.ArgumentParser:
@@ -330,6 +338,8 @@ def _refuse_early(chosen: argparse.Namespace) -> None:
                 one = _one_word(annotation) if chosen.command == "fit" else {}
                 # a list takes more by --model.hidden+
                 parser.add_argument(*(f"--{group}.{option}{more}" for more in ([""] if one else ["", "+"])), **one)
+    if chosen.objective and "estimator" in catalogue.options(chosen.objective):
+        parser.add_argument("--objective.estimator")
     parsed, unknown = parser.parse_known_args(chosen.rest)
     refuse(unknown, parser._option_string_actions, f"latentia {chosen.command}")
     if parsed.source is None:

@@ -3,9 +3,10 @@
 from latentia.distributions.brackets import Brackets
 from latentia.distributions.chain import Chain
 from latentia.distributions.dependencies import Dependencies
+from latentia.distributions.discrete import Bernoullis, Categoricals
 from latentia.distributions.joint import Joint
 from latentia.distributions.onehot import OneHot
 from latentia.distributions.structured import Structured
 from latentia.distributions.tree import Tree
 
-__all__ = ["Brackets", "Chain", "Dependencies", "Joint", "OneHot", "Structured", "Tree"]
+__all__ = ["Bernoullis", "Brackets", "Categoricals", "Chain", "Dependencies", "Joint", "OneHot", "Structured", "Tree"]

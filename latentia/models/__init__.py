@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from latentia.models.topics.lda import LDA
     from latentia.models.vaes.clustering_vae import ClusteringVAE
     from latentia.models.vaes.conv_ladder import ConvLadder
+    from latentia.models.vaes.discrete_vae import DiscreteVAE
     from latentia.models.vaes.ladder_vae import LadderVAE
     from latentia.models.vaes.missing_data_vae import MissingDataVAE
     from latentia.models.vaes.pixel_vae import PixelVAE
@@ -33,6 +34,7 @@ __all__ = [
     "VAE",
     "ClusteringVAE",
     "ConvLadder",
+    "DiscreteVAE",
     "ExactFactorialHMM",
     "FactorialHMM",
     "GaussianMixture",
@@ -55,6 +57,7 @@ _FILES = {
     "VAE": "vaes.vae",
     "ClusteringVAE": "vaes.clustering_vae",
     "ConvLadder": "vaes.conv_ladder",
+    "DiscreteVAE": "vaes.discrete_vae",
     "ExactFactorialHMM": "chains.factorial_hmm",
     "FactorialHMM": "chains.factorial_hmm",
     "GaussianMixture": "mixtures.gaussian_mixture",

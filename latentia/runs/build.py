@@ -15,6 +15,7 @@ from latentia.data import Raw, Schema
 from latentia.data.blocks import Rows
 from latentia.data.stream import survey
 from latentia.errors import LatentiaError, OptionError
+from latentia.gradients import ESTIMATORS
 from latentia.inference.missing import mean_field_elbo
 from latentia.inference.refinement import semi_amortized
 from latentia.learners import EM, Gibbs, Gradient, Learner, distributed
@@ -108,7 +109,7 @@ def build_learner(config: Config, progress: bool = True, chosen: dict[str, Any] 
     options = {**(chosen or {}), **config.learner_options, "progress": progress}
     if config.learner == "Gradient" and config.objective:
         _at_least(config.objective_options)
-        options["objective"] = partial(OBJECTIVES[config.objective], **config.objective_options)
+        options["objective"] = partial(OBJECTIVES[config.objective], **_estimating(config.objective_options))
     if config.learner != "EM" and (distributed.size() > 1 or config.data.stream):
         asked = "a stream" if config.data.stream else f"{distributed.size()} processes"
         raise OptionError(f"--learner {config.learner} learns from data in memory in one process, not from {asked}")
@@ -116,6 +117,16 @@ def build_learner(config: Config, progress: bool = True, chosen: dict[str, Any] 
         return LEARNERS[config.learner](**options)
     except TypeError as error:
         raise OptionError(f"{config.learner}: {error}") from error
+
+
+def _estimating(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an objective with its estimator in the place of the estimator's name."""
+    if options.get("estimator") is None:
+        return {name: value for name, value in options.items() if name != "estimator"}
+    name = options["estimator"]
+    if name not in ESTIMATORS:
+        raise OptionError(f"estimator={name!r}: choose one of {', '.join(ESTIMATORS)}")
+    return {**options, "estimator": ESTIMATORS[name]()}
 
 
 def better_reading(config: Config, kind: str) -> str | None:

@@ -15,8 +15,18 @@ from torch.distributions.constraints import boolean as boolean_constraint
 from torch.distributions.constraints import independent as independent_constraint
 
 from latentia.batch import Batch
-from latentia.distributions import Brackets, Chain, Dependencies, Structured, Tree, observed
+from latentia.distributions import (
+    Bernoullis,
+    Brackets,
+    Categoricals,
+    Chain,
+    Dependencies,
+    Structured,
+    Tree,
+    observed,
+)
 from latentia.distributions.canonical import CanonicalGaussian
+from latentia.distributions.discrete import enumerable
 from latentia.distributions.factorial import Chains
 from latentia.distributions.flow import Flow
 from latentia.distributions.joint import Joint
@@ -37,6 +47,16 @@ def nodes(distribution: Distribution) -> tuple[Tensor, Tensor]:
     """
     if not distribution.has_enumerate_support:
         raise NotApplicable(f"{type(distribution).__name__} cannot be enumerated: write nodes.register for it")
+    z = distribution.enumerate_support()
+    return z, distribution.log_prob(z)
+
+
+@nodes.register(Bernoullis)
+@nodes.register(Categoricals)
+def _(distribution: Bernoullis | Categoricals) -> tuple[Tensor, Tensor]:
+    """Every combination of values."""
+    if not enumerable(distribution):
+        raise NotApplicable(f"z of shape {tuple(distribution.event_shape)} has too many values")
     z = distribution.enumerate_support()
     return z, distribution.log_prob(z)
 
