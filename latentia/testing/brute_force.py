@@ -25,6 +25,7 @@ from latentia.distributions import (
     Tree,
     observed,
 )
+from latentia.distributions.alignment import LatentAlignment, MonotoneAlignment
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.discrete import enumerable
 from latentia.distributions.factorial import Chains
@@ -73,6 +74,16 @@ def _(distribution: Chain) -> tuple[Tensor, Tensor]:
     repeated = ((paths > 0).unsqueeze(1) & ~inside).any(-1)
     z = z.to(node)
     return z, torch.where(repeated.to(node.device), -torch.inf, distribution.log_prob(z))
+
+
+@nodes.register(LatentAlignment)
+@nodes.register(MonotoneAlignment)
+def _(distribution: Any) -> tuple[Tensor, Tensor]:
+    """Every path of columns, as those of a chain that may go from anywhere to anywhere."""
+    node = distribution.log_potentials["node"]
+    free = {"initial": node.new_zeros(node.shape[-1]), "transition": node.new_zeros(1, node.shape[-1], node.shape[-1])}
+    z, log_weight = nodes(Chain({**free, "node": torch.zeros_like(node)}, distribution.lengths))
+    return z, torch.where(log_weight > -torch.inf, distribution.log_prob(z), -torch.inf)
 
 
 @nodes.register
