@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from latentia.models.mixtures.kmeans import KMeans
     from latentia.models.mixtures.mixture_of_bernoullis import MixtureOfBernoullis
     from latentia.models.mixtures.mixture_of_categoricals import MixtureOfCategoricals
+    from latentia.models.text.language_model import LanguageModel
+    from latentia.models.text.mixture_of_language_models import (
+        InferredMixtureOfLanguageModels,
+        MixtureOfLanguageModels,
+    )
+    from latentia.models.text.text_vae import TextVAE
     from latentia.models.topics.lda import LDA
     from latentia.models.vaes.clustering_vae import ClusteringVAE
     from latentia.models.vaes.conv_ladder import ConvLadder
@@ -38,15 +44,19 @@ __all__ = [
     "ExactFactorialHMM",
     "FactorialHMM",
     "GaussianMixture",
+    "InferredMixtureOfLanguageModels",
     "KMeans",
     "LadderVAE",
+    "LanguageModel",
     "MissingDataVAE",
     "MixtureOfBernoullis",
     "MixtureOfCategoricals",
+    "MixtureOfLanguageModels",
     "NeuralHMM",
     "PixelVAE",
     "ProbabilisticPCA",
     "SemiSupervisedVAE",
+    "TextVAE",
     "VampVAE",
 ]
 
@@ -61,15 +71,19 @@ _FILES = {
     "ExactFactorialHMM": "chains.factorial_hmm",
     "FactorialHMM": "chains.factorial_hmm",
     "GaussianMixture": "mixtures.gaussian_mixture",
+    "InferredMixtureOfLanguageModels": "text.mixture_of_language_models",
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
+    "LanguageModel": "text.language_model",
     "MissingDataVAE": "vaes.missing_data_vae",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
     "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
+    "MixtureOfLanguageModels": "text.mixture_of_language_models",
     "NeuralHMM": "chains.neural_hmm",
     "PixelVAE": "vaes.pixel_vae",
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
+    "TextVAE": "text.text_vae",
     "VampVAE": "vaes.vamp_vae",
 }
 """The file of each model."""

@@ -86,13 +86,14 @@ def test_refinement_and_gaps(tiny):
 
 
 CLUSTERS = {
-    "clustering_vae", "gaussian_mixture", "kmeans", "mixture_of_bernoullis", "mixture_of_categoricals",
-    "semi_supervised_vae",
+    "clustering_vae", "gaussian_mixture", "kmeans", "language_model", "mixture_of_bernoullis",
+    "mixture_of_categoricals", "mixture_of_language_models", "mixture_of_language_models:inferred",
+    "mixture_of_language_models:shared", "semi_supervised_vae",
 }  # fmt: skip
 # the posteriors of the tiny ConvLadder and MissingDataVAE hardly move, and that is said
 ACTIVE = {
-    "clustering_vae", "ladder_vae", "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "vae", "vae:conditional",
-    "vamp_vae",
+    "clustering_vae", "ladder_vae", "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "text_vae:transformer",
+    "vae", "vae:conditional", "vamp_vae",
 }  # fmt: skip
 
 
