@@ -15,8 +15,8 @@ import latentia
 from latentia.data import BUILTIN, Raw, read
 from latentia.data.blocks import SUFFIXES, Rows
 from latentia.errors import OptionError, RunError
-from latentia.learners.checkpoint import FORMAT
 from latentia.runs.files import file_size
+from latentia.tensors import FORMAT
 
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""

@@ -39,7 +39,6 @@ from latentia.data.files import alone, atomic_write, checksum, read_bytes
 from latentia.errors import DataError, OptionError, ProcessLost, RunError
 from latentia.inference.annealed import Annealing
 from latentia.learners import Checkpoint, History, Learner, distributed
-from latentia.learners.checkpoint import packed, read_tensors, write_tensors
 from latentia.learners.settings import usable_device
 from latentia.measure.evaluation import PLAIN, Evaluation, evaluate
 from latentia.model import LatentVariableModel
@@ -64,6 +63,7 @@ from latentia.runs.files import (
     read_metrics,
 )
 from latentia.runs.parts import Parts, encode_part, in_memory, split_parts, with_labels
+from latentia.tensors import packed, read_tensors, write_tensors
 
 MODEL = "model.safetensors"
 BEGUN = ("config.yaml", "environment.json", "schema.json")
