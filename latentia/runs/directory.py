@@ -245,6 +245,8 @@ class Run:
             raise RunError(f"{path} does not fit {self.config.model} as config.yaml describes it: {error}") from error
         self._unchanged(MODEL)
         check_parameters(model, path)
+        if (self.path / "schema.json").exists():
+            model.schema = self.schema
         return model.to(usable_device(device)).eval()
 
     def _unchanged(self, name: str) -> None:
