@@ -23,6 +23,7 @@ from latentia.distributions import observed
 from latentia.distributions.latents import Latents, each
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError, OptionError
+from latentia.summary import Summary, summarise
 from latentia.tensors import write_tensors
 
 __all__ = [
@@ -135,6 +136,14 @@ class LatentVariableModel(nn.Module, ABC):
     def generate(self, frame: Frame) -> tuple[Batch, Latents]:
         """Draws from p(x, z | context), one for each datum of the frame: x as a batch, and z (n, *latent)."""
         raise CapabilityError(f"{type(self).__name__} cannot generate: write {type(self).__name__}.generate(frame)")
+
+    def summary(self) -> Summary:
+        """What the fitted parameters say: clusters, states or topics, in the units of the data that `schema` tells of.
+        A table in a terminal by `print`, and in a notebook."""
+        return summarise(self)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to one file, whole or not at all: its parameters, the options it was made with, and the

@@ -43,6 +43,7 @@ from latentia.learners.settings import usable_device
 from latentia.measure.evaluation import PLAIN, Evaluation, evaluate
 from latentia.model import LatentVariableModel
 from latentia.report import build
+from latentia.report.summary import summary_of
 from latentia.runs.build import (
     MODELS,
     better_reading,
@@ -63,6 +64,7 @@ from latentia.runs.files import (
     read_metrics,
 )
 from latentia.runs.parts import Parts, encode_part, in_memory, split_parts, with_labels
+from latentia.summary import Summary
 from latentia.tensors import packed, read_tensors, write_tensors
 
 MODEL = "model.safetensors"
@@ -437,6 +439,15 @@ class Run:
                 value = found[name]
                 raise RunError(f"{path} is damaged: {name} is {str(value)[:80]!r}; evaluate again")
         return found
+
+    def summary(self) -> Summary:
+        """The tables of the fitted model; of topics with what the run's own data say of them, where they are there."""
+        model = self.model()
+        try:
+            train, test = in_memory(self.parts.train), self.held_out if len(self.parts.test) else None
+        except (DataError, RunError):
+            train = test = None  # moved or changed since: the parameters are the same
+        return summary_of(model, train, test)
 
     def report(self) -> Path:
         """Write report.html, evaluating first where that has not been done."""
