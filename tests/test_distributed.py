@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from latentia import cli
 from latentia.errors import OptionError
 from latentia.learners import distributed
-from latentia.learners.checkpoint import read_tensors
 from latentia.runs.build import build_learner
 from latentia.runs.config import Config, Source
 from latentia.runs.files import read_metrics
+from latentia.tensors import read_tensors
 
 SCRIPT = Path(__file__).with_name("distributed_fits.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -33,7 +33,6 @@ from latentia.data.files import alone, atomic_write
 from latentia.errors import DataError, OptionError, ProcessLost, RunError
 from latentia.evaluate import evaluate
 from latentia.learners import EM, distributed
-from latentia.learners.checkpoint import read_tensors, write_tensors
 from latentia.models import HMM, VAE, GaussianMixture
 from latentia.runs import sweep
 from latentia.runs.build import LEARNERS
@@ -42,6 +41,7 @@ from latentia.runs.directory import Run
 from latentia.runs.files import check_parameters as _check_parameters
 from latentia.runs.files import read_metrics
 from latentia.tasks import anomaly_scores, responsibilities
+from latentia.tensors import read_tensors, write_tensors
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from latentia.cli import catalogue
 from latentia.cli.measuring import show_table
-from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show
+from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show, tell
 from latentia.errors import OptionError
 
 FROM_DATA = {"event_shape", "features", "symbols", "context"}
@@ -118,6 +118,9 @@ def _learn(find: Callable[[], Any], asked: Any = None) -> None:
         found = run.evaluate(asked.importance_samples)
         say(f"report: {run.report()}")
         show_table(found)  # last: its reader may have left (`latentia fit ... | head`)
+    summary = run.summary()
+    if summary.of:
+        tell(f"\n{summary}")
 
 
 SWEEP = """\

@@ -353,6 +353,26 @@ def gap(arguments: list[str]) -> None:
         tell(f"  {label:22} {means[name]:10.3f} ± {errors[name]:.3f}")
 
 
+def show(arguments: list[str]) -> None:
+    """What a run has found: its model's clusters, states or topics, from the fitted parameters, and how good it is."""
+    parser = Parser("show", str(show.__doc__))
+    parser.add_argument("run", metavar="RUN", help="run directory, or a file that `model.save` wrote")
+    parsed = parser.parse(arguments)
+    import latentia
+
+    if Path(parsed.run).is_file():
+        tell(str(latentia.load_model(parsed.run).summary()))
+        return
+    run = latentia.open_run(parsed.run)
+    tell(str(run.summary()))
+    found = run.evaluation
+    if found is not None:
+        from latentia.report.quality import headline
+
+        told = headline(found, found["evaluated_on"] != "held-out data")
+        tell(f"\n{told['name']} {told['value']}, {told['units']}; {told['on']}\n{found['verdict']}")
+
+
 def report(arguments: list[str]) -> None:
     """Write the HTML report of a run again."""
     parser = Parser("report", str(report.__doc__))

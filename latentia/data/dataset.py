@@ -14,9 +14,9 @@ from torch import Tensor
 
 from latentia.batch import Batch
 from latentia.data.blocks import MOST, VALUES
-from latentia.data.cells import one_hot
+from latentia.data.cells import cells_of, one_hot
 from latentia.data.prose import Prose
-from latentia.data.readers import read
+from latentia.data.readers import is_table, open_table, read
 from latentia.data.schema import ARRAY, Schema
 from latentia.distributions.latents import Latents, each
 from latentia.errors import DataError, OptionError
@@ -28,7 +28,7 @@ START = 2**26
 """Numbers in the x from which a starting point is chosen, at most."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """N data.
 
@@ -60,6 +60,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __repr__(self) -> str:
+        missing = 0 if self.seen is None else int(self.batch().hidden.sum())
+        holes = f", {missing:,} values missing" if missing else ""
+        return f"<Dataset: {len(self):,} data of {self.schema.source}: {self.schema.describe()}{holes}>"
 
     @property
     def entries(self) -> int:
@@ -325,24 +330,54 @@ def load(
     return schema.encode(raw)
 
 
-def as_dataset(data) -> Dataset:
-    """A `Dataset` as it is, a `Batch` as a data set of its own, anything else by `load`."""
+def as_dataset(data, schema: Schema | None = None) -> Dataset:
+    """A `Dataset` as it is, a `Batch` as a data set of its own, anything else by `load`, in its own units: a file,
+    a frame, an array, a tensor or a list.
+
+    Args:
+        schema: of the data that a model was fitted to: others are read as those were, by the columns of their names.
+    """
     if isinstance(data, Dataset):
         return data
-    return _from_batch(data) if isinstance(data, Batch) else load(data)
+    if isinstance(data, Batch):
+        return _from_batch(data)
+    if schema is None:
+        return load(data)
+    columns = list(schema.names) or None
+    context = None if schema.context is None or not schema.context.names else list(schema.context.names)
+    named = is_table(data)
+    return load(data, schema=schema, columns=columns if named else None, context=context if named else None)
+
+
+def context_for(model: LatentVariableModel, context: Any) -> Batch:
+    """What a model is to condition on, from anything that `as_dataset` takes, read as the context that it was fitted
+    with. Raises `DataError` for data that are not such."""
+    schema = None if model.schema is None else model.schema.context
+    table = open_table(context) if schema is not None and schema.categories and is_table(context) else None
+    if table is not None and schema is not None:
+        return schema.encode(cells_of(table.select(schema.names))).batch(dtype=model.anchor.dtype)
+    return as_dataset(context, schema).batch(dtype=model.anchor.dtype)
+
+
+def remember(model: LatentVariableModel, given: Any, schema: Schema) -> None:
+    """Let the model know what it was fitted to, so that it can read other data alike and speak in their units. A
+    `Batch` says nothing of that: it is in the model's coordinates."""
+    if not isinstance(given, Batch):
+        model.schema = schema
 
 
 def data_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Dataset:
-    """`data` by `as_dataset`, drawn once and for all where the schema binarizes dynamically, after a check that the
-    model can have them.
+    """`data` by `as_dataset`, read as what the model was fitted to where that is known, and drawn once and for all
+    where the schema binarizes dynamically, after a check that the model can have them.
 
     Raises:
         DataError: there are none, they cannot be read, or the model cannot have them, saying why.
     """
-    given, data = data, as_dataset(data).frozen(seed)
+    given, data = data, as_dataset(data, model.schema).frozen(seed)
     if not len(data):
         raise DataError("there are no data")
-    if data.lengths is not None and not isinstance(given, (Dataset, Batch)) and not _takes_any_length(model, data):
+    guessed = model.schema is None and not isinstance(given, (Dataset, Batch))
+    if data.lengths is not None and guessed and not _takes_any_length(model, data):
         data = _whole_rows(given, data)
     try:
         model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))

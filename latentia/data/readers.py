@@ -227,6 +227,12 @@ def open_table(source) -> tables.Table | None:
     return None if path is None or reader is None else reader(existing(path))
 
 
+def is_table(source) -> bool:
+    """Whether the source is a table that may name its columns: a data frame, or a file of one."""
+    path = path_of(source)
+    return isinstance(source, pd.DataFrame) or (path is not None and path.suffix.lower() in TABLES)
+
+
 def path_of(source) -> Path | None:
     """The source as a path, None where it is no path or names built-in data."""
     named = isinstance(source, (str, os.PathLike)) and source not in BUILTIN

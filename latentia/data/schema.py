@@ -32,7 +32,7 @@ ARRAY = "array"
 """The kind of data that nothing is known of but their shape: a batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """The kind of x, and the transform between the data as given and x as models see it.
 
@@ -255,6 +255,9 @@ class Schema:
         if self.categories:
             return tuple(map(len, self.categories))
         return (self.levels if self.values == "levels" and self.levels else 0,) * math.prod(self.event_shape)
+
+    def __repr__(self) -> str:
+        return f"<Schema: {self.describe()}>"
 
     def describe(self) -> str:
         """The data in one line, for reports."""

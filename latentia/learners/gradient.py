@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, as_dataset, remember
 from latentia.errors import DataError, OptionError
 from latentia.learners.ascent import EVERY, Climber, Tally, weighted_mean
 from latentia.learners.checkpoint import Checkpoint, Tensors, snapshot, the_same_shapes
@@ -147,13 +147,15 @@ class Gradient:
         Raises:
             NonFiniteError: something became inf or NaN; it names the first thing that did.
         """
-        data = as_dataset(data)
+        given, data = data, as_dataset(data)
         if len(data) == 0:
             raise DataError("there are no data to fit")
         device = usable_device(self.device)
         with fitting(self.precision, seed), whole_steps() if self.compile else nullcontext():
             model.to(device)
-            return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
+            history = _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
+        remember(model, given, data.schema)
+        return history
 
 
 def beside(objective: Objective) -> nn.ModuleDict:

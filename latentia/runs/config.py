@@ -16,8 +16,8 @@ from latentia.data import BUILTIN, Raw, read
 from latentia.data.blocks import SUFFIXES, Rows
 from latentia.data.prose import Prose
 from latentia.errors import OptionError, RunError
-from latentia.learners.checkpoint import FORMAT
 from latentia.runs.files import file_size
+from latentia.tensors import FORMAT
 
 BESIDE = ("weight", "vocabulary", "context", "labels", "group", "time", "text_column")
 LARGE = 2**30

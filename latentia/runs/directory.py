@@ -41,11 +41,11 @@ from latentia.data.tables import suffix
 from latentia.errors import DataError, OptionError, ProcessLost, RunError
 from latentia.inference.annealed import Annealing
 from latentia.learners import Checkpoint, History, distributed
-from latentia.learners.checkpoint import packed, read_tensors, write_tensors
 from latentia.learners.settings import usable_device
 from latentia.measure.evaluation import PLAIN, Evaluation, evaluate
 from latentia.model import LatentVariableModel
 from latentia.report import build
+from latentia.report.summary import summary_of
 from latentia.runs.build import (
     MODELS,
     better_reading,
@@ -67,6 +67,8 @@ from latentia.runs.files import (
     read_metrics,
 )
 from latentia.runs.parts import Parts, encode_part, in_memory, is_one_series, split_parts, with_labels
+from latentia.summary import Summary
+from latentia.tensors import packed, read_tensors, write_tensors
 
 MODEL = "model.safetensors"
 BEGUN = ("config.yaml", "environment.json", "schema.json")
@@ -246,6 +248,8 @@ class Run:
             raise RunError(f"{path} does not fit {self.config.model} as config.yaml describes it: {error}") from error
         self._unchanged(MODEL)
         check_parameters(model, path)
+        if (self.path / "schema.json").exists():
+            model.schema = self.schema
         return model.to(usable_device(device)).eval()
 
     def _unchanged(self, name: str) -> None:
@@ -457,6 +461,15 @@ class Run:
                 value = found[name]
                 raise RunError(f"{path} is damaged: {name} is {str(value)[:80]!r}; evaluate again")
         return found
+
+    def summary(self) -> Summary:
+        """The tables of the fitted model; of topics with what the run's own data say of them, where they are there."""
+        model = self.model()
+        try:
+            train, test = in_memory(self.parts.train), self.held_out if len(self.parts.test) else None
+        except (DataError, RunError):
+            train = test = None  # moved or changed since: the parameters are the same
+        return summary_of(model, train, test)
 
     def report(self) -> Path:
         """Write report.html, evaluating first where that has not been done."""
