@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
+    from latentia.models.grammars.compound_pcfg import CompoundPCFG
+    from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
@@ -32,6 +34,7 @@ __all__ = [
     "PCFG",
     "VAE",
     "ClusteringVAE",
+    "CompoundPCFG",
     "ConvLadder",
     "ExactFactorialHMM",
     "FactorialHMM",
@@ -42,6 +45,7 @@ __all__ = [
     "MixtureOfBernoullis",
     "MixtureOfCategoricals",
     "NeuralHMM",
+    "NeuralPCFG",
     "PixelVAE",
     "ProbabilisticPCA",
     "SemiSupervisedVAE",
@@ -54,6 +58,7 @@ _FILES = {
     "PCFG": "grammars.pcfg",
     "VAE": "vaes.vae",
     "ClusteringVAE": "vaes.clustering_vae",
+    "CompoundPCFG": "grammars.compound_pcfg",
     "ConvLadder": "vaes.conv_ladder",
     "ExactFactorialHMM": "chains.factorial_hmm",
     "FactorialHMM": "chains.factorial_hmm",
@@ -64,6 +69,7 @@ _FILES = {
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
     "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
     "NeuralHMM": "chains.neural_hmm",
+    "NeuralPCFG": "grammars.neural_pcfg",
     "PixelVAE": "vaes.pixel_vae",
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",

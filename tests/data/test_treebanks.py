@@ -22,7 +22,8 @@ def test_a_tree_is_read_without_traces_and_punctuation(tmp_path):
     path.write_text(PIERRE)
     raw = read(path)
     assert raw.values[0] == ["pierre", "vinken", "will", "join", "N", "boards"]
-    assert raw.trees is not None and raw.lines is not None
+    assert raw.trees is not None
+    assert raw.lines is not None
     assert raw.trees[0] == "(S (NP (NNP pierre) (NNP vinken)) (VP (MD will) (VP (VB join) (NP (CD N) (NNS boards)))))"
     assert raw.trees[1] == "(S (NP (DT the) (NN board)) (VP (VBD left)))"
     assert raw.lines.tolist() == [2, 6]
@@ -39,7 +40,8 @@ def test_the_same_trees_come_from_text_and_archives(tmp_path):
         zipped.writestr("wsj/README", "no tree")
     assert list(read(text).trees) == list(read(archive).trees)  # type: ignore[call-overload]
     data = load(text)
-    assert data.schema.kind == "text" and data.trees is not None
+    assert data.schema.kind == "text"
+    assert data.trees is not None
     assert data.subset([1]).trees.tolist() == [data.trees[1]]  # type: ignore[union-attr]
     plain = tmp_path / "plain.txt"
     plain.write_text("(no tree) but a sentence\nanother one\n")
