@@ -41,6 +41,7 @@ class Dataset:
         schema: what x is.
         weight: (N,) float64, 0 = absent, 2 = seen twice.
         labels: (N,) array, what each datum is; never seen by a model.
+        trees: (N,) array, the tree of each sentence in brackets; never seen by a model.
         rows: (N,), each datum's own number in the source, from 1.
         context: what p(x, z | context) conditions on, a data set of its own with as many data.
         known: latents that happen to be known, see `Batch`.
@@ -57,6 +58,7 @@ class Dataset:
     context: Dataset | None = None
     known: Latents | None = None
     drawn: bool = False
+    trees: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -148,8 +150,9 @@ class Dataset:
         """The data at `index`: a slice, positions or booleans."""
         index = self._positions(index)
         parts: dict[str, Any] = {name: _rows(value, index) for name, value in self._tensors().items()}
-        if self.labels is not None:
-            parts["labels"] = self.labels[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        for name in ("labels", "trees"):
+            if (value := getattr(self, name)) is not None:
+                parts[name] = value[index.cpu().numpy() if isinstance(index, Tensor) else index]
         context = None if self.context is None else self.context.subset(index)
         known = None if self.known is None else each(lambda part: _rows(part, index), self.known)
         return replace(self, **parts, context=context, known=known)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentia.data import arrays, bags, images, sequences, spreadsheets, tables
+from latentia.data import arrays, bags, images, sequences, spreadsheets, tables, treebanks
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
 from latentia.data.prose import Prose, texts
@@ -31,6 +31,7 @@ ARRAYS = {".npy": arrays.read_npy, ".npz": arrays.read_npz, ".mat": arrays.read_
 LINES = {".txt": sequences.read_text, ".jsonl": sequences.read_jsonl, **bags.BAGS}
 FOLDERS = "folders"
 """The labels of images: the names of the folders in which they lie."""
+TREES = {".mrg": treebanks.read_brackets, ".zip": treebanks.read_zip, ".conllu": treebanks.read_conllu}
 CHANNELS = (1, 2, 3, 4)
 
 
@@ -300,6 +301,10 @@ def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
         return images.read_folder(path)
     suffix = tables.suffix(path)
+    if suffix in TREES:
+        return TREES[suffix](path)
+    if suffix == ".txt" and treebanks.is_bracketed(path):
+        return treebanks.read_brackets(path)
     if suffix in LINES and not arrays.is_idx(path):
         return LINES[suffix](path)
     if suffix in ARRAYS:
@@ -307,7 +312,7 @@ def _read_path(path: Path, key: str | None) -> Raw:
     if suffix == ".idx" or path.name.lower().endswith((".idx.gz", "-ubyte", "-ubyte.gz")) or arrays.is_idx(path):
         array = arrays.read_idx(path)
         return from_array(array, path.name, auto="image" if array.ndim == 3 else "auto")
-    known = ", ".join([*TABLES, *ARRAYS, *LINES, ".idx", ".idx.gz", "-ubyte", "-ubyte.gz"])
+    known = ", ".join([*TABLES, *ARRAYS, *LINES, *TREES, ".idx", ".idx.gz", "-ubyte", "-ubyte.gz"])
     raise DataError(
         f"{path.name}: files of this kind are not read; known are {known}, and folders of {', '.join(images.SUFFIXES)}"
     )

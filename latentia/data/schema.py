@@ -187,6 +187,7 @@ class Schema:
             schema=self,
             weight=None if raw.weight is None else torch.from_numpy(raw.weight),
             labels=raw.labels,
+            trees=raw.trees,
             rows=torch.as_tensor(raw.rows),
             context=None if self.context is None or raw.context is None else self.context.encode(raw.context),
         )

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
+    from latentia.models.grammars.compound_pcfg import CompoundPCFG
+    from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
@@ -39,6 +41,7 @@ __all__ = [
     "PCFG",
     "VAE",
     "ClusteringVAE",
+    "CompoundPCFG",
     "ConvLadder",
     "DiscreteVAE",
     "ExactFactorialHMM",
@@ -53,6 +56,7 @@ __all__ = [
     "MixtureOfCategoricals",
     "MixtureOfLanguageModels",
     "NeuralHMM",
+    "NeuralPCFG",
     "PixelVAE",
     "ProbabilisticPCA",
     "SemiSupervisedVAE",
@@ -66,6 +70,7 @@ _FILES = {
     "PCFG": "grammars.pcfg",
     "VAE": "vaes.vae",
     "ClusteringVAE": "vaes.clustering_vae",
+    "CompoundPCFG": "grammars.compound_pcfg",
     "ConvLadder": "vaes.conv_ladder",
     "DiscreteVAE": "vaes.discrete_vae",
     "ExactFactorialHMM": "chains.factorial_hmm",
@@ -80,6 +85,7 @@ _FILES = {
     "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
     "MixtureOfLanguageModels": "text.mixture_of_language_models",
     "NeuralHMM": "chains.neural_hmm",
+    "NeuralPCFG": "grammars.neural_pcfg",
     "PixelVAE": "vaes.pixel_vae",
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from latentia.distributions import Tree
 from latentia.distributions.emissions import CategoricalEmissions, log_normalised, log_probabilities, possible, smoothed
+from latentia.distributions.yields import derive
 from latentia.errors import OptionError, check_not_negative
 from latentia.model import Batch, ExactModel, Frame, Statistics
-from latentia.models.grammars.sentences import blocks, check_sentences, derive
+from latentia.models.grammars.sentences import blocks, check_sentences
 
 
 class PCFG(ExactModel):
@@ -76,6 +77,10 @@ class PCFG(ExactModel):
         word = self.emissions.log_prob(batch.x.flatten(), mask).unflatten(0, batch.x.shape)
         rule = log_probabilities(self.rule_logits).unflatten(-1, (self.labels, self.labels))
         return Tree({"root": log_probabilities(self.root_logits), "rule": rule, "word": word}, batch.ends)
+
+    def trees(self, batch: Batch) -> Tree:
+        """The trees that the sentences may have: p(z | x)."""
+        return self.posterior(batch)
 
     def statistics(self, batch: Batch, posterior: Tree) -> Statistics:
         expected = posterior.expectations(batch.weights, ("root", "rule", "word"))

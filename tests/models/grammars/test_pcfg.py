@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from latentia.distributions import yields
 from latentia.errors import CapabilityError, DataError
 from latentia.model import Batch, Frame
 from latentia.models.grammars import pcfg, sentences
@@ -107,6 +108,6 @@ def test_sentences_that_have_no_tree_or_too_large_a_chart_are_refused():
 
 
 def test_a_grammar_that_does_not_end_says_so(monkeypatch):
-    monkeypatch.setattr(sentences, "TRIES", 5)
+    monkeypatch.setattr(yields, "TRIES", 5)
     with pytest.raises(CapabilityError, match="had more than 50 words each time, 5 times"), seeded(0):
         one_of_each(1 - 1e-9).generate(Frame(2))
