@@ -78,8 +78,8 @@ class Study:
             f"{'ms':>9}"
         )
         lines = [
-            f"{row.name:<24}{row.bias:>11.3g}{row.relative_bias:>9.1%}{row.bias_se:>11.3g}{row.farthest:>8.1f} σ{row.variance:>12.4g}"
-            f"{row.variance_se:>10.2g}{row.milliseconds:>9.3g}"
+            f"{row.name:<24}{row.bias:>11.3g}{row.relative_bias:>9.1%}{row.bias_se:>11.3g}{row.farthest:>8.1f} σ"
+            f"{row.variance:>12.4g}{row.variance_se:>10.2g}{row.milliseconds:>9.3g}"
             for row in self.rows
         ]
         below = f"reference: {self.reference}; its norm is {self.norm:.4g}, of {self.entries} entries"
