@@ -73,10 +73,13 @@ class Study:
 
     def table(self) -> str:
         """The rows as text, for a terminal."""
-        head = f"{'estimator':<24}{'bias':>11}{'of norm':>9}{'farthest':>10}{'variance':>12}{'± se':>10}{'ms':>9}"
+        head = (
+            f"{'estimator':<24}{'bias':>11}{'of norm':>9}{'by chance':>11}{'farthest':>10}{'variance':>12}{'± se':>10}"
+            f"{'ms':>9}"
+        )
         lines = [
-            f"{row.name:<24}{row.bias:>11.3g}{row.relative_bias:>9.1%}{row.farthest:>8.1f} σ{row.variance:>12.4g}"
-            f"{row.variance_se:>10.2g}{row.milliseconds:>9.3g}"
+            f"{row.name:<24}{row.bias:>11.3g}{row.relative_bias:>9.1%}{row.bias_se:>11.3g}{row.farthest:>8.1f} σ"
+            f"{row.variance:>12.4g}{row.variance_se:>10.2g}{row.milliseconds:>9.3g}"
             for row in self.rows
         ]
         below = f"reference: {self.reference}; its norm is {self.norm:.4g}, of {self.entries} entries"
