@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latentia.models.alignments.ctc import CTC
+    from latentia.models.alignments.hmm_alignment import HMMAlignment
+    from latentia.models.alignments.ibm1 import IBMModel1
+    from latentia.models.alignments.ibm2 import IBMModel2
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from latentia.models.vaes.vamp_vae import VampVAE
 
 __all__ = [
+    "CTC",
     "HMM",
     "LDA",
     "VAE",
@@ -34,6 +39,9 @@ __all__ = [
     "ExactFactorialHMM",
     "FactorialHMM",
     "GaussianMixture",
+    "HMMAlignment",
+    "IBMModel1",
+    "IBMModel2",
     "KMeans",
     "LadderVAE",
     "MissingDataVAE",
@@ -47,6 +55,7 @@ __all__ = [
 ]
 
 _FILES = {
+    "CTC": "alignments.ctc",
     "HMM": "chains.hmm",
     "LDA": "topics.lda",
     "VAE": "vaes.vae",
@@ -55,6 +64,9 @@ _FILES = {
     "ExactFactorialHMM": "chains.factorial_hmm",
     "FactorialHMM": "chains.factorial_hmm",
     "GaussianMixture": "mixtures.gaussian_mixture",
+    "HMMAlignment": "alignments.hmm_alignment",
+    "IBMModel1": "alignments.ibm1",
+    "IBMModel2": "alignments.ibm2",
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
     "MissingDataVAE": "vaes.missing_data_vae",
