@@ -14,7 +14,6 @@ from torch.distributions import Distribution, OneHotCategorical, constraints
 from latentia.distributions import observed
 from latentia.distributions.semiring import IMPOSSIBLE, Semiring, log_sum
 from latentia.distributions.structured import Potentials, Structured, below_peak, doubled
-from latentia.errors import CapabilityError
 from latentia.kernels import ctc as kernel
 
 
@@ -345,9 +344,13 @@ def _(p: Collapsed, x: Tensor, mask: Tensor | None) -> Tensor:
 
 @observed.given.register
 def _(p: Collapsed, x: Tensor, mask: Tensor | None) -> Distribution:
-    if mask is None:
-        return p
-    raise CapabilityError("a string that frames collapse to is what it is: draw the frames given what is seen of it")
+    """The string itself, whatever is seen of it: frames that are drawn given that collapse to no other."""
+    return p
+
+
+@observed.expected.register
+def _(p: Collapsed) -> Tensor:
+    return p.sample().to(p.z)
 
 
 @observed.ending.register

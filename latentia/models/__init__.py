@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latentia.models.alignments.ctc import CTC
+    from latentia.models.alignments.hmm_alignment import HMMAlignment
+    from latentia.models.alignments.ibm1 import IBMModel1
+    from latentia.models.alignments.ibm2 import IBMModel2
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from latentia.models.vaes.vamp_vae import VampVAE
 
 __all__ = [
+    "CTC",
     "HMM",
     "LDA",
     "PCFG",
@@ -47,6 +52,9 @@ __all__ = [
     "ExactFactorialHMM",
     "FactorialHMM",
     "GaussianMixture",
+    "HMMAlignment",
+    "IBMModel1",
+    "IBMModel2",
     "InferredMixtureOfLanguageModels",
     "KMeans",
     "LadderVAE",
@@ -65,6 +73,7 @@ __all__ = [
 ]
 
 _FILES = {
+    "CTC": "alignments.ctc",
     "HMM": "chains.hmm",
     "LDA": "topics.lda",
     "PCFG": "grammars.pcfg",
@@ -77,6 +86,9 @@ _FILES = {
     "FactorialHMM": "chains.factorial_hmm",
     "GaussianMixture": "mixtures.gaussian_mixture",
     "InferredMixtureOfLanguageModels": "text.mixture_of_language_models",
+    "HMMAlignment": "alignments.hmm_alignment",
+    "IBMModel1": "alignments.ibm1",
+    "IBMModel2": "alignments.ibm2",
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
     "LanguageModel": "text.language_model",

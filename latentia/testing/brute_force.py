@@ -283,7 +283,12 @@ def enumerate_events(model: LatentVariableModel, batch: Batch) -> tuple[Batch, T
 
 def _that_end(model: DirectedModel, events: Batch) -> Batch:
     """Of a model that generates lengths each x once: what comes after its end is nothing, and so no other x."""
-    ends = _ends(model, events)
+    if _any_length(model, events):
+        steps = events.x.shape[1]
+        events = events.select(torch.arange(events.size).repeat(steps + 1))
+        ends = torch.arange(steps + 1).repeat_interleave(events.size // (steps + 1))
+    else:
+        ends = _ends(model, events)
     if ends is None:
         return events
     kept = Batch.of(events.x, lengths=ends)
@@ -297,8 +302,21 @@ def _ends(model: DirectedModel, batch: Batch) -> Tensor | None:
     return observed.ends(model.likelihood(z, one.frame), batch.x)
 
 
+def _any_length(model: DirectedModel, batch: Batch) -> bool:
+    """Whether x may end anywhere, and no symbol of it says where."""
+    one = batch.select(slice(1))
+    z = model.prior(one.frame).sample((1,))  # type: ignore[arg-type]
+    return getattr(model.likelihood(z, one.frame), "any_length", False)
+
+
 def generates_ends(model: DirectedModel, batch: Batch) -> bool:
     return _ends(model, batch) is not None
+
+
+def rows_of(batch: Batch) -> list[tuple[float, ...]]:
+    """Each x with its length, to tell them apart."""
+    x = batch.x.flatten(1)
+    return [tuple(row) for row in (x if batch.lengths is None else torch.cat([batch.ends.unsqueeze(1), x], 1)).tolist()]
 
 
 def axes_of_x(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[float]]:
