@@ -491,10 +491,10 @@ def _add_text(group: Any) -> None:
     group.add_argument("--text_column", type=str, default=None, help="Column of a table, or key of a .jsonl, of texts.")
     group.add_argument("--lower", type=bool, default=False, help="Text in lower case.")
     group.add_argument(
-        "--tokens",
+        "--words",
         type=str,
         default="spaces",
-        help="What is a word: spaces (what stands between them), punctuation (marks apart), words (2 letters or more).",
+        help="What is a word: spaces (what stands between them), punctuation (marks apart), letters (two or more).",
     )
     group.add_argument(
         "--stop_words", type=str, default="none", help="none, or english: leave out the, of, and ... (scikit-learn's)."
@@ -505,7 +505,7 @@ def _add_text(group: Any) -> None:
         type=float,
         default=None,
         help="Leave out words of fewer texts: how many, or which share below 1. Topics of raw text need it, as they do "
-        "--tokens words --lower true --stop_words english --max_documents 0.5.",
+        "--words letters --lower true --stop_words english --max_documents 0.5.",
     )
     group.add_argument("--max_documents", type=float, default=None, help="Leave out words of more texts than that.")
 

@@ -12,10 +12,10 @@ from latentia.data.raw import Raw
 from latentia.data.tables import MISSING, Table
 from latentia.errors import DataError, OptionError
 
-TOKENS = {
+WORDS = {
     "spaces": re.compile(r"\S+"),
     "punctuation": re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]"),
-    "words": re.compile(r"\w\w+"),
+    "letters": re.compile(r"\w\w+"),
 }
 """What counts as a word: what stands between spaces; words and marks of punctuation apart; words of two letters or
 more, without punctuation, as scikit-learn's CountVectorizer has them."""
@@ -28,29 +28,29 @@ class Prose:
 
     Attributes:
         lower: lower case.
-        tokens: a key of `TOKENS`.
+        words: a key of `WORDS`.
         stop_words: "english" leaves out scikit-learn's list of 318 (`ENGLISH_STOP_WORDS`).
         ngrams: runs of up to so many words are words too, joined by "_".
 
     Raises:
-        OptionError: no such tokens or stop words, or n-grams below 1.
+        OptionError: no such words or stop words, or n-grams below 1.
     """
 
     lower: bool = False
-    tokens: str = "spaces"
+    words: str = "spaces"
     stop_words: str = "none"
     ngrams: int = 1
 
     def __post_init__(self):
-        for name, known in (("tokens", tuple(TOKENS)), ("stop_words", STOP_WORDS)):
+        for name, known in (("words", tuple(WORDS)), ("stop_words", STOP_WORDS)):
             if getattr(self, name) not in known:
                 raise OptionError(f"{name}={getattr(self, name)!r}: choose {', '.join(known)}")
         if self.ngrams < 1:
             raise OptionError(f"ngrams={self.ngrams}: it must be at least 1")
 
-    def words(self, text: str) -> list[str]:
+    def cut(self, text: str) -> list[str]:
         """The words of one text, in their order; longer runs after all single words."""
-        found = TOKENS[self.tokens].findall(text.lower() if self.lower else text)
+        found = WORDS[self.words].findall(text.lower() if self.lower else text)
         if self.stop_words != "none":
             stop = _stop_words()
             found = [word for word in found if word.lower() not in stop]
@@ -64,13 +64,11 @@ class Prose:
             DataError: `raw` is no text, or no text has a word.
         """
         if raw.kind != "text":
-            raise raw.error(
-                "lower, tokens, stop_words and ngrams are for text, and these data are none: leave them out"
-            )
-        values = [self.words(" ".join(words)) for words in raw.values]
+            raise raw.error("lower, words, stop_words and ngrams are for text, and these data are none: leave them out")
+        values = [self.cut(" ".join(words)) for words in raw.values]
         kept = np.array([bool(words) for words in values])
         if not kept.any():
-            raise raw.error("no text has a word left: see --tokens and --stop_words")
+            raise raw.error("no text has a word left: see --words and --stop_words")
         if not kept.all():
             where = raw.where((int(kept.argmin()),))
             warnings.warn(

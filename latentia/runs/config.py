@@ -36,7 +36,7 @@ class Source:
         weight: the column of a table that says how often each row counts.
         context, labels: what the model conditions on, and the classes that it learns from, see `latentia.data.read`.
         group, time: of a table whose rows are steps, which series each belongs to, and when it was.
-        text_column, lower, tokens, stop_words, ngrams: where a text is, and how it becomes words, see
+        text_column, lower, words, stop_words, ngrams: where a text is, and how it becomes words, see
             `latentia.data.prose`; min_documents, max_documents: which words count, see `Schema.of`.
         first: only the first so many data.
         stream: read a .npy or Parquet file block by block at each pass, as it is larger than memory.
@@ -60,7 +60,7 @@ class Source:
     time: str | None = None
     text_column: str | None = None
     lower: bool = False
-    tokens: str = "spaces"
+    words: str = "spaces"
     stop_words: str = "none"
     ngrams: int = 1
     min_documents: float | None = None
@@ -85,7 +85,7 @@ class Source:
     @property
     def prose(self) -> Prose:
         """How a text becomes words."""
-        return Prose(self.lower, self.tokens, self.stop_words, self.ngrams)
+        return Prose(self.lower, self.words, self.stop_words, self.ngrams)
 
     def read(self) -> Raw:
         options: dict[str, Any] = {name: getattr(self, name) for name in BESIDE}

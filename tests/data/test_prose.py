@@ -29,8 +29,8 @@ TEXTS = [
 
 def test_words_marks_and_spaces():
     text = "Didn't she say: \u201cNo!\u201d?"
-    assert Prose().words(text) == text.split()
-    assert Prose(lower=True, tokens="punctuation").words("Didn't she say: no?") == [
+    assert Prose().cut(text) == text.split()
+    assert Prose(lower=True, words="punctuation").cut("Didn't she say: no?") == [
         "didn't",
         "she",
         "say",
@@ -38,16 +38,16 @@ def test_words_marks_and_spaces():
         "no",
         "?",
     ]
-    assert Prose(tokens="words").words("I am a cat, no?") == ["am", "cat", "no"]
-    assert Prose(tokens="words", stop_words="english").words("The cat sat on it") == ["cat", "sat"]
-    assert Prose(ngrams=3).words("a b c") == ["a", "b", "c", "a_b", "b_c", "a_b_c"]
+    assert Prose(words="letters").cut("I am a cat, no?") == ["am", "cat", "no"]
+    assert Prose(words="letters", stop_words="english").cut("The cat sat on it") == ["cat", "sat"]
+    assert Prose(ngrams=3).cut("a b c") == ["a", "b", "c", "a_b", "b_c", "a_b_c"]
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 1.0), (2, 1.0), (2, 3), (0.5, 0.75)])
 def test_the_vocabulary_and_the_counts_are_those_of_scikit_learn(least, most):
     peer = CountVectorizer(stop_words="english", ngram_range=(1, 2), min_df=least, max_df=most)
     counts = peer.fit_transform(TEXTS).toarray()
-    prose = Prose(lower=True, tokens="words", stop_words="english", ngrams=2)
+    prose = Prose(lower=True, words="letters", stop_words="english", ngrams=2)
     raw = read(pd.DataFrame({"text": TEXTS}), text_column="text", prose=prose)
     data = load(raw, min_documents=least, max_documents=most)
     words = {word.replace("_", " ") for word in data.schema.vocabulary[1:]}
@@ -66,7 +66,7 @@ def test_a_text_of_no_known_word_is_one_unknown_word():
 
 def test_a_column_a_key_and_labels(tmp_path):
     (tmp_path / "d.csv").write_text('id,about,text\n1,pets,"A cat, a dog"\n2,rain,It rained\n')
-    raw = read(tmp_path / "d.csv", text_column="text", labels="about", prose=Prose(lower=True, tokens="punctuation"))
+    raw = read(tmp_path / "d.csv", text_column="text", labels="about", prose=Prose(lower=True, words="punctuation"))
     assert raw.values == [["a", "cat", ",", "a", "dog"], ["it", "rained"]]
     assert list(raw.labels) == ["pets", "rain"]
     (tmp_path / "d.jsonl").write_text("\n".join(json.dumps({"body": text}) for text in TEXTS))
@@ -98,7 +98,7 @@ def test_errors_name_the_place_and_print_no_article(tmp_path):
         read(["the of"], prose=Prose(stop_words="english"))
 
 
-@pytest.mark.parametrize("options", [{"tokens": "letters"}, {"stop_words": "german"}, {"ngrams": 0}])
+@pytest.mark.parametrize("options", [{"words": "syllables"}, {"stop_words": "german"}, {"ngrams": 0}])
 def test_options_that_make_no_sense(options):
     with pytest.raises(OptionError):
         Prose(**options)
@@ -124,7 +124,7 @@ def test_a_saved_run_reads_other_text_alike(tmp_path):
         "--data",
         str(tmp_path / "d.csv"),
     ]
-    raw = ["--text_column", "text", "--lower", "true", "--tokens", "words", "--stop_words", "english"]
+    raw = ["--text_column", "text", "--lower", "true", "--words", "letters", "--stop_words", "english"]
     assert status_of([*words, *raw, "--min_documents", "2", "--evaluation", "false", "--out", str(run)]) == 0
     (tmp_path / "e.csv").write_text('text\n"The CAT, the Dog and the zebra"\n')
     assert Run.open(run).other(str(tmp_path / "e.csv")).decoded() == [["cat", "dog"]]
