@@ -214,6 +214,7 @@ class Dataset:
         if not self.schema.vocabulary:
             return None
         seen = self.x if self.seen is None else self.x[self.seen]
+        seen = seen if self.schema.end is None else seen[seen != self.schema.end]
         return float((seen == 0).double().mean()) if seen.numel() else 0.0
 
     @property
@@ -292,6 +293,9 @@ def load(
     max_vocabulary: int | None = None,
     vocabulary: str | None = None,
     context=None,
+    ends: bool = False,
+    tokens: str = "words",
+    max_length: int | None = None,
 ) -> Dataset:
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
@@ -299,6 +303,7 @@ def load(
         source, key, columns, kind, vocabulary: see `read`.
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
+        ends, tokens: see `Schema.of`; max_length: its `longest`.
         weight: see `read`; what is scaled and which words are rare are then weighted too.
         labels, context: see `read`.
 
@@ -310,7 +315,8 @@ def load(
     beside = {"weight": weight, "vocabulary": vocabulary, "context": context, "labels": labels}
     raw = read(source, key=key, columns=columns, kind=kind, **beside)
     if schema is None:
-        options = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+        options: dict[str, Any] = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+        options |= {"ends": ends, "tokens": tokens, "longest": max_length}
         schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
     return schema.encode(raw)
 

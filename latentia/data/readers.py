@@ -41,7 +41,7 @@ def read(
     Args:
         source: the name of built-in data, a path, an array, a tensor, a pandas table, a list of ragged sequences,
             or a `Raw`, which is returned as it is.
-        key: which array of a .npz or .mat file.
+        key: which array of a .npz or .mat file, or which field of the objects of a .jsonl file.
         columns: which columns of a table, names or one string with commas.
         kind: "table", "sequence", "text" or "image"; "auto" decides by the file, the shape and the dtype.
         weight: (N,) numbers of 0 or more, 0 = absent, 2 = seen twice; or the name of a table's column, which is then
@@ -68,7 +68,8 @@ def read(
         columns = columns or (table.without(taken).names if taken else None)
         if isinstance(weight, str):
             weight = np.asarray(table.select([weight]).raw().values)[:, 0]
-        raw = (table if columns is None else table.select(split(columns))).raw()
+        table = table if columns is None else table.select(split(columns))
+        raw = _texts(table) if kind == "text" else table.raw()
     elif columns is not None:
         raise DataError(
             f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet and pandas"
@@ -122,6 +123,14 @@ class Beside:
             )
         raw = raw if self.context is None else replace(raw, context=self.context)
         return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
+
+
+def _texts(table: tables.Table) -> Raw:
+    """A column of texts, a datum each. Raises `DataError` for several columns, and for an empty cell."""
+    if len(table.columns) != 1:
+        named = ", ".join(table.names) or f"{len(table.columns)} columns"
+        raise DataError(f"{table.source} has {named}: say which one holds the text with columns=")
+    return sequences.from_items([str(cell) for cell in table.columns[0]], table.source, table.lines)
 
 
 def _is_file(source) -> bool:
@@ -237,6 +246,8 @@ def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
         return images.read_folder(path)
     suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return sequences.read_jsonl(path, key)
     if suffix in LINES and not arrays.is_idx(path):
         return LINES[suffix](path)
     if suffix in ARRAYS:
