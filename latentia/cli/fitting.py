@@ -417,7 +417,12 @@ def _add_data(group: Any) -> None:
             "and the like too), .dat .feat (bags of words), or a folder of images."
         ),
     )
-    group.add_argument("--key", type=str, default=None, help="Name of the array in an .npz or .mat file.")
+    group.add_argument(
+        "--key",
+        type=str,
+        default=None,
+        help="Name of the array in an .npz or .mat file, or of the field of a .jsonl one.",
+    )
     group.add_argument("--columns", type=str, default=None, help="Columns of a table, as a,b,c.")
     group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
     group.add_argument("--vocabulary", type=str, default=None, help="For bags of words, a file with a word a line.")
@@ -442,6 +447,10 @@ def _add_data(group: Any) -> None:
     )
     group.add_argument("--min_count", type=int, default=2, help="Rarer words count as <unk>.")
     group.add_argument("--max_vocabulary", type=int, default=None, help="At most so many words.")
+    group.add_argument("--tokens", type=str, default="words", help="Of text: words, bytes, or subwords (learned).")
+    group.add_argument(
+        "--max_length", type=Whole(1), default=None, help="Symbols of a text or sequence, at most: the rest is cut off."
+    )
     group.add_argument(
         "--weight", type=str, default=None, help="Column of a table that says how often each row counts; 0 = absent."
     )

@@ -223,6 +223,7 @@ class Dataset:
         if not self.schema.vocabulary:
             return None
         seen = self.x if self.seen is None else self.x[self.seen]
+        seen = seen if self.schema.end is None else seen[seen != self.schema.end]
         return float((seen == 0).double().mean()) if seen.numel() else 0.0
 
     @property
@@ -307,6 +308,9 @@ def load(
     prose: Prose | None = None,
     min_documents: float | None = None,
     max_documents: float | None = None,
+    ends: bool = False,
+    tokens: str = "words",
+    max_length: int | None = None,
 ) -> Dataset:
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
@@ -314,6 +318,7 @@ def load(
         source, key, columns, kind, vocabulary: see `read`.
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
+        ends, tokens: see `Schema.of`; max_length: its `longest`.
         weight: see `read`; what is scaled and which words are rare are then weighted too.
         labels, context, group, time, text_column, prose: see `read`.
         min_documents, max_documents: see `Schema.of`.
@@ -329,6 +334,7 @@ def load(
     if schema is None:
         options: dict[str, Any] = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
         options |= {"min_documents": min_documents, "max_documents": max_documents}
+        options |= {"ends": ends, "tokens": tokens, "longest": max_length}
         schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
     return schema.encode(raw)
 

@@ -55,7 +55,7 @@ def read(
     Args:
         source: the name of built-in data, a path, an array, a tensor, a pandas table, a list of ragged sequences,
             or a `Raw`, which is returned as it is.
-        key: which array of a .npz or .mat file.
+        key: which array of a .npz or .mat file, or which field of the objects of a .jsonl file.
         columns: which columns of a table, names or one string with commas.
         kind: "table", "sequence", "text" or "image"; "auto" decides by the file, the shape and the dtype.
         weight: (N,) numbers of 0 or more, 0 = absent, 2 = seen twice; or the name of a table's column, which is then
@@ -182,6 +182,14 @@ class Beside:
         return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
 
 
+def _texts(table: tables.Table) -> Raw:
+    """A column of texts, a datum each. Raises `DataError` for several columns, and for an empty cell."""
+    if len(table.columns) != 1:
+        named = ", ".join(table.names) or f"{len(table.columns)} columns"
+        raise DataError(f"{table.source} has {named}: say which one holds the text with columns=")
+    return sequences.from_items([str(cell) for cell in table.columns[0]], table.source, table.lines)
+
+
 def _is_file(source) -> bool:
     path = path_of(source)
     return path is not None and path.exists()
@@ -301,6 +309,8 @@ def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
         return images.read_folder(path)
     suffix = tables.suffix(path)
+    if suffix == ".jsonl":
+        return sequences.read_jsonl(path, key)
     if suffix in TREES:
         return TREES[suffix](path)
     if suffix == ".txt" and treebanks.is_bracketed(path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from latentia.data.files import decoded
 from latentia.data.files import read_text as read_file
 from latentia.data.raw import BEYOND, EXACT, Raw, first, is_writable
 from latentia.errors import DataError
@@ -38,9 +39,18 @@ def read_jsonl(path: Path, key: str | None = None) -> Raw:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """(number, text) of the lines that are not blank. Split at newlines only: JSON may hold other separators."""
-    lines = [(number, line) for number, line in enumerate(read_file(path).split("\n"), 1) if line.strip()]
+    return _not_blank(read_file(path), path.name)
+
+
+def read_lines(data: bytes, source: str) -> list[tuple[int, str]]:
+    """(number, text) of the lines of UTF-8 text that are not blank. Raises `DataError` for other bytes, or no line."""
+    return _not_blank(decoded(data, source), source)
+
+
+def _not_blank(text: str, source: str) -> list[tuple[int, str]]:
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
-        raise DataError(f"{path.name} is empty: it needs a line for each datum")
+        raise DataError(f"{source} is empty: it needs a line for each datum")
     return lines
 
 
@@ -55,13 +65,11 @@ def _item(text: str, place: str, key: str | None = None) -> object:
         deep = isinstance(error, RecursionError)
         reason = "lists within lists without end" if deep else "a number of thousands of digits"
         raise DataError(f"{place}: {reason}: it is no datum; the line is damaged") from error
-    if key is not None:
-        if not isinstance(item, dict) or not isinstance(item.get(key), str):
-            has = f"an object with {', '.join(item)[:200]}" if isinstance(item, dict) else f"a {type(item).__name__}"
-            raise DataError(f"{place}: {has} where an object with a text under {key!r} belongs")
-        item = item[key]
     if isinstance(item, dict):
-        item = next((item[field] for field in FIELDS if field in item), None)
+        if key is not None and key not in item:
+            has = ", ".join(map(repr, item)) or "none at all"
+            raise DataError(f"{place}: no field {key!r}; it has {has[:200]}")
+        item = next((item[field] for field in ((key,) if key else FIELDS) if field in item), None)
     if not isinstance(item, (list, str)):
         raise DataError(f"{place}: a line must be {FORMS}")
     return item

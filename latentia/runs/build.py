@@ -175,6 +175,11 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
         **{name: value for name in DOCUMENTS if (value := getattr(source, name)) is not None},
         "seed": config.seed,
     }
+    # asked for alone, so that what takes rows of numbers need know nothing of text
+    if "end" in inspect.signature(MODELS[config.model]).parameters:
+        options["ends"] = True
+    options |= {"tokens": source.tokens} if source.tokens != "words" else {}
+    options |= {"longest": source.max_length} if source.max_length is not None else {}
     schema = _schema_of(train, values=values, **options)
     if schema.levels is None or schema.kind == "text":
         return schema

@@ -31,6 +31,7 @@ class Source:
     Attributes:
         source: a built-in name or a path.
         key, columns, kind, vocabulary: how to read it, see `latentia.data.read`.
+        tokens, max_length: of text, see `Schema.of`.
         values, scale, binarize, min_count, max_vocabulary: what x is, see `Schema.of`; binarize="auto" draws grey
             images dynamically for a Bernoulli likelihood.
         weight: the column of a table that says how often each row counts.
@@ -53,6 +54,8 @@ class Source:
     binarize: str = "auto"
     min_count: int = 2
     max_vocabulary: int | None = None
+    tokens: str = "words"
+    max_length: int | None = None
     weight: str | None = None
     context: str | None = None
     labels: str | None = None

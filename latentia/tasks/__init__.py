@@ -8,7 +8,7 @@ from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.gap import Gaps, gaps
 from latentia.tasks.generate import generate
 from latentia.tasks.interpolate import interpolate
-from latentia.tasks.neighbours import neighbours
+from latentia.tasks.sentences import Neighbours, completed, homotopy, neighbours, written
 from latentia.tasks.topics import coherence, document_completion, top_words
 from latentia.tasks.traverse import Traversal, traverse
 
@@ -18,12 +18,14 @@ __all__ = [
     "Filter",
     "Forecast",
     "Gaps",
+    "Neighbours",
     "Traversal",
     "anomaly_scores",
     "auroc",
     "cluster",
     "coherence",
     "complete",
+    "completed",
     "conditional_log_likelihood",
     "decode_path",
     "document_completion",
@@ -31,9 +33,11 @@ __all__ = [
     "forecast",
     "gaps",
     "generate",
+    "homotopy",
     "interpolate",
     "neighbours",
     "responsibilities",
     "top_words",
     "traverse",
+    "written",
 ]

@@ -9,7 +9,7 @@
 Model 1 of Kim, Wiseman and Rush (2018), "A tutorial on deep latent variable models of natural language". The models
 have networks of their own, or share one that is told which it is. In `MixtureOfLanguageModels` z is summed out exactly,
 at the cost of K passes; in `InferredMixtureOfLanguageModels` a network guesses it, q(z | x), and log p(x) has the lower
-bound E_q log p(x | z) - KL(q(z | x) || p(z)), whose expectation is exact or drawn.
+bound E_q log p(x | z) - KL(q(z | x) || p(z)), whose expectation is a sum over z.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, OneHotCategorical
 
 from latentia.batch import Batch, Frame
-from latentia.distributions import OneHot
+from latentia.distributions import Joint, OneHot
 from latentia.distributions.sentence import AutoregressiveCategorical, Written, WrittenByOneOf, check_sentences
 from latentia.model import DirectedModel, TractableModel
 from latentia.networks.decoder import decoder, encoder, start_decoder
@@ -66,7 +66,7 @@ class _Mixture(DirectedModel):
     def prior(self, frame: Frame) -> Distribution:
         return OneHot({"node": self.logits.log_softmax(-1).expand(frame.size, -1)})
 
-    def likelihood(self, z: Tensor, frame: Frame) -> AutoregressiveCategorical:
+    def likelihood(self, z: Any, frame: Frame) -> AutoregressiveCategorical:
         decoders: Any = list(self.decoders)
         words = Written(decoders[0], z, z.shape[:2]) if self.shared else WrittenByOneOf(decoders, z)
         return AutoregressiveCategorical(words, z[..., 0], frame.room(self.length), self.end)
@@ -133,16 +133,23 @@ class InferredMixtureOfLanguageModels(_Mixture):
         super().__init__(symbols, end, components, shared, *size)
         self.encoder = encoder(network, symbols, components, **self.size)
 
-    def prior(self, frame: Frame) -> Distribution:
-        return OneHotCategorical(logits=self.logits.expand(frame.size, -1), validate_args=False)
+    def prior(self, frame: Frame) -> Joint:
+        return _summed(self.logits.expand(frame.size, -1))
 
-    def posterior(self, batch: Batch) -> OneHotCategorical:
-        logits = self.encoder(batch.x.long(), batch.observed, batch.ends)
-        return OneHotCategorical(logits=logits, validate_args=False)
+    def likelihood(self, z: Any, frame: Frame) -> AutoregressiveCategorical:
+        return super().likelihood(z["z"], frame)
+
+    def posterior(self, batch: Batch) -> Joint:
+        return _summed(self.encoder(batch.x.long(), batch.observed, batch.ends))
 
     def clusters(self, batch: Batch) -> Tensor:
         """q(z | x), (B, K)."""
-        return self.posterior(batch).probs
+        return self.encoder(batch.x.long(), batch.observed, batch.ends).softmax(-1)
+
+
+def _summed(logits: Tensor) -> Joint:
+    """One of K values, which is summed over wherever an expectation is taken."""
+    return Joint({"z": OneHotCategorical(logits=logits, validate_args=False)}, summed=["z"])
 
 
 def tiny(seed: int) -> tuple[MixtureOfLanguageModels, Batch]:
