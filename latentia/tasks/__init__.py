@@ -7,6 +7,7 @@ from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.gap import Gaps, gaps
 from latentia.tasks.generate import generate
+from latentia.tasks.hamming import hamming_neighbours
 from latentia.tasks.interpolate import interpolate
 from latentia.tasks.sentences import Neighbours, completed, homotopy, neighbours, written
 from latentia.tasks.topics import coherence, document_completion, top_words
@@ -33,6 +34,7 @@ __all__ = [
     "forecast",
     "gaps",
     "generate",
+    "hamming_neighbours",
     "homotopy",
     "interpolate",
     "neighbours",
