@@ -29,10 +29,7 @@ def read_folder(path: Path) -> Raw:
         DataError: no image, a damaged one, images of different sizes or depths, and what would be lost: transparency,
             the frames of an animation, 16 bits of a colour.
     """
-    with readable(path, "a folder of images"):
-        # files whose name begins with a point are hidden: macOS puts ._x.png beside x.png, which is no image
-        named = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-        files = sorted(named, key=_natural)
+    files = listed(path)
     if not files:
         raise DataError(f"{path} holds no images: put {', '.join(SUFFIXES)} files in it")
     images = _read_all(path, files)
@@ -50,6 +47,14 @@ def read_folder(path: Path) -> Raw:
                 "their levels do not compare; save all images with the same depth"
             )
     return Raw("image", np.stack(images), source=path.name)
+
+
+def listed(path: Path) -> list[Path]:
+    """The images of a folder, in natural order."""
+    with readable(path, "a folder of images"):
+        # files whose name begins with a point are hidden: macOS puts ._x.png beside x.png, which is no image
+        named = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+        return sorted(named, key=_natural)
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:

@@ -235,7 +235,7 @@ def _records(path: Path) -> tuple[list[int], list[list[str]]]:
     lines, records, start = [], [], 1
     text = read_text(path)
     # pandas fills short lines silently; the csv module in its strict mode hides nothing
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(path, text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(path, text), strict=True)
     for record in _checked(reader, path):
         if record:
             lines.append(start)
@@ -244,7 +244,8 @@ def _records(path: Path) -> tuple[list[int], list[list[str]]]:
     return lines, records
 
 
-def _separator(path: Path, text: str) -> str:
+def separator_of(path: Path, text: str) -> str:
+    """What stands between the fields of a text file."""
     if path.suffix.lower() == ".tsv":
         return "\t"
     names = re.sub(r'"[^"]*"', "", next((line for line in io.StringIO(text) if line.strip()), ""))

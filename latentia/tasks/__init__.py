@@ -2,7 +2,7 @@
 
 from latentia.tasks.cluster import cluster, responsibilities
 from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
-from latentia.tasks.detect import anomaly_scores, auroc
+from latentia.tasks.detect import anomaly_scores, auroc, column_scores, step_scores
 from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.gap import Gaps, gaps
@@ -22,6 +22,7 @@ __all__ = [
     "auroc",
     "cluster",
     "coherence",
+    "column_scores",
     "complete",
     "conditional_log_likelihood",
     "decode_path",
@@ -32,6 +33,7 @@ __all__ = [
     "generate",
     "interpolate",
     "responsibilities",
+    "step_scores",
     "top_words",
     "traverse",
 ]
