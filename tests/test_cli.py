@@ -722,7 +722,7 @@ def test_cluster_and_its_accuracy(command, refused, runs, tmp_path):
     status, said, _ = command("cluster", run, "--data", data, "--labels", "kind", "--out", out)
     assert status == 0
     found = pd.read_csv(out)
-    assert list(found.columns) == ["row", "p0", "p1", "cluster"]
+    assert list(found.columns) == ["row", *table.columns, "cluster", "p0", "p1"]
     right = (found["cluster"] == table["kind"]).mean()
     assert f"accuracy {max(right, 1 - right):.4f}" in said
     assert "NMI" in said

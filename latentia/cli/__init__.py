@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from latentia.cli.detecting import detect
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
-from latentia.cli.uses import cluster, complete, detect, encode, gap, interpolate, report, sample, show, traverse
+from latentia.cli.uses import cluster, complete, encode, gap, interpolate, report, sample, show, traverse
 from latentia.errors import LatentiaError, OptionError
 
 HELP = """\

@@ -96,6 +96,15 @@ def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
     return run.other(parsed.data, **_reading(parsed), **({} if labels is None else {"labels": labels}))
 
 
+def origin_of(run, parsed: argparse.Namespace, data: Any):
+    """What the data were in the file that they came from, for results to stand beside. A stream's file is too large."""
+    from latentia.data.joining import Origin, origin
+
+    if parsed.data is None and run.config.data.stream:
+        return Origin(data.rows.tolist(), {})
+    return origin(run.config.data.source if parsed.data is None else parsed.data, data)
+
+
 RAGGED = ("sequence", "text")
 
 

@@ -31,14 +31,7 @@ def read_folder(path: Path) -> Raw:
         DataError: no image, a damaged one, images of different sizes or depths, and what would be lost: transparency,
             the frames of an animation, 16 bits of a colour.
     """
-    with readable(path, "a folder of images"):
-        files = _images_of(path)
-        folders = sorted(
-            (each for each in path.iterdir() if each.is_dir() and not each.name.startswith(".")), key=_natural
-        )
-        inside = [] if files else [(folder.name, file) for folder in folders for file in _images_of(folder)]
-    labels = np.array([name for name, _ in inside]) if inside else None
-    files = files or [file for _, file in inside]
+    files = listed(path)
     if not files:
         raise DataError(f"{path} holds no images: put {', '.join(SUFFIXES)} files in it, or in a folder for each class")
     images = _read_all(path, files)
@@ -56,6 +49,8 @@ def read_folder(path: Path) -> Raw:
                 f"{path.name}: {file.name} has {_depth(image)} a value where {files[0].name} has {_depth(images[0])}: "
                 "their levels do not compare; save all images with the same depth"
             )
+    inside = all(file.parent != path for file in files)
+    labels = np.array([file.parent.name for file in files]) if inside else None
     return Raw("image", np.stack(images), source=path.name, labels=labels)
 
 
@@ -63,6 +58,14 @@ def _images_of(path: Path) -> list[Path]:
     # files whose name begins with a point are hidden: macOS puts ._x.png beside x.png, which is no image
     named = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
     return sorted(named, key=_natural)
+
+
+def listed(path: Path) -> list[Path]:
+    """The images of a folder in natural order; where there are none, those of the folders in it."""
+    with readable(path, "a folder of images"):
+        files = _images_of(path)
+        inside = (each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+        return files or [file for folder in sorted(inside, key=_natural) for file in _images_of(folder)]
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:

@@ -239,7 +239,7 @@ def open_table(source) -> tables.Table | None:
 def is_table(source) -> bool:
     """Whether the source is a table that may name its columns: a data frame, or a file of one."""
     path = path_of(source)
-    return isinstance(source, pd.DataFrame) or (path is not None and path.suffix.lower() in TABLES)
+    return isinstance(source, pd.DataFrame) or (path is not None and tables.suffix(path) in TABLES)
 
 
 def path_of(source) -> Path | None:

@@ -26,18 +26,18 @@ RARE = 0.01
 
 def read_text(path: Path) -> Raw:
     """A sentence a line, tokens separated by white space; blank lines are skipped."""
-    lines = _lines(path)
+    lines = lines_of(path)
     return from_items([text for _, text in lines], path.name, np.array([line for line, _ in lines]))
 
 
 def read_jsonl(path: Path, key: str | None = None) -> Raw:
     """A datum a line: a list, or an object with "text", "tokens" or "x", or with `key` where one is named."""
-    lines = _lines(path)
+    lines = lines_of(path)
     items = [_item(text, f"{path.name}, line {line}", key) for line, text in lines]
     return from_items(items, path.name, np.array([line for line, _ in lines]))
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
+def lines_of(path: Path) -> list[tuple[int, str]]:
     """(number, text) of the lines that are not blank. Split at newlines only: JSON may hold other separators."""
     return _not_blank(read_file(path), path.name)
 

@@ -240,7 +240,8 @@ def _with_points(path: Path, columns: list[list]) -> list[list]:
         commas = [text for text in texts if "," in text]
         plain = all(DECIMAL_COMMA.fullmatch(text) or WHOLE.fullmatch(text) for text in texts)
         found.append(plain and any(not EITHER.fullmatch(text) for text in commas))
-    if not any(found):
+    # beside decimal commas a point may part thousands: 1.234 is then refused with what to do
+    if not any(found) or any(_is_pointed(cell) for cells in columns for cell in cells):
         return columns
     warnings.warn(f"{path.name}: commas are read as decimal commas, such as 1,5 for 1.5", stacklevel=3)
     return [
@@ -286,7 +287,7 @@ def _records(path: Path) -> tuple[list[int], list[list[str]]]:
     lines, records, start = [], [], 1
     text = read_text(path)
     # pandas fills short lines silently; the csv module in its strict mode hides nothing
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(path, text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(path, text), strict=True)
     for record in _checked(reader, path):
         if record:
             lines.append(start)
@@ -301,7 +302,8 @@ def suffix(path: Path) -> str:
     return Path(path.stem).suffix.lower() if last == ".gz" else last
 
 
-def _separator(path: Path, text: str) -> str:
+def separator_of(path: Path, text: str) -> str:
+    """What stands between the fields of a text file."""
     if suffix(path) == ".tsv":
         return "\t"
     names = re.sub(r'"[^"]*"', "", next((line for line in io.StringIO(text) if line.strip()), ""))

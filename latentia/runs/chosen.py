@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from latentia import models
 from latentia.data import Raw, Schema
-from latentia.learners import distributed
 from latentia.runs.config import Config
 
 LIKELIHOODS = {"binary": "bernoulli", "levels": "categorical", "symbols": "categorical", "real": "gaussian"}
@@ -47,15 +46,14 @@ def of_learner(config: Config, numbers: int) -> list[Choice]:
     """Hard EM where it is what the model's name means, and several restarts where they are cheap.
 
     Args:
-        numbers: how many numbers the training data have.
+        numbers: how many numbers the training data have, in all processes.
     """
     asked, found = config.learner_options, []
     if config.learner != "EM":
         return []
     if getattr(getattr(models, config.model), "hard", False):
         found.append(Choice("hard", True, f"it is what makes EM {config.model}"))
-    alone = distributed.size() == 1 and not config.data.stream and asked.get("fresh", True)
-    if alone and numbers <= CHEAP:
+    if not config.data.stream and asked.get("fresh", True) and numbers <= CHEAP:
         found.append(Choice("restarts", RESTARTS, "they are cheap here, and the best is kept"))
     return [choice for choice in found if choice.option not in asked]
 

@@ -2,7 +2,7 @@
 
 from latentia.tasks.cluster import cluster, responsibilities
 from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
-from latentia.tasks.detect import anomaly_scores, auroc
+from latentia.tasks.detect import anomaly_scores, auroc, column_scores, step_scores
 from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.gap import Gaps, gaps
@@ -25,6 +25,7 @@ __all__ = [
     "auroc",
     "cluster",
     "coherence",
+    "column_scores",
     "complete",
     "completed",
     "conditional_log_likelihood",
@@ -39,6 +40,7 @@ __all__ = [
     "interpolate",
     "neighbours",
     "responsibilities",
+    "step_scores",
     "top_words",
     "traverse",
     "written",

@@ -89,7 +89,7 @@ def test_errors_name_the_place_and_print_no_article(tmp_path):
         read(tmp_path / "d.csv")
     assert len(str(caught.value)) < 400
     (tmp_path / "d.jsonl").write_text(json.dumps({"text": article}) + "\n" + json.dumps({"texts": article}))
-    with pytest.raises(DataError, match="line 2: no field .text.; it has .texts.") as caught:
+    with pytest.raises(DataError, match=r"line 2: no field .text.; it has .texts.") as caught:
         read(tmp_path / "d.jsonl", text_column="text")
     assert len(str(caught.value)) < 200
     with pytest.raises(DataError, match="no columns"):
