@@ -16,7 +16,7 @@ from latentia.data import load
 from latentia.learners import Gradient
 from latentia.models import DiscreteVAE
 from latentia.objectives import elbo
-from latentia.tasks import encode
+from latentia.tasks import encode, hamming_neighbours
 
 
 def main() -> None:

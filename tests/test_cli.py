@@ -666,7 +666,7 @@ def test_what_is_hidden_has_a_probability(command, runs, tmp_path):
         "complete", run, "--hide", "bottom", "--first", 5, "--sweeps", 3, "--importance_samples", 20, "--out", out
     )
     assert status == 0
-    found = re.match(r"5 data: log p\(hidden \| shown\) = (-[\d.]+) ± [\d.]+ nats per image", said)
+    found = re.search(r"5 data: log p\(hidden \| shown\) = (-[\d.]+) ± [\d.]+ nats per image", said)
     assert found is not None
     assert -60 < float(found[1]) < -5
     assert "32.0 a datum" in said

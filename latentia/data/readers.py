@@ -85,7 +85,10 @@ def read(
         return _steps(source, table, group, time, columns, weight, context, labels)
     beside = Beside.of(source, table, context, labels)
     name = weight if isinstance(weight, str) and table is not None else None
-    raw = _x(source, table, key, columns, text_column, [*beside.columns, *([name] if name else [])])
+    taken = [*beside.columns, *([name] if name else [])]
+    if kind == "text" and table is not None and text_column is None:
+        text_column = _only_column(table, columns, taken)
+    raw = _x(source, table, key, columns, text_column, taken)
     if table is not None and name is not None:
         weight = np.asarray(table.select([name]).raw().values)[:, 0]
     raw = raw if vocabulary is None else bags.in_words(raw, Path(vocabulary))
@@ -108,6 +111,14 @@ def _x(source, table: tables.Table | None, key: str | None, columns, text_column
             f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet, .xlsx and pandas"
         )
     return _read(source, key)
+
+
+def _only_column(table: tables.Table, columns, taken: list[str]) -> str:
+    """The column of texts. Raises `DataError` where there are several."""
+    chosen = table.without(taken).names if columns is None else split(columns)
+    if len(chosen) != 1:
+        raise DataError(f"{table.source} has {', '.join(chosen)}: say which one holds the text with columns=")
+    return chosen[0]
 
 
 def _texts(source, table: tables.Table | None, column: str) -> Raw:
@@ -180,14 +191,6 @@ class Beside:
         if self.inside and raw.labels is None:
             raise raw.error(f"labels={FOLDERS!r} is for a folder of images with a folder in it for each class")
         return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
-
-
-def _texts(table: tables.Table) -> Raw:
-    """A column of texts, a datum each. Raises `DataError` for several columns, and for an empty cell."""
-    if len(table.columns) != 1:
-        named = ", ".join(table.names) or f"{len(table.columns)} columns"
-        raise DataError(f"{table.source} has {named}: say which one holds the text with columns=")
-    return sequences.from_items([str(cell) for cell in table.columns[0]], table.source, table.lines)
 
 
 def _is_file(source) -> bool:

@@ -278,9 +278,9 @@ class Run:
         process 0 alone reads and writes the run's directory.
         """
         if distributed.rank():
-            learner = build_learner(self.config, progress, dict(c[:2] for c in of_learner(self.config, 0)))
             with self._resumable():
-                self.schema = Schema.from_json(json.loads(distributed.shared_text(str)))
+                schema, chosen = json.loads(distributed.shared_text(str))
+                self.schema, learner = Schema.from_json(schema), build_learner(self.config, progress, chosen)
                 return learner.fit(self.blank_model(), self._share(), seed=self.config.seed)
         build_learner(self.config)  # an unknown one is refused before data are read
         with alone(self.path):
@@ -311,12 +311,13 @@ class Run:
 
     def _fit(self, progress: bool) -> History:
         model = self._begin()
-        learner = build_learner(self.config, progress, dict(c[:2] for c in of_learner(self.config, self._numbers)))
+        chosen = dict(choice[:2] for choice in of_learner(self.config, self._numbers))
+        learner = build_learner(self.config, progress, chosen)
         checkpoint = Checkpoint(self.path / "learner.safetensors")
         saved = checkpoint.load()
         with checkpoint.fitting():  # before metrics.jsonl is cut to what the checkpoint knows of
             keep = operator.index(saved[1]["records"]) if saved else 0
-        distributed.shared_text(lambda: json.dumps(self.parts.train.schema.to_json()))
+        distributed.shared_text(lambda: json.dumps([self.parts.train.schema.to_json(), chosen]))
         with metrics_writer(self.path / "metrics.jsonl", keep) as write, self._resumable():
             rest: dict[str, Any] = {"callbacks": [write], "checkpoint": checkpoint}
             rest["validation"] = self._known(self.parts.validation, some=True)
