@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentia.data import arrays, bags, images, sequences, tables
+from latentia.data import arrays, audio, bags, images, sequences, tables
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
 from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
@@ -61,7 +61,11 @@ def read(
         raise OptionError(f"kind={kind!r}: choose auto, {', '.join(KINDS)}")
     if isinstance(source, Raw):
         return source if weight is None else weighted(source, weight)
+    if kind == "text" and (plain := plain_text(source)) is not None:
+        source = plain
     table = open_table(source)
+    if kind == "text" and context is not None and (plain := plain_text(context)) is not None:
+        context = plain
     beside = Beside.of(source, table, context, labels)
     if table is not None:
         taken = [*beside.columns, *([weight] if isinstance(weight, str) else [])]
@@ -74,7 +78,7 @@ def read(
             f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet and pandas"
         )
     else:
-        raw = _read(source, key)
+        raw = source if isinstance(source, Raw) else _read(source, key)
     raw = raw if vocabulary is None else bags.in_words(raw, Path(vocabulary))
     if isinstance(weight, str):
         raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
@@ -120,8 +124,24 @@ class Beside:
                 f"{self.context.source} has {len(self.context)} data for the {len(raw)} of {raw.source}: a context is "
                 "one for each datum, in the same order"
             )
+        if self.context is not None and self.context.kind == raw.kind == "text":
+            _check_parallel(raw, self.context)
         raw = raw if self.context is None else replace(raw, context=self.context)
         return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
+
+
+def _check_parallel(raw: Raw, source: Raw) -> None:
+    """Raise `DataError` where two files of text have their blank lines, which are no data, at different places: from
+    there on line i of the one would be taken for the translation of another line."""
+    if raw.lines is None or source.lines is None:
+        return
+    apart = np.flatnonzero(np.asarray(raw.lines) != np.asarray(source.lines))
+    if len(apart):
+        line = min(int(raw.lines[apart[0]]), int(source.lines[apart[0]]))
+        raise DataError(
+            f"{raw.source} and {source.source} are parallel, and line {line} is blank in one of them only: "
+            "leave the pair out of both"
+        )
 
 
 def _is_file(source) -> bool:
@@ -159,6 +179,19 @@ def checked_length(values, raw: Raw, what: str) -> np.ndarray:
 def split(columns: Sequence[str] | str) -> list[str]:
     """Column names, from a list of them or a string with commas."""
     return [name.strip() for name in columns.split(",")] if isinstance(columns, str) else list(columns)
+
+
+def plain_text(source) -> Raw | None:
+    """What a file that is named as text, though its suffix is none of text's, holds: of `.tsv` pairs of texts, the
+    source and then x; of a suffix that no reader knows (`.de`, `.en`), a sentence a line. None of all else."""
+    path = path_of(source)
+    if path is None or not path.is_file():
+        return None
+    suffix = path.suffix.lower()
+    if suffix == ".tsv":
+        return sequences.read_pairs(existing(path))
+    known = suffix in (*TABLES, *ARRAYS, *LINES, ".idx", ".gz") or arrays.is_idx(path)
+    return None if known else sequences.read_text(existing(path))
 
 
 def open_table(source) -> tables.Table | None:
@@ -235,7 +268,8 @@ def existing(path: Path) -> Path:
 
 def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
-        return images.read_folder(path)
+        sounds = any(file.suffix.lower() == ".wav" for file in path.iterdir())
+        return audio.read_sounds(path) if sounds else images.read_folder(path)
     suffix = path.suffix.lower()
     if suffix in LINES and not arrays.is_idx(path):
         return LINES[suffix](path)

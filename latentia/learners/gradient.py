@@ -256,7 +256,7 @@ class _Fit(Course):
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
         chosen, chased = self._trained(self._generative().values() if chasing else self.climber.parameters), 0
-        for i, index in enumerate(minibatches(order, learner.batch_size)):
+        for i, index in enumerate(self.data.minibatches(order, learner.batch_size)):
             step, total = self.epoch * self.steps + i - begun, learner.epochs * self.steps - begun
             rate = learner.lr
             if step >= 0:
