@@ -20,7 +20,7 @@ from latentia.data.readers import is_table, open_table, read
 from latentia.data.schema import ARRAY, Schema
 from latentia.distributions.latents import Latents, each
 from latentia.errors import DataError, OptionError
-from latentia.model import LatentVariableModel
+from latentia.model import LatentVariableModel, minibatches
 
 SMALL = 2**14
 """Numbers of padding that are cheaper than a batch of its own."""
@@ -142,9 +142,27 @@ class Dataset:
             # of equal size, so that none is left over
             size = size or math.ceil(len(self) / max(math.ceil(len(self) / most), 1)) or 1
             return [slice(start, start + size) for start in range(0, len(self), size)]
-        order = self.lengths.argsort(stable=True)
-        ends = _ends(self.lengths[order] * math.prod(self.x.shape[2:]), MOST if size is None else min(size, MOST))
+        sizes = self._sizes()
+        order = sizes.argsort(stable=True)
+        ends = _ends(sizes[order], MOST if size is None else min(size, MOST))
         return [order[start:end] for start, end in pairwise(ends)]
+
+    def _sizes(self) -> Tensor:
+        """How many numbers each datum has, its context's among them, (N,), where either has steps."""
+        own = torch.zeros(len(self), dtype=torch.long, device=self.x.device)
+        if self.lengths is not None:
+            own = self.lengths * math.prod(self.x.shape[2:])
+        return own if self.context is None else own + self.context._sizes()
+
+    def minibatches(self, order: Tensor, size: int) -> list[Tensor]:
+        """The data of `order` (N,), `size` at a time. Where x or its context has steps, as pairs of sequences have,
+        those of like size go together, within every 16 batches' data, and the batches come in a random order."""
+        if self.context is None or self.context.lengths is None:
+            return minibatches(order, size)
+        sizes = self._sizes()
+        near = torch.cat([part[sizes[part].argsort(stable=True)] for part in order.split(16 * size)])
+        parts = minibatches(near, size)
+        return [parts[i] for i in torch.randperm(len(parts)).tolist()]
 
     def subset(self, index: Tensor | slice | Sequence[int]) -> Dataset:
         """The data at `index`: a slice, positions or booleans."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentia.data import arrays, bags, images, sequences, spreadsheets, tables, treebanks
+from latentia.data import arrays, audio, bags, images, sequences, spreadsheets, tables, treebanks
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
 from latentia.data.prose import Prose, texts
@@ -80,9 +80,13 @@ def read(
         raise OptionError(f"kind={kind!r}: choose auto, {', '.join(KINDS)}")
     if isinstance(source, Raw):
         return source if weight is None else weighted(source, weight)
+    if kind == "text" and (plain := plain_text(source)) is not None:
+        source = plain
     table = open_table(source)
     if group is not None or time is not None or (kind == "sequence" and table is not None and table.names):
         return _steps(source, table, group, time, columns, weight, context, labels)
+    if kind == "text" and context is not None and (plain := plain_text(context)) is not None:
+        context = plain
     beside = Beside.of(source, table, context, labels)
     name = weight if isinstance(weight, str) and table is not None else None
     taken = [*beside.columns, *([name] if name else [])]
@@ -101,6 +105,8 @@ def read(
 
 def _x(source, table: tables.Table | None, key: str | None, columns, text_column: str | None, taken: list[str]) -> Raw:
     """x alone: a text column, the chosen columns, all that are not `taken` by what stands beside x, or all there is."""
+    if isinstance(source, Raw):
+        return source
     if text_column is not None:
         return _texts(source, table, text_column)
     if table is not None:
@@ -187,10 +193,26 @@ class Beside:
                 f"{self.context.source} has {len(self.context)} data for the {len(raw)} of {raw.source}: a context is "
                 "one for each datum, in the same order"
             )
+        if self.context is not None and self.context.kind == raw.kind == "text":
+            _check_parallel(raw, self.context)
         raw = raw if self.context is None else replace(raw, context=self.context)
         if self.inside and raw.labels is None:
             raise raw.error(f"labels={FOLDERS!r} is for a folder of images with a folder in it for each class")
         return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
+
+
+def _check_parallel(raw: Raw, source: Raw) -> None:
+    """Raise `DataError` where two files of text have their blank lines, which are no data, at different places: from
+    there on line i of the one would be taken for the translation of another line."""
+    if raw.lines is None or source.lines is None:
+        return
+    apart = np.flatnonzero(np.asarray(raw.lines) != np.asarray(source.lines))
+    if len(apart):
+        line = min(int(raw.lines[apart[0]]), int(source.lines[apart[0]]))
+        raise DataError(
+            f"{raw.source} and {source.source} are parallel, and line {line} is blank in one of them only: "
+            "leave the pair out of both"
+        )
 
 
 def _is_file(source) -> bool:
@@ -228,6 +250,19 @@ def checked_length(values, raw: Raw, what: str) -> np.ndarray:
 def split(columns: Sequence[str] | str) -> list[str]:
     """Column names, from a list of them or a string with commas."""
     return [name.strip() for name in columns.split(",")] if isinstance(columns, str) else list(columns)
+
+
+def plain_text(source) -> Raw | None:
+    """What a file that is named as text, though its suffix is none of text's, holds: of `.tsv` pairs of texts, the
+    source and then x; of a suffix that no reader knows (`.de`, `.en`), a sentence a line. None of all else."""
+    path = path_of(source)
+    if path is None or not path.is_file():
+        return None
+    suffix = path.suffix.lower()
+    if suffix == ".tsv":
+        return sequences.read_pairs(existing(path))
+    known = suffix in (*TABLES, *ARRAYS, *LINES, ".idx", ".gz") or arrays.is_idx(path)
+    return None if known else sequences.read_text(existing(path))
 
 
 def open_table(source) -> tables.Table | None:
@@ -310,7 +345,8 @@ def existing(path: Path) -> Path:
 
 def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
-        return images.read_folder(path)
+        sounds = any(file.suffix.lower() == ".wav" for file in path.iterdir())
+        return audio.read_sounds(path) if sounds else images.read_folder(path)
     suffix = tables.suffix(path)
     if suffix == ".jsonl":
         return sequences.read_jsonl(path, key)

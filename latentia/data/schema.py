@@ -156,7 +156,7 @@ class Schema:
             parts: dict[str, Any] = {"shift": shift, "scale": factor, "categories": categories, "source": raw.source}
             return cls("table", "real", (len(categories),), raw.names, **parts)
         beside: dict[str, Any] = {
-            "context": None if raw.context is None else cls.of(raw.context, scale="standard"),
+            "context": None if raw.context is None else _given(cls, raw.context, min_count, max_vocabulary),
             "classes": () if raw.labels is None else classes_of(raw.labels),
         }
         whole, raw = raw, _present(raw)
@@ -268,8 +268,15 @@ class Schema:
             "features": None if self.values == "symbols" else math.prod(self.event_shape),
             "symbols": self.levels if self.values in ("levels", "symbols") else None,
             **({} if self.end is None else {"end": self.end}),
-            **({} if self.context is None else {"context": self.context.columns}),
+            **({} if self.context is None else self.context._of_source()),
         }
+
+    def _of_source(self) -> dict[str, tuple[int, ...] | int | None]:
+        """The sizes of a context: of one with steps, what a step is; else the columns."""
+        if self.kind not in encoding.RAGGED:
+            return {"context": self.columns}
+        symbolic = self.values == "symbols"
+        return {"source_symbols": self.levels} if symbolic else {"source_features": math.prod(self.event_shape)}
 
     @property
     def end(self) -> int | None:
@@ -481,6 +488,12 @@ def _texts_of(value: float | None, count: int, which: str) -> float | None:
     if not 0 < value < math.inf or (value > 1 and value != round(value)):
         raise OptionError(f"{which}_documents={value:g}: a whole number of texts, or a share of them between 0 and 1")
     return value * count if value < 1 or (which == "max" and value == 1) else value
+
+
+def _given(cls: type[Schema], context: Raw, min_count: int, most: int | None) -> Schema:
+    """The schema of a context: numbers are scaled, and words are rare or not as those of x are."""
+    scale = "auto" if context.kind in encoding.RAGGED else "standard"
+    return cls.of(context, scale=scale, min_count=min_count, max_vocabulary=most)
 
 
 def _present(raw: Raw) -> Raw:

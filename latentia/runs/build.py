@@ -48,10 +48,14 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     """
     parameters = inspect.signature(MODELS[name]).parameters
     sizes = {size: value for size, value in schema.sizes().items() if size in parameters}
-    if schema.context is not None and "context" not in parameters:
-        raise _does_nothing(name, "context", "context")
+    given = {"context", "source_symbols", "source_features"} & set(schema.sizes())
+    if given - set(parameters):
+        raise _does_nothing(name, "context", *given)
     required = [p.name for p in parameters.values() if p.default is p.empty]
     for missing in required:
+        if sizes.get(missing) is None and missing in ("source_symbols", "source_features"):
+            asked = "sentences or symbols" if missing == "source_symbols" else "sequences of vectors, such as sounds"
+            raise OptionError(f"{name} needs a source of {asked} for each datum: name it with --context")
         if sizes.get(missing) is None:
             raise OptionError(
                 f"{name} needs {missing}, and {schema.describe()} have none: choose another model, --kind or --values"

@@ -97,7 +97,8 @@ CLUSTERS = {
 }  # fmt: skip
 # the posteriors of the tiny ConvLadder and MissingDataVAE hardly move, and that is said
 ACTIVE = {
-    "clustering_vae", "discrete_vae:layers", "discrete_vae:values", "ladder_vae", "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "text_vae:transformer", "vae",
+    "clustering_vae", "discrete_vae:layers", "discrete_vae:values", "ladder_vae",
+    "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "text_vae:transformer", "vae",
     "vae:conditional", "vamp_vae",
 }  # fmt: skip
 
