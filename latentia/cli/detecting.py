@@ -170,12 +170,14 @@ def _detected(
     from latentia.tasks.detect import scale
 
     where = places(sets, origins)
+    files = [name for of in origins for name in of.columns.get("file", [None] * len(of.numbers))]
     tell(f"{len(scores):,} data by {score}: {scale(score, sets[0][1])}; the larger the odder")
     tell(f"  median {float(scores.nanmedian()):.2f}")
     if len(order) < len(scores):
         tell(f"  {len(scores) - len(order):,} of which nothing is observed: they have no score, and come last")
     for i in order[:10].tolist():
-        tell(f"  {float(scores[i]):12.2f}  {where[i][0]}, row {where[i][1]}{_which(parts, i)}")
+        which = f"row {where[i][1]}" if files[i] is None else files[i]
+        tell(f"  {float(scores[i]):12.2f}  {where[i][0]}, {which}{_which(parts, i)}")
     if odd is not None:
         tell(f"AUROC {auroc(scores[~odd], scores[odd]):.4f}: the chance that an odd datum is ranked above another")
 

@@ -397,7 +397,7 @@ def show(arguments: list[str]) -> None:
     if found is not None:
         from latentia.report.quality import headline
 
-        told = headline(found, found["evaluated_on"] != "held-out data")
+        told = headline(found, found["evaluated_on"].startswith("the training data"))
         tell(f"\n{told['name']} {told['value']}, {told['units']}; {told['on']}\n{found['verdict']}")
 
 
