@@ -13,7 +13,7 @@ from typing import NoReturn
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
-from latentia.cli.uses import cluster, complete, detect, encode, gap, interpolate, report, sample, traverse
+from latentia.cli.uses import cluster, complete, detect, encode, gap, interpolate, parse, report, sample, traverse
 from latentia.errors import LatentiaError, OptionError
 
 HELP = """\
@@ -30,6 +30,7 @@ usage: latentia COMMAND [options]           latentia COMMAND --help explains a c
   complete     fill in what is missing, or what is hidden to see how well that goes
   traverse     what each latent dimension does
   cluster      the clusters of the data, and how well they agree with labels
+  parse        the trees of sentences, and how well they agree with those of a treebank
   detect       what does not belong: a score of oddness for each datum
   gap          what the encoder gives away of the bound, and what its family of posteriors does
   report       write the HTML report of a run again
@@ -142,6 +143,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "complete": complete,
     "traverse": traverse,
     "cluster": cluster,
+    "parse": parse,
     "detect": detect,
     "gap": gap,
     "report": report,

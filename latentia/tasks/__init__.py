@@ -8,6 +8,7 @@ from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.gap import Gaps, gaps
 from latentia.tasks.generate import generate
 from latentia.tasks.interpolate import interpolate
+from latentia.tasks.parse import parse
 from latentia.tasks.topics import coherence, document_completion, top_words
 from latentia.tasks.traverse import Traversal, traverse
 
@@ -31,6 +32,7 @@ __all__ = [
     "gaps",
     "generate",
     "interpolate",
+    "parse",
     "responsibilities",
     "top_words",
     "traverse",
