@@ -14,7 +14,7 @@ from latentia.cli.detecting import detect
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
-from latentia.cli.uses import cluster, complete, encode, gap, interpolate, report, sample, show, traverse
+from latentia.cli.uses import cluster, complete, encode, gap, interpolate, parse, report, sample, show, traverse
 from latentia.errors import LatentiaError, OptionError
 
 HELP = """\
@@ -31,6 +31,7 @@ usage: latentia COMMAND [options]           latentia COMMAND --help explains a c
   complete     fill in what is missing, or what is hidden to see how well that goes
   traverse     what each latent dimension does
   cluster      the clusters of the data, and how well they agree with labels
+  parse        the trees of sentences, and how well they agree with those of a treebank
   detect       what does not belong: a score of oddness for each datum
   gap          what the encoder gives away of the bound, and what its family of posteriors does
   show         what the model of a run says: clusters, states, topics, in the units of the data
@@ -144,6 +145,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "complete": complete,
     "traverse": traverse,
     "cluster": cluster,
+    "parse": parse,
     "detect": detect,
     "gap": gap,
     "report": report,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Self
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from latentia.distributions.semiring import IMPOSSIBLE, Semiring, log_sum
 from latentia.distributions.spans import Splits, diagonals
 from latentia.distributions.structured import Potentials, Structured
+from latentia.kernels import brackets as kernel
 
 
 class Brackets(Structured):
@@ -52,8 +54,42 @@ class Brackets(Structured):
             total = torch.where(self.lengths == width, cells[-1][..., 0], total)
         return total
 
+    @property
+    def _fast(self) -> bool:
+        """Whether the kernel computes what is asked for."""
+        node = self.log_potentials["node"]
+        return node.ndim == 3 and node.device.type == "cpu"
+
+    def fused(self, log_potentials: Potentials) -> Tensor:
+        if not self._fast:
+            return self._summed(log_potentials)
+        node = log_potentials["node"]
+        value, safe = kernel.log_partition(node, self.lengths)
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost):
+            part = type(self)({"node": node[lost]}, self.lengths.expand(len(node))[lost])
+            value = value.index_put((lost,), part._summed(part.log_potentials).double())
+        return value.to(node)
+
+    @property
+    def mode(self) -> Tensor:
+        return kernel.best(self.log_potentials["node"], self.lengths) if self._fast else super().mode
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Independent draws, (*sample_shape, B, N, N)."""
+        if not self._fast or self.sum is not log_sum:
+            return super().sample(sample_shape)
+        node = self.log_potentials["node"]
+        z, safe = kernel.sample(node, self.lengths, math.prod(sample_shape))
+        lost = (~safe).nonzero().squeeze(-1)
+        if len(lost):
+            part = type(self)({"node": node[lost]}, self.lengths.expand(len(node))[lost])
+            z = z.index_copy(1, lost, super(Brackets, part).sample((len(z),)))
+        return z.view(*sample_shape, *node.shape)
+
     def score(self, z: Tensor) -> Tensor:
         node = self.log_potentials["node"]
+        z = z.expand(torch.broadcast_shapes(z.shape, node.shape))
         value = (z.to(node) * node).sum((-2, -1))
         valid = Splits.of(z > 0, self.lengths).valid
         return torch.where(valid & (value > IMPOSSIBLE / 10), value, -torch.inf)

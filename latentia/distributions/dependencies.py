@@ -61,6 +61,7 @@ class Dependencies(Structured):
 
     def score(self, z: Tensor) -> Tensor:
         # only z itself is possible where it is a tree: its N arcs are all that there are
+        z = z.expand(torch.broadcast_shapes(z.shape, self.log_potentials["node"].shape))
         value = super().score(z)
         right = (z > 0).flatten(-2).sum(-1) == self.lengths
         return torch.where(right, value, -torch.inf)

@@ -11,6 +11,7 @@ from latentia.distributions.brackets import Brackets
 from latentia.distributions.semiring import IMPOSSIBLE, Semiring, log_sum
 from latentia.distributions.spans import Splits, diagonals
 from latentia.distributions.structured import Potentials, Structured, doubled
+from latentia.kernels import cky
 from latentia.kernels import inside as kernel
 
 BLOCK = 2**22
@@ -108,6 +109,7 @@ class Tree(Structured):
 
     def score(self, z: Tensor) -> Tensor:
         root, rule, word, node = (self.log_potentials[name] for name in ("root", "rule", "word", "node"))
+        z = z.expand(torch.broadcast_shapes(z.shape, node.shape))
         spans, first = z > 0, self.nonterminals
         splits = Splits.of(spans.any(-1), self.lengths)
         label = spans.to(torch.uint8).argmax(-1)
@@ -130,6 +132,14 @@ class Tree(Structured):
             words, spans[..., : self.nonterminals].any(-1, True), spans[..., self.nonterminals :].any(-1, True)
         )
         return ~(wrong.squeeze(-1) | (spans.sum(-1) > 1)).flatten(-2).any(-1)
+
+    @property
+    def mode(self) -> Tensor:
+        """The best tree, (B, N, N, S), by CKY; of no words or one, and where every tree is impossible, any or none."""
+        word = self.log_potentials["word"]
+        if word.ndim != 3 or word.device.type != "cpu":
+            return super().mode
+        return cky.best(self.log_potentials, self.lengths)[1]
 
     @property
     def minimum_risk(self) -> Tensor:

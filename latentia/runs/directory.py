@@ -37,6 +37,7 @@ from latentia.data.bags import BAGS
 from latentia.data.blocks import Rows
 from latentia.data.files import alone, atomic_write, checksum, read_bytes
 from latentia.data.readers import TABLES
+from latentia.data.sequences import from_items
 from latentia.data.tables import suffix
 from latentia.errors import DataError, OptionError, ProcessLost, RunError
 from latentia.inference.annealed import Annealing
@@ -203,6 +204,15 @@ class Run:
             options["context"] = self.config.data.context
         data = load(source, schema=schema, **options)
         return data if first is None else data.subset(slice(0, first))
+
+    def sentence(self, text: str) -> Dataset:
+        """One sentence, read as this run's text was. Raises `DataError` where that was no text."""
+        if self.schema.kind != "text":
+            raise DataError(f"{self.path} was fitted on {self.schema.describe()}, and not on sentences of words")
+        known = set(self.schema.vocabulary)
+        # a treebank is read in lower case
+        words = [word if word in known else word.lower() for word in text.split()]
+        return self.schema.encode(from_items([words], "the sentence"))
 
     def other_stream(self, source: str, columns: str | None = None, **options: Any) -> Stream:
         """Other data in a file that is larger than memory, read as this run's schema says."""

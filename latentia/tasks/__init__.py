@@ -9,6 +9,7 @@ from latentia.tasks.gap import Gaps, gaps
 from latentia.tasks.generate import generate
 from latentia.tasks.hamming import hamming_neighbours
 from latentia.tasks.interpolate import interpolate
+from latentia.tasks.parse import parse
 from latentia.tasks.sentences import Neighbours, completed, homotopy, neighbours, written
 from latentia.tasks.topics import coherence, document_completion, top_words
 from latentia.tasks.traverse import Traversal, traverse
@@ -39,6 +40,7 @@ __all__ = [
     "homotopy",
     "interpolate",
     "neighbours",
+    "parse",
     "responsibilities",
     "step_scores",
     "top_words",

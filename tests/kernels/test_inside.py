@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from latentia.distributions import Tree
-from latentia.kernels import inside
+from latentia.distributions import Brackets, Tree
+from latentia.distributions.semiring import max_sum
+from latentia.kernels import brackets, cky, inside
 
 
 def potentials(seed, scale=2.0, own=False, size=7, kinds=(3, 4), batch=5, dtype=torch.float64, spans=True):
@@ -114,3 +115,41 @@ def test_a_batch_of_nothing():
     tree = Tree(given, LENGTHS[:0])
     assert tree.log_partition.shape == (0,)
     assert tree.marginals.shape == tree.log_potentials["node"].shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fused_brackets_are_the_recursion(dtype):
+    node = (3 * torch.randn(5, 7, 7, generator=torch.Generator().manual_seed(0))).to(dtype)
+    node[:, 1, 2] = -torch.inf
+    lengths = torch.tensor([7, 0, 5, 1, 4])
+    tree = Brackets({"node": node}, lengths)
+    exact = {"node": tree.log_potentials["node"].double()}
+    value, slopes = value_and_gradient(lambda phi: tree.recursion(phi, tree.sum), exact)
+    found, fast = value_and_gradient(tree.fused, tree.log_potentials)
+    assert bool(brackets.log_partition(node.clamp(min=-1e30), lengths)[1].all())
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    assert found.double().allclose(value, rtol=tolerance, atol=tolerance)
+    assert fast[0].double().allclose(slopes[0], atol=tolerance)
+
+
+def test_brackets_that_underflow_are_noticed_and_summed_in_logs():
+    node = torch.zeros(2, 4, 4, dtype=torch.float64)
+    node[0, 0, 2] = node[0, 1, 3] = node[0, 1, 2] = -1e30
+    tree = Brackets({"node": node})
+    assert brackets.log_partition(node, tree.lengths)[1].tolist() == [True, True]
+    node[0, 1, 2] = 800.0  # in no tree, but of the width of the two spans that are in one
+    tree = Brackets({"node": node})
+    assert brackets.log_partition(node, tree.lengths)[1].tolist() == [False, True]
+    assert tree.log_partition.allclose(tree.recursion(tree.log_potentials, tree.sum))
+    assert tree.marginals[0, 2, 3] == 1
+    assert tree.sample((3,))[:, 0, 2, 3].eq(1).all()
+
+
+@pytest.mark.parametrize("spans", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_cky_is_the_recursion_under_the_maximum(own, spans):
+    tree = Tree(potentials(6, own=own, spans=spans), LENGTHS)
+    value, z = cky.best(tree.log_potentials, LENGTHS)
+    assert value.allclose(tree.recursion(tree.log_potentials, max_sum), atol=1e-12)
+    assert tree.score(z).allclose(value, atol=1e-12)
+    assert tree.mode.equal(super(Tree, tree).mode)
