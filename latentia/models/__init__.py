@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from latentia.models.vaes.semi_supervised_vae import SemiSupervisedVAE
     from latentia.models.vaes.vae import VAE
     from latentia.models.vaes.vamp_vae import VampVAE
+    from latentia.models.vaes.vector_quantized_vae import VectorQuantizedVAE
 
 __all__ = [
     "HMM",
@@ -46,6 +47,7 @@ __all__ = [
     "ProbabilisticPCA",
     "SemiSupervisedVAE",
     "VampVAE",
+    "VectorQuantizedVAE",
 ]
 
 _FILES = {
@@ -68,6 +70,7 @@ _FILES = {
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "VampVAE": "vaes.vamp_vae",
+    "VectorQuantizedVAE": "vaes.vector_quantized_vae",
 }
 """The file of each model."""
 
