@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from latentia.cli.parsing import Parser, Rate, Whole, say, tell
+from latentia.cli import catalogue
 from latentia.cli.runs import (
     add_other,
     add_out,

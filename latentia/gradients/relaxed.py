@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from latentia.distributions.codes import Quantized
 from latentia.distributions.discrete import Finite, finite
 from latentia.distributions.joint import Draw, Joint
 from latentia.errors import CapabilityError, OptionError
@@ -44,6 +45,8 @@ class Relaxation(nn.Module):
             return p.rsample(shape)
         if not torch.is_grad_enabled():
             return p.sample(shape)
+        if isinstance(p, Quantized):
+            return p.straight_through(shape)
         return self.through(found(p, type(self).__name__), shape)
 
     def forward(self, q: Distribution, f: Function, samples: int) -> Tensor:

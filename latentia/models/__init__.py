@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from latentia.models.vaes.semi_supervised_vae import SemiSupervisedVAE
     from latentia.models.vaes.vae import VAE
     from latentia.models.vaes.vamp_vae import VampVAE
+    from latentia.models.vaes.vector_quantized_vae import VectorQuantizedVAE
 
 __all__ = [
     "CTC",
@@ -70,6 +71,7 @@ __all__ = [
     "SemiSupervisedVAE",
     "TextVAE",
     "VampVAE",
+    "VectorQuantizedVAE",
 ]
 
 _FILES = {
@@ -103,6 +105,7 @@ _FILES = {
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
     "VampVAE": "vaes.vamp_vae",
+    "VectorQuantizedVAE": "vaes.vector_quantized_vae",
 }
 """The file of each model."""
 

@@ -212,3 +212,55 @@ def _sizes(layout: _Layout, channels: Sequence[int], block: str) -> list[tuple[i
         height, width = sizes[-1]
         sizes.append(((height + 1) // 2, (width + 1) // 2))
     return sizes
+
+
+class GridEncoder(ConvEncoder):
+    """The stages of a `ConvEncoder` without its linear map: a flat image (..., inputs) to (..., cells, outputs), with
+    numbers for each cell of the smallest grid, row by row.
+
+    Attributes:
+        cells: of the grid.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        outputs: int,
+        channels: Sequence[int] = (32, 64),
+        block: str = "residual",
+        activation: str = "gelu",
+        levels: int = 1,
+    ):
+        super().__init__(event_shape, 1, channels, block, activation, levels)
+        self.grid = _sizes(self.layout, channels, block)[-1]
+        self.cells = math.prod(self.grid)
+        self.layers = nn.Sequential(*list(self.layers)[:-2], nn.Conv2d(channels[-1], outputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with brief(x):
+            out = self.layers(self.layout.image(x.flatten(0, -2)))
+        return out.to(x.dtype).flatten(2).mT.unflatten(0, x.shape[:-1])
+
+
+class GridDecoder(ConvDecoder):
+    """The way back: (..., cells, inputs) to flat images (..., outputs)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        event_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        block: str = "residual",
+        activation: str = "gelu",
+        levels: int = 1,
+        numbers: int = 1,
+    ):
+        super().__init__(1, event_shape, channels, block, activation, levels, numbers)
+        self.grid = _sizes(self.layout, channels, block)[-1]
+        self.layers = nn.Sequential(nn.Conv2d(inputs, channels[-1], 1), *list(self.layers)[2:])
+
+    def forward(self, z: Tensor) -> Tensor:
+        with brief(z):
+            cells = z.flatten(0, -3).mT.unflatten(-1, self.grid)
+            images = self.layers(cells).unflatten(1, (self.numbers, -1)).flatten(0, 1)
+        return self.layout.flat(images).view(*z.shape[:-2], -1) + self.output_bias

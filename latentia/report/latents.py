@@ -11,11 +11,13 @@ from torch.distributions import Categorical, Dirichlet, Distribution, Independen
 
 from latentia.data import Dataset
 from latentia.distributions import Chain, OneHot
+from latentia.distributions.codes import Quantized
 from latentia.distributions.mixture import Mixture
 from latentia.distributions.observed import expected, plain
 from latentia.errors import CapabilityError
 from latentia.model import DirectedModel, Frame, LatentVariableModel
 from latentia.report import figures, pictures
+from latentia.report.codes import codes
 from latentia.report.panel import Panel, table
 from latentia.report.words import finite, number, percent
 from latentia.tasks import encode, responsibilities
@@ -40,6 +42,8 @@ def latents(
     train = data if train is None else train
     with using(model, seed):
         q = model.posterior(data.subset(slice(0, 2)).frozen(seed).batch().to(model.anchor))
+    if isinstance(q, Quantized):
+        return codes(model, _part(data, MOST_DATA), seed)
     if isinstance(q, OneHot):
         return _clusters(model, _part(data, MOST_DATA), seed)
     if isinstance(q, Chain):

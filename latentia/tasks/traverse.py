@@ -11,6 +11,7 @@ from torch.distributions import Dirichlet
 from latentia.batch import Batch
 from latentia.data import Dataset, data_for
 from latentia.distributions import Joint
+from latentia.distributions.codes import Quantized
 from latentia.distributions.latents import Latents, each, flat, named
 from latentia.distributions.observed import expected
 from latentia.distributions.structured import Structured
@@ -100,6 +101,8 @@ def _posterior(model: DirectedModel, batch: Batch) -> Any:
     q = model.posterior(batch)
     if isinstance(q, Structured) and not q.has_rsample:
         raise CapabilityError(f"{type(model).__name__} cannot be traversed: its z is discrete, and has no quantiles")
+    if isinstance(q, Quantized):
+        raise CapabilityError(f"{type(model).__name__} cannot be traversed: its z are codes, between which is nothing")
     if isinstance(q, Dirichlet):
         raise CapabilityError(f"{type(model).__name__} cannot be traversed: no share of a whole moves alone")
     return q

@@ -27,6 +27,7 @@ from latentia.distributions import (
 )
 from latentia.distributions.alignment import LatentAlignment, MonotoneAlignment
 from latentia.distributions.canonical import CanonicalGaussian
+from latentia.distributions.codes import CodePrior, Quantized
 from latentia.distributions.discrete import enumerable
 from latentia.distributions.factorial import Chains
 from latentia.distributions.flow import Flow
@@ -60,6 +61,23 @@ def _(distribution: Bernoullis | Categoricals) -> tuple[Tensor, Tensor]:
         raise NotApplicable(f"z of shape {tuple(distribution.event_shape)} has too many values")
     z = distribution.enumerate_support()
     return z, distribution.log_prob(z)
+
+
+@nodes.register
+def _(distribution: Quantized) -> tuple[Tensor, Tensor]:
+    """The one point there is."""
+    z = distribution.sample((1,))
+    return z, distribution.log_prob(z)
+
+
+@nodes.register
+def _(distribution: CodePrior) -> tuple[Tensor, Tensor]:
+    """Every word of codes."""
+    (size,), codes = distribution.batch_shape, distribution.event_shape[0]
+    require_small(distribution.codebook.size**codes)
+    every = torch.cartesian_prod(*[torch.arange(distribution.codebook.size)] * codes).reshape(-1, 1, codes)
+    every = every.expand(-1, size, -1).to(distribution.like.device)
+    return distribution.codebook.lookup(every).to(distribution.like), distribution.terms(every).sum(-1)
 
 
 @nodes.register
