@@ -166,7 +166,7 @@ def test_of_two_fits_in_one_directory_the_second_is_refused(tmp_path, refused):
 def test_a_finished_run_and_another_ones_directory_are_not_fitted_into(tmp_path, finished):
     write_table(tmp_path / "t.csv")
     before = {path: path.read_bytes() for path in finished.iterdir()}
-    with pytest.raises(RunError, match="nothing overwrites one"):
+    with pytest.raises(RunError, match="holds a finished run"):
         Run.open(finished).fit(progress=False)
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
     first = Run.create(tmp_path / "run", mixture(tmp_path))

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,7 +47,7 @@ def fit(arguments: list[str]) -> None:
     def create() -> Run:
         config.fingerprint = config.data.fingerprint()
         out = Path(parsed["out"]) if parsed["out"] else default_out(config.model, config.data.source)
-        return Run.create(out, config)
+        return Run.create(out, config, parsed["overwrite"])
 
     _learn(create, config)
 
@@ -104,16 +105,42 @@ def _learn(find: Callable[[], Any], asked: Any = None) -> None:
         if distributed.rank():
             run.fit(progress=False)
             return
-        where = f"{run.config.data.source}: {len(run.parts.train):,} data to learn from"
-        among = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
-        say(f"{run.config.model} on {where}{among}, {run.path}")
-        for line in run.chosen():
-            say(line)
-        history = run.fit()
+        with _goes_on(run):
+            where = f"{run.config.data.source}: {len(run.parts.train):,} data to learn from"
+            among = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
+            say(f"{run.config.model} on {where}{among}, {run.path}")
+            for line in run.chosen():
+                say(line)
+            history = run.fit()
     say(end(history.stopped))
     if len(history.restarts) > 1:
         say(spread(history.restarts))
-    asked = asked or run.config
+    with _goes_on(run):
+        _told(run, asked or run.config)
+
+
+@contextlib.contextmanager
+def _goes_on(run: Any) -> Iterator[None]:
+    """Where it ends early, say by which command what has been learned goes on; of what has learned nothing, leave
+    nothing behind."""
+    from latentia.errors import LatentiaError, ProcessLost
+
+    try:
+        yield
+    except (BrokenPipeError, ProcessLost):
+        raise  # the reader has left; or it says so itself
+    except BaseException as error:
+        if run.finished:
+            say(f"the model is fitted, and kept: go on with `latentia report {run.path}`")
+        elif run.begun:
+            say(f"what was learned is kept: go on with `latentia fit --resume {run.path}`")
+        elif isinstance(error, LatentiaError) or run.replaced:
+            run.undo()
+        raise
+
+
+def _told(run: Any, asked: Any) -> None:
+    """Evaluate and report as asked, and say what has been found."""
     if asked.evaluation:
         found = run.evaluate(asked.importance_samples)
         say(f"report: {run.report()}")
@@ -368,6 +395,7 @@ def _add_run(group: Any, chosen: argparse.Namespace) -> None:
     if chosen.command == "sweep":
         group.add_argument("--jobs", type=Whole(1), default=None, help="Fits at a time; one for each core if left out.")
     else:
+        group.add_argument("--overwrite", action="store_true", help="Replace the run that --out holds.")
         group.add_argument("--evaluation", type=bool, default=True, help="Evaluate and write a report after the fit.")
 
 

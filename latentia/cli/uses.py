@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentia.cli.parsing import Parser, Rate, Whole, say, tell
 from latentia.cli import catalogue
+from latentia.cli.parsing import Parser, Rate, Whole, say, tell
 from latentia.cli.runs import (
     add_other,
     add_out,

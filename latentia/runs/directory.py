@@ -22,6 +22,8 @@ import json
 import operator
 import os
 import platform
+import secrets
+import shutil
 import warnings
 from collections.abc import Callable
 from functools import cached_property
@@ -73,6 +75,8 @@ from latentia.tensors import packed, read_tensors, write_tensors
 
 MODEL = "model.safetensors"
 BEGUN = ("config.yaml", "environment.json", "schema.json")
+BEFORE = (*BEGUN, "checksums.json", "metrics.jsonl", ".lock")
+"""What is there before anything has been learned."""
 SAMPLED = ", a stream: pictures are of a random sample"
 
 
@@ -81,18 +85,27 @@ class Run:
 
     def __init__(self, path: str | os.PathLike, config: Config):
         self.path, self.config = Path(path), config
+        # what `undo` takes back: the folders that were made for it, and the run that it took the place of
+        self.made: list[Path] = []
+        self.fresh = False
+        self.replaced: Path | None = None
 
     @classmethod
-    def create(cls, path: str | os.PathLike, config: Config) -> Run:
+    def create(cls, path: str | os.PathLike, config: Config, overwrite: bool = False) -> Run:
         """Make the directory, or take up the interrupted run of the same config that is there.
+
+        Args:
+            overwrite: take the place of whatever run is there. It is kept aside until the new one has begun.
 
         Raises:
             RunError: the directory holds a finished run, another run, or something else.
         """
         path = Path(path)
         check_options(config)  # an option that makes no sense should leave no directory behind
-        cls._there(path, config)  # before a lock is written to a directory that is none of ours
+        replaced = cls._aside(path) if overwrite else None
         try:
+            cls._there(path, config)  # before a lock is written to a directory that is none of ours
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             raise RunError(f"cannot make {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -102,7 +115,35 @@ class Run:
                 (path / "schema.json").unlink(missing_ok=True)
                 atomic_write(path / "config.yaml", config.to_yaml().encode())
                 run = cls(path, config)
+                run.fresh, run.made, run.replaced = True, made, replaced
         return run
+
+    @classmethod
+    def _aside(cls, path: Path) -> Path | None:
+        """Where the run at `path` has been moved to, to make room; None where there is none."""
+        if not (path / "config.yaml").is_file():
+            return None
+        cls.open(path)  # nothing but a run is moved
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.old")
+        with alone(path):
+            try:
+                path.rename(aside)
+            except OSError as error:
+                raise RunError(f"cannot move {path} aside: {error.strerror or error}") from error
+        (aside / ".lock").unlink(missing_ok=True)
+        return aside
+
+    def undo(self) -> None:
+        """Leave all as it was before `create`, where nothing has been learned: a fit that was refused."""
+        if not self.fresh or self.begun:
+            return
+        for name in BEFORE:
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # one that is not empty stays
+            for folder in self.made or ([self.path] if self.replaced else []):
+                folder.rmdir()
+        if self.replaced is not None and not self.path.exists():
+            self.replaced.rename(self.path)
 
     @classmethod
     def _there(cls, path: Path, config: Config) -> Run | None:
@@ -116,13 +157,13 @@ class Run:
             return None
         run = cls.open(path)
         if run.finished:
-            raise RunError(f"{path} holds a finished run, and nothing overwrites one: choose another --out")
+            raise RunError(f"{path} holds a finished run: choose another --out, or give --overwrite to replace it")
         if run.config.same_as(config):
             return run
         if run.begun:
             raise RunError(
                 f"{path} holds an interrupted run that was asked for otherwise (see its config.yaml): go on with "
-                f"it by `latentia fit --resume {path}`, or choose another --out"
+                f"it by `latentia fit --resume {path}`, choose another --out, or give --overwrite to replace it"
             )
         return None
 
@@ -300,7 +341,7 @@ class Run:
     def _still_mine(self) -> None:
         """Raise `RunError` where another process has finished the run meanwhile, or made another one of it."""
         if self.finished:
-            raise RunError(f"{self.path} holds a finished run, and nothing overwrites one: choose another --out")
+            raise RunError(f"{self.path} holds a finished run by now: choose another --out")
         if not Run.open(self.path).config.same_as(self.config):
             raise RunError(f"{self.path} holds another run by now: another process was given the same --out")
 
@@ -321,6 +362,9 @@ class Run:
 
     def _fit(self, progress: bool) -> History:
         model = self._begin()
+        if self.replaced is not None:  # the new run has data and options that it can have
+            shutil.rmtree(self.replaced, ignore_errors=True)
+            self.replaced = None
         chosen = dict(choice[:2] for choice in of_learner(self.config, self._numbers))
         learner = build_learner(self.config, progress, chosen)
         checkpoint = Checkpoint(self.path / "learner.safetensors")

@@ -329,7 +329,7 @@ def from_config(run: Path) -> list[str]:
 def test_nothing_overwrites_what_is_there(refused, finished, tmp_path):
     words = ["fit", *from_config(finished)]
     before = {path: path.read_bytes() for path in finished.iterdir()}
-    assert "nothing overwrites" in refused(*words, "--out", finished)
+    assert "--overwrite to replace it" in refused(*words, "--out", finished)
     assert "is finished" in refused("fit", "--resume", finished)
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
     (tmp_path / "mine").mkdir()
