@@ -21,7 +21,10 @@ if TYPE_CHECKING:
         MixtureOfLanguageModels,
     )
     from latentia.models.text.text_vae import TextVAE
+    from latentia.models.topics.continuous_naive_bayes import ContinuousNaiveBayes
     from latentia.models.topics.lda import LDA
+    from latentia.models.topics.nvdm import NVDM
+    from latentia.models.topics.prodlda import ProdLDA
     from latentia.models.vaes.clustering_vae import ClusteringVAE
     from latentia.models.vaes.conv_ladder import ConvLadder
     from latentia.models.vaes.ladder_vae import LadderVAE
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
 __all__ = [
     "HMM",
     "LDA",
+    "NVDM",
     "VAE",
     "ClusteringVAE",
+    "ContinuousNaiveBayes",
     "ConvLadder",
     "ExactFactorialHMM",
     "FactorialHMM",
@@ -51,6 +56,7 @@ __all__ = [
     "NeuralHMM",
     "PixelVAE",
     "ProbabilisticPCA",
+    "ProdLDA",
     "SemiSupervisedVAE",
     "TextVAE",
     "VampVAE",
@@ -59,7 +65,9 @@ __all__ = [
 _FILES = {
     "HMM": "chains.hmm",
     "LDA": "topics.lda",
+    "NVDM": "topics.nvdm",
     "VAE": "vaes.vae",
+    "ContinuousNaiveBayes": "topics.continuous_naive_bayes",
     "ClusteringVAE": "vaes.clustering_vae",
     "ConvLadder": "vaes.conv_ladder",
     "ExactFactorialHMM": "chains.factorial_hmm",
@@ -75,6 +83,7 @@ _FILES = {
     "MixtureOfLanguageModels": "text.mixture_of_language_models",
     "NeuralHMM": "chains.neural_hmm",
     "PixelVAE": "vaes.pixel_vae",
+    "ProdLDA": "topics.prodlda",
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
