@@ -87,10 +87,10 @@ def tiny(seed: int) -> tuple[ContinuousNaiveBayes, Batch]:
     model = ContinuousNaiveBayes(symbols=3, latent=1, hidden=(2,), length=3).double()
     for parameter in model.parameters():
         parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return model, tiny_documents(generator)
+    return model, few_documents(generator)
 
 
-def tiny_documents(generator: torch.Generator) -> Batch:
+def few_documents(generator: torch.Generator) -> Batch:
     """Documents of at most three of three words, with one hidden."""
     x = torch.randint(3, (5, 3), generator=generator)
     mask = torch.ones_like(x, dtype=torch.bool)

@@ -24,7 +24,7 @@ from latentia.batch import Batch, Frame
 from latentia.distributions.bag import Bag
 from latentia.distributions.heads import PosteriorHead, PriorHead
 from latentia.model import DirectedModel
-from latentia.models.topics.continuous_naive_bayes import check_documents, tiny_documents
+from latentia.models.topics.continuous_naive_bayes import check_documents, few_documents
 from latentia.networks.bags import BagReader, counts
 from latentia.networks.mlp import MLP, glorot
 
@@ -94,4 +94,4 @@ def tiny(seed: int) -> tuple[NVDM, Batch]:
     for parameter in model.parameters():
         # no unit of a ReLU is to be dead
         parameter.data = 0.3 + 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return model, tiny_documents(generator)
+    return model, few_documents(generator)

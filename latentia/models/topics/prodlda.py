@@ -26,7 +26,7 @@ from latentia.batch import Batch, Frame
 from latentia.distributions.bag import Bag
 from latentia.errors import OptionError
 from latentia.model import DirectedModel
-from latentia.models.topics.continuous_naive_bayes import check_documents, tiny_documents
+from latentia.models.topics.continuous_naive_bayes import check_documents, few_documents
 from latentia.networks.bags import BagReader, counts
 from latentia.networks.mlp import MLP, glorot
 
@@ -133,4 +133,4 @@ def tiny(seed: int) -> tuple[ProdLDA, Batch]:
         assert norm.running_var is not None
         norm.running_mean.normal_(generator=generator)
         norm.running_var.uniform_(0.5, 2.0, generator=generator)
-    return model, tiny_documents(generator)
+    return model, few_documents(generator)
