@@ -235,3 +235,13 @@ def test_digits_factors_have_a_truth_to_measure_against(run):
     )
     assert bound < importance < truth
     assert annealed == pytest.approx(truth, abs=0.3)
+
+
+def test_a_walk_from_one_sentence_to_another(run):
+    text = run("sentence_walk.py", 4)
+    plain, deep = (float(number) for number in re.findall(r"log p\(x\) = (-?[\d.]+)", text))
+    assert -60 < plain < -10
+    assert -60 < deep < -10
+    assert float(re.search(r"KL ([\d.]+)", text)[1]) > 0.5
+    walk = re.search(r"on the way:\n((?:    .*\n)+)", text)[1]
+    assert len(walk.splitlines()) == 5

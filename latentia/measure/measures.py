@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from latentia.errors import OptionError
 
 
 class Measure(NamedTuple):
@@ -238,3 +241,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_comparable(units: Sequence[str | None]) -> None:
+    """Raise `OptionError` where log-probabilities in these units are not of the same thing, and say why."""
+    kinds = list(dict.fromkeys(unit for unit in units if unit))
+    if len(kinds) < 2:
+        return
+    why = "they are log-probabilities of different things"
+    if any("not counted" in unit for unit in kinds) and any("not counted" not in unit for unit in kinds):
+        why = "a model that says where a datum ends pays for that, and one that is given its length does not"
+    raise OptionError(f"these cannot be compared: {'; '.join(kinds)}: {why}")

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
         MixtureOfLanguageModels,
     )
     from latentia.models.text.text_vae import TextVAE
+    from latentia.models.topics.continuous_naive_bayes import ContinuousNaiveBayes
     from latentia.models.topics.lda import LDA
+    from latentia.models.topics.nvdm import NVDM
+    from latentia.models.topics.prodlda import ProdLDA
     from latentia.models.vaes.clustering_vae import ClusteringVAE
     from latentia.models.vaes.conv_ladder import ConvLadder
     from latentia.models.vaes.discrete_vae import DiscreteVAE
@@ -44,10 +47,12 @@ __all__ = [
     "CTC",
     "HMM",
     "LDA",
+    "NVDM",
     "PCFG",
     "VAE",
     "ClusteringVAE",
     "CompoundPCFG",
+    "ContinuousNaiveBayes",
     "ConvLadder",
     "DiscreteVAE",
     "ExactFactorialHMM",
@@ -68,6 +73,7 @@ __all__ = [
     "NeuralPCFG",
     "PixelVAE",
     "ProbabilisticPCA",
+    "ProdLDA",
     "SemiSupervisedVAE",
     "TextVAE",
     "VampVAE",
@@ -79,7 +85,9 @@ _FILES = {
     "HMM": "chains.hmm",
     "LDA": "topics.lda",
     "PCFG": "grammars.pcfg",
+    "NVDM": "topics.nvdm",
     "VAE": "vaes.vae",
+    "ContinuousNaiveBayes": "topics.continuous_naive_bayes",
     "ClusteringVAE": "vaes.clustering_vae",
     "CompoundPCFG": "grammars.compound_pcfg",
     "ConvLadder": "vaes.conv_ladder",
@@ -101,6 +109,7 @@ _FILES = {
     "NeuralHMM": "chains.neural_hmm",
     "NeuralPCFG": "grammars.neural_pcfg",
     "PixelVAE": "vaes.pixel_vae",
+    "ProdLDA": "topics.prodlda",
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",

@@ -16,12 +16,13 @@ from latentia.report import figures, pictures
 from latentia.report.latents import column_names
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.words import number
-from latentia.tasks import anomaly_scores, complete, generate, interpolate, traverse
+from latentia.tasks import anomaly_scores, complete, generate, homotopy, interpolate, traverse
 from latentia.tasks.common import directed, using
 from latentia.tasks.detect import advice, ranked
 
 ACROSS, SHOWN, DRAWS, SWEEPS = 12, 8, 3, 100
 SENTENCES, ROWS, MOST_HISTOGRAMS, MANY = 10, 8, 12, 2000
+PAIRS, POINTS = 3, 6  # of homotopies
 TOLD, IMPORTANCE = 500, 64  # data whose oddness is told, and draws for it
 
 # The report is to cost a tenth of the fit. What costs is counted in passes of a datum through the model in learning, so
@@ -52,7 +53,7 @@ def uses(model: LatentVariableModel, data: Dataset, seed: int, learned: int = 0)
         )
     if data.schema.kind == "table":
         return gathered(lambda: _table_samples(model, data, seed), lambda: [_oddest_rows(model, data, seed, passes)])
-    return gathered(lambda: [_sequence_samples(model, data, seed)])
+    return gathered(lambda: [_sequence_samples(model, data, seed)], lambda: _homotopies(model, data, seed))
 
 
 def _numpy(x: Tensor) -> np.ndarray:
@@ -237,6 +238,17 @@ def _sequence_samples(model: LatentVariableModel, data: Dataset, seed: int) -> P
     lines = [_line(line) for line in data.schema.decode(drawn.x, None, drawn.lengths)]
     what = "Sentences" if data.schema.kind == "text" else "Sequences"
     return Panel("lines", lines, f"{what} drawn from the model.", "Samples")
+
+
+def _homotopies(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
+    batch = _shown(model, data, 2 * PAIRS, seed)
+    batch = batch.select(slice(0, batch.size // 2 * 2))
+    caption = (
+        "From one of the data to another: the straight line between their posterior means, and at each point the most "
+        "probable text that a beam search finds."
+    )
+    ways = homotopy(model, batch, steps=POINTS, seed=seed)
+    return [Panel("lines", [*map(_line, data.schema.decode(way))], caption, "Homotopy") for way in ways]
 
 
 def _line(values) -> str:

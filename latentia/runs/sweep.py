@@ -34,7 +34,7 @@ import torch
 from latentia.data.files import alone, atomic_write
 from latentia.errors import LatentiaError, OptionError, RunError
 from latentia.measure.means import standard_error
-from latentia.measure.measures import PLAIN
+from latentia.measure.measures import PLAIN, check_comparable
 from latentia.model import EMModel
 from latentia.progress import Bar
 from latentia.report.comparison import build_comparison
@@ -411,6 +411,7 @@ def _result(member: Member, error: str | None) -> dict[str, Any]:
 
 def _compare(results: list[dict[str, Any]]) -> None:
     """Add "behind", by how much a member's mean log p(x) lies below the best, and the standard error of that."""
+    check_comparable([result.get("units") for result in results])
     best = _best(results)
     for result in results if best else []:
         if result["log_marginal"] is not None:

@@ -7,9 +7,10 @@ import torch
 
 from latentia.cli.measuring import show_table
 from latentia.data import load
+from latentia.errors import OptionError
 from latentia.evaluate import Evaluation, evaluate, measures
 from latentia.learners import EM, Gradient
-from latentia.measure.measures import FIGURES, PLAIN
+from latentia.measure.measures import FIGURES, PLAIN, check_comparable
 from latentia.model import LatentVariableModel
 from latentia.models import VAE, GaussianMixture, LadderVAE
 from latentia.report.quality import evaluated
@@ -94,3 +95,13 @@ def test_what_is_not_finite_is_listed_as_nothing():
     by_key = {one.key: one for one in measures(content)}
     assert by_key["log_marginal"].value is None
     assert "gain" not in by_key
+
+
+def test_figures_of_different_things_are_not_compared():
+    texts = ["a b", "b a b"]
+    plain, ended = (load(texts, ends=ends).schema.unit for ends in (False, True))
+    check_comparable([plain, plain, None])
+    with pytest.raises(OptionError, match="pays for that, and one that is given its length does not"):
+        check_comparable([plain, ended])
+    with pytest.raises(OptionError, match="different things"):
+        check_comparable(["nats per row", "nats per image"])

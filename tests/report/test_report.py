@@ -317,3 +317,19 @@ def test_criteria_and_naive_sampling_in_the_table():
         ">30.25<",
     ):
         assert words in text
+
+
+def test_the_page_of_a_text_vae_has_sentences_and_ways_between_them():
+    from latentia.models.text import text_vae
+    from latentia.report.uses import uses
+
+    model, _ = text_vae.tiny(0)
+    data = load(["a b", "b a a", "a", "b b"], ends=True)
+    # the tiny model knows two words and the end, and no unknown one
+    schema = replace(data.schema, vocabulary=("a", "b", "</s>"), levels=3)
+    data = replace(data, x=(data.x - 1).clamp(min=0), schema=schema)
+    panels = uses(model, data, 0)
+    assert [panel.title for panel in panels] == ["Samples", "Homotopy", "Homotopy"]
+    for panel in panels[1:]:
+        assert len(panel.content) == 6
+        assert set(" ".join(panel.content).split()) <= {"a", "b"}
