@@ -16,6 +16,7 @@ import torch
 from latentia.data import arrays, bags, images, sequences, tables
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
+from latentia.data.columns import asked, raw_of
 from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
 from latentia.errors import DataError, OptionError
 
@@ -30,19 +31,24 @@ def read(
     *,
     key: str | None = None,
     columns: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
     kind: str = "auto",
     weight=None,
     vocabulary: str | os.PathLike | None = None,
     context=None,
     labels=None,
+    kinds: dict[str, str] | None = None,
 ) -> Raw:
     """Read data and refuse what cannot be used.
 
     Args:
-        source: the name of built-in data, a path, an array, a tensor, a pandas table, a list of ragged sequences,
-            or a `Raw`, which is returned as it is.
+        source: the name of built-in data, a path, an array, a tensor, a table of pandas, polars, Arrow or any other
+            library that narwhals knows, a list of ragged sequences, or a `Raw`, which is returned as it is.
         key: which array of a .npz or .mat file.
-        columns: which columns of a table, names or one string with commas.
+        columns: which columns of a table, names or one string with commas. A name may have a kind behind it, as in
+            "age:real,plan:category": real, category, binary or count; where all have one, the other columns are there
+            too.
+        exclude: which columns of a table to leave out.
         kind: "table", "sequence", "text" or "image"; "auto" decides by the file, the shape and the dtype.
         weight: (N,) numbers of 0 or more, 0 = absent, 2 = seen twice; or the name of a table's column, which is then
             none of the columns of x.
@@ -52,6 +58,7 @@ def read(
             none of the columns of x; the key of another array of the same file; or another source of as many data.
         labels: what each datum is, partly empty where that is not known: a column of the table, the key of another
             array of the same file, or an array (N,).
+        kinds: of what kind columns are, where nothing is said of them in `columns`.
 
     Raises:
         DataError: names the file, the row or line and the column, and says what to do.
@@ -65,13 +72,16 @@ def read(
     beside = Beside.of(source, table, context, labels)
     if table is not None:
         taken = [*beside.columns, *([weight] if isinstance(weight, str) else [])]
-        columns = columns or (table.without(taken).names if taken else None)
+        chosen, said = asked(columns, table.names)
         if isinstance(weight, str):
             weight = np.asarray(table.select([weight]).raw().values)[:, 0]
-        raw = (table if columns is None else table.select(split(columns))).raw()
-    elif columns is not None:
+        out = list(table.select(split(exclude)).names) if exclude else []
+        left = table.without([*([] if chosen else taken), *out])
+        left = left if chosen is None else left.select(chosen)
+        raw = raw_of(left, {name: kind for name, kind in (kinds or {}).items() if name in left.names} | said)
+    elif columns is not None or exclude is not None:
         raise DataError(
-            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet and pandas"
+            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet and data frames"
         )
     else:
         raw = _read(source, key)
@@ -166,6 +176,8 @@ def open_table(source) -> tables.Table | None:
     if isinstance(source, pd.DataFrame):
         return tables.from_frame(source, "the pandas table")
     path = path_of(source)
+    if path is None and not isinstance(source, (str, np.ndarray, torch.Tensor, list, tuple)):
+        return tables.from_any(source)
     reader = None if path is None else TABLES.get(path.suffix.lower())
     return None if path is None or reader is None else reader(existing(path))
 
@@ -198,7 +210,7 @@ def _read(source, key: str | None) -> Raw:
     if isinstance(source, (list, tuple)) or (isinstance(source, np.ndarray) and source.ndim):
         return _from_list(list(source))
     raise DataError(
-        f"data of type {type(source).__name__} are not read: give a path, an array, a tensor or a pandas table"
+        f"data of type {type(source).__name__} are not read: give a path, an array, a tensor or a data frame"
     )
 
 
@@ -289,6 +301,8 @@ def as_kind(raw: Raw, kind: str) -> Raw:
         return raw
     if raw.kind == "text" or kind == "text":
         raise raw.error(f"holds {NOUNS[raw.kind]}, which cannot be read as {NOUNS[kind]}")
+    if raw.mixed:
+        raise raw.error("columns of words or counts are a table's: leave out --kind, or the columns by --exclude")
     values = _stacked(raw) if isinstance(raw.values, list) else np.asarray(raw.values)
     if kind == "table":
         return replace(raw, kind=kind, values=values.reshape(len(values), -1), names=())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
     from latentia.models.mixtures.kmeans import KMeans
+    from latentia.models.mixtures.mixture import Mixture
     from latentia.models.mixtures.mixture_of_bernoullis import MixtureOfBernoullis
     from latentia.models.mixtures.mixture_of_categoricals import MixtureOfCategoricals
     from latentia.models.topics.lda import LDA
@@ -37,6 +38,7 @@ __all__ = [
     "KMeans",
     "LadderVAE",
     "MissingDataVAE",
+    "Mixture",
     "MixtureOfBernoullis",
     "MixtureOfCategoricals",
     "NeuralHMM",
@@ -58,6 +60,7 @@ _FILES = {
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
     "MissingDataVAE": "vaes.missing_data_vae",
+    "Mixture": "mixtures.mixture",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
     "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
     "NeuralHMM": "chains.neural_hmm",

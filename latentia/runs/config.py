@@ -28,7 +28,7 @@ class Source:
 
     Attributes:
         source: a built-in name or a path.
-        key, columns, kind, vocabulary: how to read it, see `latentia.data.read`.
+        key, columns, exclude, kind, vocabulary: how to read it, see `latentia.data.read`.
         values, scale, binarize, min_count, max_vocabulary: what x is, see `Schema.of`; binarize="auto" draws grey
             images dynamically for a Bernoulli likelihood.
         weight: the column of a table that says how often each row counts.
@@ -53,6 +53,7 @@ class Source:
     labels: str | None = None
     first: int | None = None
     stream: bool = False
+    exclude: str | None = None
     holdout: float = 0.1
     validation: float = 0.1
 
@@ -60,13 +61,18 @@ class Source:
         for name in ("holdout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least 0 and below 1")
-        if self.stream and (self.context or self.labels):
-            raise OptionError("a stream has neither context nor labels: read the file into memory with --stream false")
+        if self.stream and (self.context or self.labels or self.exclude):
+            raise OptionError(
+                "a stream has neither context nor labels, and its columns are those of --columns: read the file into "
+                "memory with --stream false"
+            )
         if self.first is not None and self.first < 1:
             raise OptionError(f"first={self.first}: it must be at least 1")
 
     def read(self) -> Raw:
-        options: dict[str, Any] = {name: getattr(self, name) for name in ("weight", "vocabulary", "context", "labels")}
+        options: dict[str, Any] = {
+            name: getattr(self, name) for name in ("weight", "vocabulary", "context", "labels", "exclude")
+        }
         raw = read(self.source, key=self.key, columns=self.columns, kind=self.kind, **options)
         return raw if self.first is None else raw.take(np.arange(min(self.first, len(raw))))
 

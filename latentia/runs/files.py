@@ -20,7 +20,8 @@ LIMITS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "unit": lambda value: value > 0,
     "least": lambda value: value >= 0,
     "visits": lambda value: value >= 0,
-    "average": lambda value: (value >= 0) & (value <= 1),
+    # a share, or of counts their mean
+    "average": lambda value: value >= 0,
 }
 """What a model keeps beside its parameters, and where that lies."""
 
@@ -40,7 +41,8 @@ def check_parameters(model: LatentVariableModel, path: Path) -> None:
         if name not in learned:
             good = good | (value == math.inf)  # statistics of a fit that has none are infinite
         if last.startswith("log_"):
-            good = good & value.exp().isfinite() & (value.exp() > 0)
+            # a rate may be 0, a scale may not
+            good = good & value.exp().isfinite() & ((value.exp() > 0) | (last == "log_rates"))
         good = good & LIMITS.get(last, torch.ones_like)(value).bool()
         if not bool(good.all()):
             bad = float(value[~good].flatten()[0])

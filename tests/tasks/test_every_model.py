@@ -86,8 +86,8 @@ def test_refinement_and_gaps(tiny):
 
 
 CLUSTERS = {
-    "clustering_vae", "gaussian_mixture", "kmeans", "mixture_of_bernoullis", "mixture_of_categoricals",
-    "semi_supervised_vae",
+    "clustering_vae", "gaussian_mixture", "kmeans", "mixture", "mixture:counts", "mixture_of_bernoullis",
+    "mixture_of_categoricals", "semi_supervised_vae",
 }  # fmt: skip
 # the posteriors of the tiny ConvLadder and MissingDataVAE hardly move, and that is said
 ACTIVE = {
