@@ -237,21 +237,22 @@ class Schema:
         x: Tensor | np.ndarray,
         mask: Tensor | np.ndarray | None = None,
         lengths: Tensor | np.ndarray | None = None,
+        names: bool = True,
     ) -> np.ndarray | list:
         """x (N, *event) or (N, T, *event) in the units of the data as given.
 
         Tables and images give an array, sequences a list of arrays cut to their lengths (N,), text a list of token
         lists. What is hidden is NaN; binary values stay 0 and 1, probabilities stay probabilities. Categories have
-        their names, in arrays of objects.
+        their names, in arrays of objects; with `names` False their positions.
         """
         parts = (None if part is None else _numpy(part) for part in (mask, lengths))
         found = encoding.decode(self, _numpy(x), *parts)
-        if self.kinds:
+        if self.kinds and names:
             own = self.fields
             return (
                 [columns.named(part, own) for part in found] if isinstance(found, list) else columns.named(found, own)
             )
-        return named(np.asarray(found), self.categories) if self.categories else found
+        return named(np.asarray(found), self.categories) if self.categories and names else found
 
     def log_det(self, mask: Tensor | Sequence[int]) -> Tensor:
         """What turns the log-density of x into that of the data: log p(data) = log p(x) + log_det. (N,) float64, nats.

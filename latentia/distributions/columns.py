@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, constraints
+from torch.distributions import Bernoulli, Categorical, Distribution, Normal, Poisson, constraints
 from torch.nn.functional import one_hot
 
 from latentia.distributions import observed
@@ -20,6 +20,8 @@ from latentia.errors import DataError, OptionError
 Column = str | int
 """What a column holds: "real", "binary", "count", or how many categories it has."""
 NUMBERS = ("real", "binary", "count")
+LARGEST_LOG_RATE = 20.0
+"""A network that asks for more counts than half a billion has lost its way."""
 
 
 def columns_of(columns: Sequence[Column]) -> tuple[Column, ...]:
@@ -150,6 +152,64 @@ class Encoder(torch.nn.Module):
                 part = part.clamp(min=0).log1p()
             parts.append(part if seen is None else torch.where(seen[..., d : d + 1], part, 0.0))
         return torch.cat(parts, -1)
+
+
+class Head:
+    """What a network says of a row, as p(x) by column.
+
+    Its numbers are, column by column: mean and unconstrained scale of a real one, the logits of a category, the logit
+    of yes or no, the log of a count's rate.
+
+    Args:
+        columns: what each column holds, see `Column`.
+        least: the least standard deviation of a real column.
+    """
+
+    def __init__(self, columns: Sequence[Column], least: float = 1e-3):
+        self.columns, self.least = columns_of(columns), least
+        sizes = [column if isinstance(column, int) else 2 if column == "real" else 1 for column in self.columns]
+        self.starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
+        self.outputs = sum(sizes)
+
+    def __call__(self, output: Tensor, shift: Tensor, unit: Tensor) -> ByColumn:
+        """Of numbers (..., `outputs`); a real column is shift + unit times what the network sees, (D,) each."""
+        parts: list[tuple[Distribution, list[int]]] = []
+        if real := places(self.columns, "real"):
+            loc, scale = output[..., self.starts[real]], output[..., self.starts[real] + 1]
+            scale = torch.nn.functional.softplus(scale) + self.least
+            loc, scale = shift[real] + unit[real] * loc, unit[real] * scale
+            parts.append((Normal(loc, scale, validate_args=False), real))
+        for levels in sorted({column for column in self.columns if isinstance(column, int)}):
+            where = [d for d, column in enumerate(self.columns) if column == levels]
+            logits = output[..., self.starts[where].unsqueeze(-1) + torch.arange(levels)]
+            parts.append((Categorical(logits=logits, validate_args=False), where))
+        if binary := places(self.columns, "binary"):
+            parts.append((Bernoulli(logits=output[..., self.starts[binary]], validate_args=False), binary))
+        if count := places(self.columns, "count"):
+            rate = output[..., self.starts[count]].clamp(max=LARGEST_LOG_RATE).exp()
+            parts.append((Poisson(rate, validate_args=False), count))
+        return ByColumn(self.columns, parts)
+
+    def average(self, x: Tensor, mass: Tensor) -> Tensor:
+        """The numbers, (`outputs`,), at which p(x) has the frequencies, means and deviations of x (M, D), weighted by
+        mass (M, D), 0 where it is hidden."""
+        found = []
+        for d, column in enumerate(self.columns):
+            values, weight = x[:, d], mass[:, d] / mass[:, d].sum().clamp(min=1e-12)
+            values = torch.where(weight > 0, values, 0.0)
+            mean = (weight * values).sum()
+            if isinstance(column, int):
+                share = weight @ one_hot(values.long().clamp(0, column - 1), column).to(weight)
+                found.append(share.clamp(min=1e-3).log())
+            elif column == "binary":
+                found.append(mean.clamp(1e-3, 1 - 1e-3).logit().reshape(1))
+            elif column == "count":
+                found.append(mean.clamp(min=1e-3).log().reshape(1))
+            else:
+                deviation = (weight * (values - mean) ** 2).sum().sqrt().clamp(min=0.1)
+                # the inverse of softplus, which no deviation overflows
+                found.append(torch.stack([mean, deviation + (-torch.expm1(-deviation)).log()]))
+        return torch.cat(found)
 
 
 def check_columns(columns: Sequence[Column], x: Tensor, mask: Tensor | None) -> None:

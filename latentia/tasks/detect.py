@@ -31,7 +31,7 @@ WARNING = (
 def advice(model: LatentVariableModel, data: Dataset) -> str:
     """What to know of a likelihood as a score, and which of the others can be set beside it."""
     others = [] if isinstance(model, TractableModel) else ["regret"]
-    others += ["complexity"] if data.schema.values != "real" or data.schema.kind == "image" else []
+    others += ["complexity"] if data.schema.values not in ("real", "mixed") or data.schema.kind == "image" else []
     if not others:
         return WARNING
     return f"{WARNING} Compare the score{'s' if len(others) > 1 else ''} {' and '.join(others)}."
@@ -134,6 +134,11 @@ def code_lengths(data: Any) -> Tensor:
     data = as_dataset(data).frozen(0)
     if data.schema.kind not in ("sequence", "text") and data.mask is not None and not bool(data.mask.all()):
         raise DataError("complexity: what is missing has no length; leave out the data that are not complete")
+    if data.schema.kinds:
+        raise DataError(
+            f"complexity: the columns of {data.schema.source} are of several kinds, which no general compressor can "
+            "count; use the scores likelihood or regret"
+        )
     values = data.decoded()
     if isinstance(values, np.ndarray) or data.schema.kind == "sequence":
         values = [_whole(value, data) for value in values]

@@ -211,7 +211,11 @@ def test_carcinoma_has_the_likelihoods_of_polca(classes):
     batch = Batch.of(rated, weight=torch.tensor(list(CARCINOMA.values())).double())
     assert float(batch.weights.sum()) == 118
     model = Mixture((2,) * 7, classes, smoothing=0.0).double()
-    EM(steps=2000, tol=1e-9, restarts=20 if classes == 4 else 5, progress=False).fit(model, as_dataset(batch))
+    data = as_dataset(batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is the second that goes on to the end
+        EM(steps=100, tol=1e-6, restarts=8, progress=False).fit(model, data)
+    EM(steps=3000, tol=1e-11, fresh=False, progress=False).fit(model, data)
     with torch.no_grad():
         total = float(batch.weights @ model.posterior(batch).log_partition)
     assert total == pytest.approx(PUBLISHED[classes], abs=6e-5)
