@@ -61,11 +61,12 @@ def against_stepmix(turns: int) -> dict[str, float]:
     with torch.no_grad():
         ours = float(model.posterior(batch).log_partition.mean())
         difference = abs(ours - peer.score(frame))
-        inner = peer._check_x_y(frame, None, reset=False)[0] if hasattr(peer, "_check_x_y") else frame.to_numpy()
+        inner, weight = peer._check_x_y(frame)[0], np.ones(ROWS)
 
         def their_step() -> None:
-            _, log_resp = peer._e_step(inner, None)
-            peer._m_step(inner, np.exp(log_resp), None)
+            # as its own loop has it
+            _, log_resp = peer._e_step(inner, Y=None, sample_weight=weight)
+            peer._m_step(inner, np.exp(log_resp), None, sample_weight=weight)
 
         def our_step() -> None:
             model.update(model.expect(batch)[0])

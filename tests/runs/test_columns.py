@@ -41,7 +41,7 @@ def said(capsys, *words) -> tuple[int, str]:
 
 
 def fitted(capsys, table, *options, model="Mixture") -> tuple[Run, str]:
-    out = table.parent / f"{model}{len(options)}"
+    out = table.parent / f"run{len(list(table.parent.iterdir()))}"
     code, words = said(capsys, "fit", "--model", model, "--data", table, "--exclude", "id", "--out", out, *options)
     assert code == 0, words
     return Run.open(out), words
