@@ -412,7 +412,8 @@ def test_a_column_of_text_is_named(refused, command, tmp_path):
     rows = "".join(f"{1.5 + i / 10},{50 + i % 7},{'long' if i % 2 else 'short'}\n" for i in range(20))
     (tmp_path / "geyser.csv").write_text("duration,waiting,kind\n" + rows)
     said = fit_refuses(refused, tmp_path / "geyser.csv")
-    assert "geyser.csv, line 2, column 'kind' holds text, 'short'" in said
+    assert "GaussianMixture takes numbers, and geyser.csv has the column kind (category: long, short)" in said
+    assert "Mixture" in said
     assert "--columns duration,waiting" in said
     # the advice works, also for the other commands on the same file
     run = tmp_path / "other"

@@ -28,6 +28,13 @@ def test_a_text_vae_with_a_context_is_a_page_of_code(run):
     assert -40 < found < -10
 
 
+def test_groups_of_customers_are_found_and_by_gaussians_are_not(run):
+    text = run("customers.py")
+    mixed, numbers = (float(value) for value in re.findall(r"adjusted Rand index ([\d.]+)", text))
+    assert mixed >= 0.85
+    assert numbers <= 0.7
+
+
 def totals(text):
     return [float(number) for number in re.findall(r"sum of log p\(x\) = (-?[\d.]+)", text)]
 

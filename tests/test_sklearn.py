@@ -33,6 +33,7 @@ from latentia.sklearn import (
     FactorialHMM,
     GaussianMixture,
     KMeans,
+    Mixture,
     MixtureOfBernoullis,
     MixtureOfCategoricals,
 )
@@ -69,6 +70,7 @@ NOT_WHOLE = "the check's data are not whole numbers, which this estimator refuse
 CHECKED = [
     (GaussianMixture(3), OTHER_START),
     (KMeans(3), OTHER_START),
+    (Mixture(2), OTHER_START),
     (MixtureOfBernoullis(2), OTHER_START),
     (MixtureOfCategoricals(2), NOT_WHOLE),
     (HMM(3, max_iter=20), OTHER_START),
@@ -80,6 +82,7 @@ CHECKED = [
 DEFAULTS = [
     (GaussianMixture(), None),
     (KMeans(), None),
+    (Mixture(), None),
     (MixtureOfBernoullis(), None),
     (MixtureOfCategoricals(), NOT_WHOLE),
     (HMM(), None),
@@ -134,6 +137,54 @@ def test_every_estimator_is_checked():
     assert {type(one).__name__ for one, _ in CHECKED} == set(latentia.sklearn.__all__)
     defaults = {repr(getattr(latentia.sklearn, name)()) for name in latentia.sklearn.__all__}
     assert defaults <= {repr(one) for one, _ in DEFAULTS + CHECKED_AT_LENGTH}
+
+
+# ----------------------------------------------------------------------------------------- columns of their own kind
+
+
+def customers(count=240):
+    rng = np.random.default_rng(0)
+    z = rng.integers(2, size=count)
+    frame = pd.DataFrame(
+        {
+            "age": rng.normal(30 + 25 * z, 4),
+            "plan": np.where(rng.random(count) < 0.1 + 0.8 * z, "pro", "basic"),
+            "vip": rng.random(count) < 0.2 + 0.6 * z,
+            "visits": rng.poisson(1 + 7 * z),
+        }
+    )
+    frame.loc[rng.random(count) < 0.1, "plan"] = None
+    return frame, z
+
+
+def test_a_data_frame_of_mixed_columns_is_clustered():
+    frame, z = customers()
+    model = Mixture(2, n_init=3, random_state=0).fit(frame)
+    assert model.schema_.kinds == ("real", "category", "binary", "count")
+    assert model.feature_names_in_.tolist() == list(frame.columns)
+    assert adjusted_rand_score(z, model.labels_) > 0.95
+    assert np.array_equal(model.predict(frame.iloc[:9]), model.labels_[:9])
+    drawn, components = model.sample(20)
+    assert set(drawn[:, 1]) <= {"basic", "pro"}
+    assert set(components) == {0, 1}
+    assert model.bic(frame) < Mixture(1, random_state=0).fit(frame).bic(frame)
+    with pytest.raises(ValueError, match="'gold' is none of basic, pro"):
+        model.predict(frame.assign(plan="gold"))
+
+
+def test_kinds_of_columns_are_corrected():
+    frame, _ = customers()
+    model = Mixture(2, columns={"visits": "real"}, random_state=0).fit(frame)
+    assert model.schema_.kinds == ("real", "category", "binary", "real")
+    array = frame[["age", "visits"]].to_numpy(float)
+    assert Mixture(2, random_state=0).fit(array).schema_.kinds == ("real", "real")
+    by_kind = Mixture(2, columns=["real", "count"], random_state=0).fit(array)
+    assert by_kind.schema_.kinds == ("real", "count")
+    assert by_kind.model_.emissions.part("count").rates.shape == (2, 1)
+    with pytest.raises(ValueError, match="the kind of each of the 2 columns"):
+        Mixture(2, columns=["real"]).fit(array)
+    with pytest.raises(ValueError, match="the kinds are real, category, binary, count"):
+        Mixture(2, columns=["real", "word"]).fit(array)
 
 
 # --------------------------------------------------------------------------------------------------- the peers

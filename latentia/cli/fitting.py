@@ -18,7 +18,7 @@ from latentia.cli.measuring import show_table
 from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show, tell
 from latentia.errors import OptionError
 
-FROM_DATA = {"event_shape", "features", "symbols", "context", "source_symbols", "source_features"}
+FROM_DATA = {"event_shape", "features", "symbols", "columns", "context", "source_symbols", "source_features"}
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
 CHOSEN = {"likelihood", "latent", "restarts", "hard"}
 """Options that are chosen from the data, unless the command names them."""
@@ -109,6 +109,9 @@ def _learn(find: Callable[[], Any], asked: Any = None) -> None:
             where = f"{run.config.data.source}: {len(run.parts.train):,} data to learn from"
             among = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
             say(f"{run.config.model} on {where}{among}, {run.path}")
+            if run.parts.train.schema.kinds:
+                fields = ", ".join(map(str, run.parts.train.schema.fields))
+                say(f"columns: {fields}; others by --columns NAME:KIND")
             for line in run.chosen():
                 say(line)
             history = run.fit()
@@ -451,10 +454,19 @@ def _add_data(group: Any) -> None:
         default=None,
         help="Name of the array in an .npz or .mat file, or of the field of a .jsonl one.",
     )
-    group.add_argument("--columns", type=str, default=None, help="Columns of a table, as a,b,c.")
+    group.add_argument(
+        "--columns",
+        type=str,
+        default=None,
+        help=(
+            "Columns of a table, as a,b,c; with their kinds where those are told wrongly, as age:real,plan:category "
+            "(real, category, binary or count), beside which all others stay."
+        ),
+    )
+    group.add_argument("--exclude", type=str, default=None, help="Columns of a table to leave out, as a,b,c.")
     group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
     group.add_argument("--vocabulary", type=str, default=None, help="For bags of words, a file with a word a line.")
-    group.add_argument("--values", type=str, default="auto", help="auto, real, binary, levels or symbols.")
+    group.add_argument("--values", type=str, default="auto", help="auto, real, binary, levels, symbols or mixed.")
     group.add_argument(
         "--scale",
         type=str,

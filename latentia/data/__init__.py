@@ -4,7 +4,17 @@
 """
 
 from latentia.data.builtin import BUILTIN
-from latentia.data.dataset import Dataset, as_dataset, batch_for, context_for, data_for, in_order, load, remember
+from latentia.data.dataset import (
+    Dataset,
+    as_dataset,
+    batch_for,
+    check_columns,
+    context_for,
+    data_for,
+    in_order,
+    load,
+    remember,
+)
 from latentia.data.raw import Raw
 from latentia.data.readers import read
 from latentia.data.schema import Schema
@@ -18,6 +28,7 @@ __all__ = [
     "Stream",
     "as_dataset",
     "batch_for",
+    "check_columns",
     "context_for",
     "data_for",
     "in_order",

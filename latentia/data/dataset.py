@@ -309,6 +309,7 @@ def load(
     schema: Schema | None = None,
     key: str | None = None,
     columns: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
     kind: str = "auto",
     values: str = "auto",
     scale: str = "none",
@@ -333,7 +334,7 @@ def load(
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
     Args:
-        source, key, columns, kind, vocabulary: see `read`.
+        source, key, columns, exclude, kind, vocabulary: see `read`.
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
         ends, tokens: see `Schema.of`; max_length: its `longest`.
@@ -347,8 +348,9 @@ def load(
     """
     kind = schema.kind if schema is not None and kind == "auto" else kind
     beside: dict[str, Any] = {"weight": weight, "vocabulary": vocabulary, "context": context, "labels": labels}
-    beside |= {"group": group, "time": time, "text_column": text_column, "prose": prose}
-    raw = read(source, key=key, columns=columns, kind=kind, **beside)
+    beside |= {"group": group, "time": time, "text_column": text_column, "prose": prose, "exclude": exclude}
+    kinds = None if schema is None else schema.told
+    raw = read(source, key=key, columns=columns, kind=kind, kinds=kinds, **beside)
     if schema is None:
         options: dict[str, Any] = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
         options |= {"min_documents": min_documents, "max_documents": max_documents}
@@ -406,6 +408,7 @@ def data_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Dataset:
     guessed = model.schema is None and not isinstance(given, (Dataset, Batch))
     if data.lengths is not None and guessed and not _takes_any_length(model, data):
         data = _whole_rows(given, data)
+    check_columns(model, data.schema)
     try:
         model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
     except DataError as error:
@@ -416,6 +419,24 @@ def data_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Dataset:
             "`latentia.data.load` makes of it with kind= and values=)"
         ) from error
     return data
+
+
+def check_columns(model: LatentVariableModel, schema: Schema) -> None:
+    """Raise `DataError` where mixed columns are not those that the model has: one without `columns` would take the
+    positions of categories for numbers."""
+    if not schema.kinds or set(schema.kinds) == {"real"}:
+        return
+    held, own = schema.sizes()["columns"], getattr(model, "columns", None)
+    # yes or no is a category of two
+    held, own = ([2 if one == "binary" else one for one in part] for part in (held, own or ()))
+    if not own:
+        column = next(column for column in schema.fields if column.kind != "real")
+        raise DataError(
+            f"{type(model).__name__} takes numbers, and column {column} of {schema.source} is none: leave such columns "
+            "out, or choose a model of columns, as Mixture, HMM and VAE are"
+        )
+    if held != own:
+        raise DataError(f"the model has the columns {own}, and {schema.source} has {held}")
 
 
 def _takes_any_length(model: LatentVariableModel, data: Dataset) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentia.data.cells import numbered
+from latentia.data.columns import coded
 from latentia.data.limits import judge_repeated
 from latentia.data.raw import NOUNS, Raw, first
 from latentia.data.tokens import END, cut, join
@@ -45,7 +46,11 @@ def encode(schema: Schema, raw: Raw) -> Encoded:
         DataError: `raw` is not of the kind, columns, shape or range that the schema describes.
     """
     raw = conform(schema, raw)
-    if schema.categories:
+    if raw.mixed and not schema.kinds and not schema.categories:
+        _refuse_words(raw)
+    if schema.kinds:
+        raw = coded(raw, schema.fields)
+    elif schema.categories:
         raw = numbered(raw, schema.categories)
     check_range(schema, raw)
     _check_white(schema, raw)
@@ -57,6 +62,16 @@ def encode(schema: Schema, raw: Raw) -> Encoded:
         x = x if mask is None else np.where(mask, x, x.dtype.type(0))
         x = x if lengths is None else np.where(_inside(x, lengths), x, x.dtype.type(0))
     return Encoded(x, None if mask is None or mask.all() else mask, lengths)
+
+
+def _refuse_words(raw: Raw) -> None:
+    """Raise `DataError` for words where the run had numbers."""
+    for j, told in enumerate(raw.told):
+        seen = ~np.isnan(np.asarray(raw.values)[:, j])
+        if told.names and seen.any():
+            i = int(seen.argmax())
+            word = told.names[int(np.asarray(raw.values)[i, j])]
+            raise raw.error(f"holds text, {word[:80]!r}, where the run was fitted on numbers", (i, j))
 
 
 def conform(schema: Schema, raw: Raw) -> Raw:
@@ -88,7 +103,8 @@ def _conform_columns(schema: Schema, raw: Raw) -> Raw:
     if schema.names and raw.names and set(raw.names) == set(schema.names):
         position = {name: j for j, name in enumerate(raw.names)}
         order = [position[name] for name in schema.names]
-        return replace(raw, values=values[:, order], names=schema.names)
+        told = tuple(raw.told[j] for j in order) if raw.told else ()
+        return replace(raw, values=values[:, order], names=schema.names, told=told)
     if fitted != found or (schema.names and raw.names):
         raise DataError(
             f"the run was fitted on {_columns(fitted, schema.names)}, {raw.source} has {_columns(found, raw.names)}: "
@@ -103,7 +119,7 @@ def _columns(count: int, names: tuple[str, ...]) -> str:
 
 def check_range(schema: Schema, raw: Raw) -> None:
     """Raise `DataError` at the first value that is none of the schema's levels, symbols or probabilities."""
-    if schema.values == "real" or raw.kind == "text":
+    if schema.values in ("real", "mixed") or raw.kind == "text":
         return
     assert schema.levels is not None  # the schema has checked it
     top = schema.levels - 1 - schema.ends
@@ -271,7 +287,11 @@ def decode(schema: Schema, x: np.ndarray, mask: np.ndarray | None, lengths: np.n
     """x in the units of the data; NaN where it is hidden. Sequences are cut to their lengths."""
     if schema.end is not None:
         lengths = _without_end(schema.end, x, lengths)
-    values = x if schema.values != "real" else x.astype(np.float64) * np.array(schema.scale) + np.array(schema.shift)
+    values = (
+        x
+        if schema.values not in ("real", "mixed")
+        else x.astype(np.float64) * np.array(schema.scale) + np.array(schema.shift)
+    )
     if schema.kind not in RAGGED:
         return _with_missing(values, mask)
     ends = np.full(len(x), x.shape[1]) if lengths is None else lengths

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,18 @@ from latentia.errors import DataError
 
 KINDS = ("table", "sequence", "text", "image")
 NOUNS = {"table": "a table", "sequence": "sequences", "text": "text", "image": "images"}
+
+
+class Told(NamedTuple):
+    """What a source says of a column.
+
+    Attributes:
+        kind: "real", "category", "binary" (yes or no) or "count"; "" where only the values can tell.
+        names: the categories, of which the values are positions; () where the values are themselves.
+    """
+
+    kind: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +46,8 @@ class Raw:
         levels: how many grey levels the source can hold, where it says so.
         whole: the values were given as whole numbers, though a missing one among them makes the array float.
         context: what the model conditions on, a datum for each of these.
+        told: what is known of each column of a table, () where they are plain numbers.
+        mixed: some of the columns are words, or it has been said of what kind they are.
     """
 
     kind: str
@@ -47,6 +62,8 @@ class Raw:
     whole: bool = False
     context: Raw | None = None
     trees: np.ndarray | None = None
+    told: tuple[Told, ...] = ()
+    mixed: bool = False
 
     def __post_init__(self) -> None:
         if not is_writable(self.source):  # the name of a file may be any bytes; reports and schemas are UTF-8
@@ -77,6 +94,8 @@ class Raw:
             digest.update(_content(self.weight))
         if self.labels is not None:
             digest.update(_content([str(label) for label in self.labels]))
+        if self.mixed:
+            digest.update(json.dumps(self.told).encode())
         if self.context is not None:
             digest.update(self.context.fingerprint().encode())
         return digest.hexdigest()

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import torch
 from latentia.data import arrays, audio, bags, images, sequences, spreadsheets, tables, treebanks
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
+from latentia.data.columns import asked, raw_of
 from latentia.data.prose import Prose, texts
 from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
 from latentia.data.series import series
@@ -40,6 +42,7 @@ def read(
     *,
     key: str | None = None,
     columns: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
     kind: str = "auto",
     weight=None,
     vocabulary: str | os.PathLike | None = None,
@@ -49,14 +52,18 @@ def read(
     time: str | None = None,
     text_column: str | None = None,
     prose: Prose | None = None,
+    kinds: dict[str, str] | None = None,
 ) -> Raw:
     """Read data and refuse what cannot be used.
 
     Args:
-        source: the name of built-in data, a path, an array, a tensor, a pandas table, a list of ragged sequences,
-            or a `Raw`, which is returned as it is.
+        source: the name of built-in data, a path, an array, a tensor, a table of pandas, polars, Arrow or any other
+            library that narwhals knows, a list of ragged sequences, or a `Raw`, which is returned as it is.
         key: which array of a .npz or .mat file, or which field of the objects of a .jsonl file.
-        columns: which columns of a table, names or one string with commas.
+        columns: which columns of a table, names or one string with commas. A name may have a kind behind it, as in
+            "age:real,plan:category": real, category, binary or count; where all have one, the other columns are there
+            too.
+        exclude: which columns of a table to leave out.
         kind: "table", "sequence", "text" or "image"; "auto" decides by the file, the shape and the dtype.
         weight: (N,) numbers of 0 or more, 0 = absent, 2 = seen twice; or the name of a table's column, which is then
             none of the columns of x.
@@ -71,6 +78,7 @@ def read(
             columns have names.
         text_column: the column of a table, or the key of a .jsonl file's objects, that holds a text.
         prose: how a text becomes words; None: what stands between white space.
+        kinds: of what kind columns are, where nothing is said of them in `columns`.
 
     Raises:
         DataError: names the file, the row or line and the column, and says what to do.
@@ -92,7 +100,8 @@ def read(
     taken = [*beside.columns, *([name] if name else [])]
     if kind == "text" and table is not None and text_column is None:
         text_column = _only_column(table, columns, taken)
-    raw = _x(source, table, key, columns, text_column, taken)
+    chosen = Columns(columns, tuple(taken), exclude, kinds or {})
+    raw = _texts(source, table, text_column) if text_column is not None else _x(source, table, key, chosen)
     if table is not None and name is not None:
         weight = np.asarray(table.select([name]).raw().values)[:, 0]
     raw = raw if vocabulary is None else bags.in_words(raw, Path(vocabulary))
@@ -103,18 +112,33 @@ def read(
     return raw if prose is None or prose == Prose() else prose.apply(raw)
 
 
-def _x(source, table: tables.Table | None, key: str | None, columns, text_column: str | None, taken: list[str]) -> Raw:
-    """x alone: a text column, the chosen columns, all that are not `taken` by what stands beside x, or all there is."""
+class Columns(NamedTuple):
+    """Which columns of a table are x: those that are chosen, or all but those that are `taken` by what stands beside x;
+    without those to `exclude`. `kinds` says of what kind they are where `chosen` does not."""
+
+    chosen: Sequence[str] | str | None
+    taken: tuple[str, ...]
+    exclude: Sequence[str] | str | None
+    kinds: dict[str, str]
+
+    def of(self, table: tables.Table) -> Raw:
+        chosen, said = asked(self.chosen, table.names)
+        out = table.select(split(self.exclude)).names if self.exclude else ()
+        left = table.without([*([] if chosen else self.taken), *out])
+        left = left if chosen is None else left.select(chosen)
+        return raw_of(left, {name: kind for name, kind in self.kinds.items() if name in left.names} | said)
+
+
+def _x(source, table: tables.Table | None, key: str | None, columns: Columns) -> Raw:
+    """x alone: the columns of a table, or all there is."""
     if isinstance(source, Raw):
         return source
-    if text_column is not None:
-        return _texts(source, table, text_column)
     if table is not None:
-        columns = columns or (table.without(taken).names if taken else None)
-        return (table if columns is None else table.select(split(columns))).raw()
-    if columns is not None:
+        return columns.of(table)
+    if columns.chosen is not None or columns.exclude is not None:
         raise DataError(
-            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet, .xlsx and pandas"
+            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet, .xlsx and data "
+            "frames"
         )
     return _read(source, key)
 
@@ -270,6 +294,8 @@ def open_table(source) -> tables.Table | None:
     if isinstance(source, pd.DataFrame):
         return tables.from_frame(source, "the pandas table")
     path = path_of(source)
+    if path is None and not isinstance(source, (str, np.ndarray, torch.Tensor, list, tuple)):
+        return tables.from_any(source)
     reader = None if path is None else TABLES.get(tables.suffix(path))
     return None if path is None or reader is None else reader(existing(path))
 
@@ -308,7 +334,7 @@ def _read(source, key: str | None) -> Raw:
     if isinstance(source, (list, tuple)) or (isinstance(source, np.ndarray) and source.ndim):
         return _from_list(list(source))
     raise DataError(
-        f"data of type {type(source).__name__} are not read: give a path, an array, a tensor or a pandas table"
+        f"data of type {type(source).__name__} are not read: give a path, an array, a tensor or a data frame"
     )
 
 
@@ -406,6 +432,8 @@ def as_kind(raw: Raw, kind: str) -> Raw:
         return raw
     if raw.kind == "text" or kind == "text":
         raise raw.error(f"holds {NOUNS[raw.kind]}, which cannot be read as {NOUNS[kind]}")
+    if raw.mixed:
+        raise raw.error("columns of words or counts are a table's: leave out --kind, or the columns by --exclude")
     values = _stacked(raw) if isinstance(raw.values, list) else np.asarray(raw.values)
     if kind == "table":
         return replace(raw, kind=kind, values=values.reshape(len(values), -1), names=())

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import encoding, writing
+from latentia.data import columns, encoding, writing
 from latentia.data.cells import classes_of, is_cells, kinds, named
+from latentia.data.columns import Column
 from latentia.data.limits import SYMBOLS, judge_symbols
 from latentia.data.raw import KINDS, NOUNS, Raw, first
 from latentia.data.tokens import END, TOKENS, UNKNOWN, learn
@@ -23,9 +24,12 @@ from latentia.errors import DataError, OptionError
 if TYPE_CHECKING:
     from latentia.data.dataset import Dataset
 
-VALUES = ("real", "binary", "levels", "symbols")
+VALUES = ("real", "binary", "levels", "symbols", "mixed")
 SCALES = ("auto", "standard", "none")
 BINARIZE = ("none", "fixed", "dynamic")
+MANY_COLUMNS = 12
+"""Of more mixed columns the description counts how many there are of each kind."""
+
 
 ARRAY = "array"
 """The kind of data that nothing is known of but their shape: a batch."""
@@ -37,19 +41,23 @@ class Schema:
 
     Attributes:
         kind: "table", "sequence", "text" or "image"; "array" of tensors that come without a word of what they are.
-        values: "real"; "binary", 0 and 1; "levels", whole numbers with a fixed x shape; "symbols", one a step.
+        values: "real"; "binary", 0 and 1; "levels", whole numbers with a fixed x shape; "symbols", one a step; "mixed",
+            columns that are each of a kind of their own.
         event_shape: the shape of one x: (D,) for a table, (H, W) or (H, W, C) for images; for sequences and text the
             shape of one step: () for symbols, (D,) for vectors.
         names: the names of a table's columns, () where it has none.
         vocabulary: the words of a text, the first one "<unk>".
         levels: how many levels or symbols there are; for binary values, grey levels before binarizing (2 where the
-            data were 0 and 1); None for real values. Of symbols and levels that are numbers, a run counts those of
-            its held-out data too: how many there can be is part of what the data are. Words are counted in the
-            training data alone, new ones being "<unk>".
-        shift, scale: x = (value - shift) / scale; one a column, one in all for images, () for discrete values.
+            data were 0 and 1); None for real and mixed values. Of symbols and levels that are numbers, and of
+            categories, a run counts those of its held-out data too: how many there can be is part of what the data
+            are. Words are counted in the training data alone, new ones being "<unk>".
+        shift, scale: x = (value - shift) / scale; one a column (0 and 1 where it is no number), one in all for images,
+            () for discrete values.
         binarize: "none"; "fixed", drawn once when encoding; "dynamic", x is a probability and drawn at each batch.
         seed: of the fixed draw.
-        categories: of each column of a context the names of its categories, () where it is of numbers.
+        kinds: of each column of mixed values "real", "category", "binary" (yes or no) or "count"; () of all others.
+        categories: of each column, where they are mixed or of a context, the names of its categories, () where it is of
+            numbers.
         context: the schema of what the model conditions on, None where there is nothing.
         classes: the names of the classes that labels say, () where there are none.
         drops: words that are none of the vocabulary are left out of a text, and do not count as "<unk>".
@@ -81,10 +89,11 @@ class Schema:
     tokens: str = "words"
     cutter: str = ""
     longest: int | None = None
+    kinds: tuple[str, ...] = ()
     source: str = field(default="data", compare=False)
 
     def __post_init__(self) -> None:
-        real, symbolic = self.values == "real", self.values == "symbols"
+        real, symbolic = self.values in ("real", "mixed"), self.values == "symbols"
         count = 0 if not real else 1 if self.kind in ("image", ARRAY) else math.prod(self.event_shape)
         checks = {
             "kind": self.kind in (*KINDS, ARRAY),
@@ -96,8 +105,9 @@ class Schema:
             "vocabulary": len(self.vocabulary) == (self.levels if self.kind == "text" else 0),
             "shift": len(self.shift) == count and all(map(math.isfinite, self.shift)),
             "scale": len(self.scale) == count and all(0 < scale < math.inf for scale in self.scale),
-            "categories": (len(self.categories) in (0, math.prod(self.event_shape)) and self.kind == "table")
-            or not self.categories,
+            "categories": len(self.categories) in (0, math.prod(self.event_shape))
+            and (self.kind in ("table", "sequence") or not self.categories),
+            "kinds": self._good_kinds(),
             "ends": symbolic or not self.ends,
             "tokens": self.tokens in TOKENS and (self.kind == "text" or self.tokens == "words"),
             "cutter": bool(self.cutter) == (self.tokens == "subwords"),
@@ -106,6 +116,14 @@ class Schema:
         for name, good in checks.items():
             if not good:
                 raise DataError(f"the schema of {self.source} is damaged: {name} is {getattr(self, name)!r}")
+
+    def _good_kinds(self) -> bool:
+        if self.values != "mixed":
+            return not self.kinds
+        if not len(self.kinds) == len(self.categories) == math.prod(self.event_shape):
+            return False
+        named = {"real": (0,), "count": (0,), "binary": (0, 2), "category": range(1, SYMBOLS)}
+        return all(len(names) in named.get(kind, ()) for kind, names in zip(self.kinds, self.categories, strict=True))
 
     @classmethod
     def of(
@@ -129,8 +147,9 @@ class Schema:
 
         Args:
             raw: the training data.
-            values: one of `VALUES`; "auto": symbols for text and sequences of integers; binary where all is 0 or 1
-                or `binarize` asks for it; else real.
+            values: one of `VALUES`; "auto": symbols for text and sequences of integers; mixed for a table with columns
+                of words; binary where all is 0 or 1 or `binarize` asks for it; else real. "mixed" tells the kind of
+                each column of a table from its type and its values.
             scale: of real values. "standard": mean 0 and variance 1 by the observed entries; "none"; "auto":
                 standard for tables and sequences, divided by the largest possible grey level for images.
             binarize: "fixed" or "dynamic" takes level / largest level as the probability of a 1 (Salakhutdinov &
@@ -159,6 +178,14 @@ class Schema:
             "context": None if raw.context is None else _given(cls, raw.context, min_count, max_vocabulary),
             "classes": () if raw.labels is None else classes_of(raw.labels),
         }
+        if values == "mixed" or (values == "auto" and raw.mixed):
+            return cls._mixed(raw, scale, binarize, beside)
+        if raw.mixed:
+            j = next((j for j, told in enumerate(raw.told) if told.names), 0)
+            raise raw.error(
+                f"{raw.column(j)} holds words or is said to be no number, and values={values!r} asks for numbers "
+                "alone: leave it out by --exclude, or say values='mixed'"
+            )
         whole, raw = raw, _present(raw)
         if raw.kind == "text":
             drops = min_documents is not None or max_documents is not None
@@ -191,6 +218,30 @@ class Schema:
         encoding.check_range(schema, raw)
         return schema
 
+    @classmethod
+    def _mixed(cls, raw: Raw, scale: str, binarize: str, beside: dict[str, Any]) -> Schema:
+        """Of columns that are each of their own kind."""
+        if raw.kind != "table" or binarize != "none":
+            raise OptionError(f"values='mixed' is for the columns of a table, and {raw.source} is {NOUNS[raw.kind]}")
+        raw = _present(columns.settled(raw))
+        _check_observed(raw, "mixed")
+        kinds, categories = (tuple(part) for part in zip(*raw.told, strict=True))
+        columns.judge(raw, kinds, categories)
+        number = np.array([kind == "real" for kind in kinds])
+        shift, factor = (np.array(part) for part in _scaling(raw, scale))
+        return cls(
+            kind=raw.kind,
+            values="mixed",
+            event_shape=np.shape(raw.values)[1:],
+            names=raw.names,
+            shift=tuple(np.where(number, shift, 0.0).tolist()),
+            scale=tuple(np.where(number, factor, 1.0).tolist()),
+            kinds=kinds,
+            categories=categories,
+            source=raw.source,
+            **beside,
+        )
+
     def encode(self, raw: Raw) -> Dataset:
         """The data as models see them, after a check that they are such as the run was fitted on.
 
@@ -217,15 +268,22 @@ class Schema:
         x: Tensor | np.ndarray,
         mask: Tensor | np.ndarray | None = None,
         lengths: Tensor | np.ndarray | None = None,
+        names: bool = True,
     ) -> np.ndarray | list:
         """x (N, *event) or (N, T, *event) in the units of the data as given.
 
         Tables and images give an array, sequences a list of arrays cut to their lengths (N,), text a list of token
-        lists. What is hidden is NaN; binary values stay 0 and 1, probabilities stay probabilities.
+        lists. What is hidden is NaN; binary values stay 0 and 1, probabilities stay probabilities. Categories have
+        their names, in arrays of objects; with `names` False their positions.
         """
         parts = (None if part is None else _numpy(part) for part in (mask, lengths))
         found = encoding.decode(self, _numpy(x), *parts)
-        return named(np.asarray(found), self.categories) if self.categories else found
+        if self.kinds and names:
+            own = self.fields
+            return (
+                [columns.named(part, own) for part in found] if isinstance(found, list) else columns.named(found, own)
+            )
+        return named(np.asarray(found), self.categories) if self.categories and names else found
 
     def log_det(self, mask: Tensor | Sequence[int]) -> Tensor:
         """What turns the log-density of x into that of the data: log p(data) = log p(x) + log_det. (N,) float64, nats.
@@ -235,7 +293,7 @@ class Schema:
         """
         count = len(mask) if isinstance(mask, Tensor) else mask[0]
         device = mask.device if isinstance(mask, Tensor) else None
-        if self.values != "real":
+        if self.values not in ("real", "mixed"):
             return torch.zeros(count, dtype=torch.float64, device=device)
         log_scale = torch.tensor(self.scale, dtype=torch.float64, device=device).log()
         if not isinstance(mask, Tensor):
@@ -260,14 +318,15 @@ class Schema:
         """
         writing.write(self, self.decode(x, mask, lengths), path)
 
-    def sizes(self) -> dict[str, tuple[int, ...] | int | None]:
-        """The arguments of a model that come from the data: event_shape, features, symbols, and of each column of
-        a context its number of categories, 0 for numbers."""
+    def sizes(self) -> dict[str, Any]:
+        """The arguments of a model that come from the data: event_shape, features, symbols, what each of mixed columns
+        holds, and of each column of a context its number of categories, 0 for numbers."""
         return {
             "event_shape": self.event_shape,
             "features": None if self.values == "symbols" else math.prod(self.event_shape),
             "symbols": self.levels if self.values in ("levels", "symbols") else None,
             **({} if self.end is None else {"end": self.end}),
+            **self._sizes_by_column(),
             **({} if self.context is None else self.context._of_source()),
         }
 
@@ -288,6 +347,36 @@ class Schema:
         """The vocabulary without what is no word of the data: the symbol that ends a text."""
         return self.vocabulary[:-1] if self.ends else self.vocabulary
 
+    def _sizes_by_column(self) -> dict[str, Any]:
+        if not self.kinds:
+            return {}
+        held = zip(self.kinds, self.categories, strict=True)
+        own = tuple(len(names) if kind == "category" else kind for kind, names in held)
+        levels = tuple(2 if column == "binary" else column for column in own)
+        plain = all(isinstance(level, int) for level in levels)
+        return {"columns": own, "symbols": levels if plain else None, "features": len(own) if plain else None}
+
+    @property
+    def fields(self) -> tuple[Column, ...]:
+        """The columns of a table, each with its name, its kind, its categories and its scaling; () of anything else."""
+        if (
+            self.kind not in ("table", "sequence")
+            or len(self.event_shape) != 1
+            or len(self.shift) != self.event_shape[0]
+        ):
+            return ()
+        count = self.event_shape[0]
+        names = self.names or tuple(f"x{j + 1}" for j in range(count))
+        kinds, categories = self.kinds or ("real",) * count, self.categories or ((),) * count
+        return tuple(map(Column, names, kinds, categories, self.shift, self.scale))
+
+    @property
+    def told(self) -> dict[str, str]:
+        """How other tables with these columns are to be read, by name: yes or no as a category, as one of the two may
+        not be there."""
+        kinds = ("category" if kind == "binary" else kind for kind in self.kinds)
+        return dict(zip(self.names, kinds, strict=False))
+
     @property
     def columns(self) -> tuple[int, ...]:
         """Of each number of one x how many categories it is one of, 0 for numbers; as many as it has, flattened."""
@@ -307,14 +396,25 @@ class Schema:
             return f"sentences over {many} (rarer and new ones {others}){self._how_they_end()}"
         if self.values == "symbols":
             return f"sequences of {(self.levels or 0) - self.ends:,} symbols{self._how_they_end()}"
+        if self.kinds:
+            return f"{self._noun(shape)}: {self._describe_columns()}"
         names = f" ({', '.join(self.names)})" if 0 < len(self.names) <= 8 else ""
-        noun = {
-            "table": f"a table of {shape} column{'s' if shape != '1' else ''}{names}",
+        return f"{self._noun(shape)}{names if self.kind == 'table' else ''}, {self._describe_values()}"
+
+    def _noun(self, shape: str) -> str:
+        return {
+            "table": f"a table of {shape} column{'s' if shape != '1' else ''}",
             "image": f"images of {shape}",
             ARRAY: f"arrays of {shape}",
             "sequence": f"sequences of vectors of {shape}",
         }[self.kind]
-        return f"{noun}, {self._describe_values()}"
+
+    def _describe_columns(self) -> str:
+        """The kinds of mixed columns: each by itself, or of many how many there are of each kind."""
+        if len(self.kinds) <= MANY_COLUMNS:
+            return ", ".join(map(str, self.fields))
+        words = {"real": "of numbers", "category": "of categories", "binary": "of yes or no", "count": "of counts"}
+        return ", ".join(f"{count} {words[kind]}" for kind, count in Counter(self.kinds).items())
 
     def _how_they_end(self) -> str:
         cut = "" if self.longest is None else f", cut after {self.longest:,} symbols"
@@ -342,7 +442,7 @@ class Schema:
         """The unit of log p(x), in words."""
         datums = {"table": "row", "image": "image", "sequence": "sequence", "text": "sentence", ARRAY: "datum"}
         datum = datums[self.kind]
-        if self.values == "real":
+        if self.values in ("real", "mixed"):
             return f"nats per {datum}, in the units of the data as given"
         if self.binarize != "none":
             return f"nats per {datum}, of the binarized values"
@@ -374,7 +474,7 @@ class Schema:
         return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
 
 
-BESIDE = {"categories", "context", "classes", "drops", "ends", "tokens", "cutter", "longest"}
+BESIDE = {"categories", "context", "classes", "kinds", "drops", "ends", "tokens", "cutter", "longest"}
 
 
 def _is_int(value) -> bool:
@@ -413,6 +513,7 @@ _FORMS = {
     "tokens": _is_text,
     "cutter": _is_text,
     "longest": lambda value: value is None or _is_int(value),
+    "kinds": _list_of(_is_text),
 }
 
 

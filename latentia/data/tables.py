@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from latentia.data.files import read_text, readable
 from latentia.data.limits import judge
-from latentia.data.raw import BEYOND, EXACT, Raw, is_writable
+from latentia.data.raw import BEYOND, EXACT, Raw, Told, is_writable
 from latentia.errors import DataError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "#n/a", "#na", "<na>", "-nan", "?", ".", "-"})
@@ -32,6 +32,8 @@ WHOLE = re.compile(r"[+-]?[0-9]+")
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 GROUPED = re.compile(r"[+-]?\d{1,3}([., '\u2019\u00a0\u202f]\d{3})+([.,]\d+)?")
 POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")
+SPELT = (DECIMAL_COMMA, EITHER, GROUPED, re.compile(r"[+-]?\d+(_\d+)+(\.\d+)?"))
+"""Numbers as people write them, and this library does not."""
 BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -44,6 +46,14 @@ def number(cell: object) -> float | None:
     if isinstance(cell, (bool, int, float, Decimal, np.bool_, np.integer, np.floating)):
         return _float(cell)
     return None
+
+
+def name_of(cell: object) -> str:
+    """The cell as the name of a category, "" where it is missing: 3.0 is 3."""
+    if isinstance(cell, (float, np.floating)):
+        return "" if cell != cell else str(int(cell)) if float(cell).is_integer() else repr(float(cell))
+    text = str(cell).strip()
+    return "" if text.lower() in MISSING or text in ("<NA>", "NaT") else text
 
 
 def _float(cell: object) -> float | None:
@@ -84,12 +94,14 @@ class Table:
         columns: D columns of N cells each: a numeric array, or a list of strings and other objects.
         source: the file's name, for messages.
         lines: (N,), the line of each row in a text file.
+        told: what the source's own types say of each column, () where it has none.
     """
 
     names: tuple[str, ...]
     columns: Sequence[np.ndarray | list]
     source: str
     lines: np.ndarray | None = None
+    told: tuple[Told, ...] = ()
 
     def __post_init__(self) -> None:
         twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
@@ -107,7 +119,8 @@ class Table:
             has = ", ".join(self.names) or "no column names"
             raise DataError(f"{self.source} has no column {missing[0]!r}: it has {has}")
         columns = [self.columns[position[name]] for name in names]
-        return replace(self, names=tuple(names), columns=columns)
+        told = tuple(self.told[position[name]] for name in names) if self.told else ()
+        return replace(self, names=tuple(names), columns=columns, told=told)
 
     def without(self, names: Sequence[str]) -> Table:
         """The columns whose names are not among `names`."""
@@ -124,10 +137,11 @@ class Table:
 
     def raw(self) -> Raw:
         """The table as float64 values (N, D). Raises `DataError` for a column that holds text."""
-        columns = [self._numbers(j) for j in range(len(self.columns))]
+        columns = [self.numbers(j) for j in range(len(self.columns))]
         return Raw("table", np.stack(columns, axis=1), self.names, self.source, lines=self.lines)
 
-    def _numbers(self, j: int) -> np.ndarray:
+    def numbers(self, j: int) -> np.ndarray:
+        """Column j, (N,) float64, NaN where a cell is missing. Raises `DataError` where it holds text."""
         cells = self.columns[j]
         if isinstance(cells, np.ndarray):
             return cells
@@ -147,17 +161,37 @@ class Table:
                 raise DataError(f"{self._place(j, rounded[0])}: {cells[rounded[0]]} has {BEYOND}")
         return array
 
+    def has_words(self, j: int) -> bool:
+        """Whether column j holds a cell that is neither a number nor missing."""
+        return not _is_numeric(self.columns[j])
+
+    def check_words(self, j: int) -> None:
+        """Raise `DataError` where the cells of column j that are no numbers do not look like categories: among numbers
+        they are mistakes, and some are numbers in another spelling."""
+        numbers = [number(cell) for cell in self.columns[j]]
+        words = [i for i, value in enumerate(numbers) if value is None]
+        for i in words:
+            cell = self.columns[j][i]
+            if not isinstance(cell, str) or any(form.fullmatch(cell.strip()) for form in SPELT):
+                raise self._holds_text(j, i)
+        if 2 * sum(value is not None and value == value for value in numbers) >= len(words):
+            raise self._holds_text(j, words[0])
+
+    def column(self, j: int) -> str:
+        """The name of column j for messages."""
+        return f"column {self.names[j]!r}" if self.names else f"column {j + 1}"
+
     def _place(self, j: int, i: int) -> str:
         place = f"row {i + 1}" if self.lines is None else f"line {self.lines[i]}"
-        return f"{self.source}, {place}, column {repr(self.names[j]) if self.names else j + 1}"
+        return f"{self.source}, {place}, {self.column(j)}"
 
     def _holds_text(self, j: int, i: int) -> DataError:
         cell = self.columns[j][i]
         holds = "text" if isinstance(cell, str) else f"a {type(cell).__name__}"
         shown = cell if not isinstance(cell, str) or len(cell) <= 80 else f"{cell[:80]}..."
-        return DataError(f"{self._place(j, i)} holds {holds}, {shown!r}, not a number: {self._advice(cell)}")
+        return DataError(f"{self._place(j, i)} holds {holds}, {shown!r}, not a number: {self._advice(j, cell)}")
 
-    def _advice(self, cell: object) -> str:
+    def _advice(self, j: int, cell: object) -> str:
         text = cell.strip() if isinstance(cell, str) else ""
         if EITHER.fullmatch(text):
             whole, decimal = text.replace(",", ""), text.replace(",", ".")
@@ -170,9 +204,9 @@ class Table:
         if GROUPED.fullmatch(text):
             return f"write numbers without separators between thousands, and decimals with a point{self._pointed()}"
         numeric = [name for name, cells in zip(self.names, self.columns, strict=False) if _is_numeric(cells)]
-        if not numeric:
-            return "every column must be numeric"
-        return f"use the numeric columns with --columns {','.join(numeric)}"
+        offers = [f"if it is one of categories, say --columns {self.names[j]}:category"] if text and self.names else []
+        offers += [f"use the numeric columns with --columns {','.join(numeric)}"] if numeric else []
+        return "; ".join(offers) or "every column must be numeric"
 
     def _pointed(self) -> str:
         """A warning of numbers that would be read as they stand, and wrongly where points separate thousands."""
@@ -346,7 +380,43 @@ def _extremes(column: pyarrow.ChunkedArray) -> list:
 def from_frame(frame: pd.DataFrame, source: str) -> Table:
     """A pandas table. Its index is no datum and is left out; columns numbered 0, 1, ... count as unnamed."""
     names = () if isinstance(frame.columns, pd.RangeIndex) else tuple(str(name) for name in frame.columns)
-    return Table(names, [_cells(frame.iloc[:, j]) for j in range(frame.shape[1])], source)
+    series = [frame.iloc[:, j] for j in range(frame.shape[1])]
+    return Table(names, [_cells(one) for one in series], source, told=tuple(map(_told, series)))
+
+
+def _told(series: pd.Series) -> Told:
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return Told("category", tuple(map(name_of, series.dtype.categories)))
+    return Told("binary", ("False", "True")) if pd.api.types.is_bool_dtype(series) else Told()
+
+
+def from_any(source) -> Table | None:
+    """A table of polars, Arrow or another library that narwhals knows, None where the source is none."""
+    import narwhals as nw  # the first look at a data frame is early enough
+
+    frame = nw.from_native(source, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect()
+    if not isinstance(frame, nw.DataFrame):
+        return None
+    library = frame.implementation.value
+    series = [frame[name] for name in frame.columns]
+    told = []
+    for one in series:
+        if isinstance(one.dtype, (nw.Categorical, nw.Enum)):
+            told.append(Told("category", tuple(map(name_of, one.cat.get_categories().to_list()))))
+        else:
+            told.append(Told("binary", ("False", "True")) if one.dtype == nw.Boolean else Told())
+    columns = [_cells_of(one) for one in series]
+    return Table(tuple(frame.columns), columns, f"the {library} table", told=tuple(told))
+
+
+def _cells_of(series) -> np.ndarray | list:
+    """The cells of a narwhals series."""
+    if not (series.dtype.is_numeric() or series.dtype.is_boolean()):
+        return series.to_list()
+    whole = series.dtype.is_integer() and series.null_count()
+    return _cells(pd.Series(series.to_list(), dtype="Int64") if whole else pd.Series(series.to_numpy()))
 
 
 def _cells(series: pd.Series) -> np.ndarray | list:

@@ -45,8 +45,10 @@ def _csv(schema: Schema, values: np.ndarray | list) -> bytes:
     return file.getvalue().encode()
 
 
-def _cell(value: np.number) -> str:
-    """The shortest text that reads back as the same number; nothing for a missing one."""
+def _cell(value: np.number | str) -> str:
+    """The shortest text that reads back as the same number; nothing for a missing one. Names as they are."""
+    if isinstance(value, str):
+        return value
     number = float(value)
     return "" if np.isnan(number) else str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
@@ -67,7 +69,7 @@ def plain(value: np.ndarray | list) -> list:
     if isinstance(value, list):
         return value
     plain = value.astype(object)
-    plain[np.isnan(value)] = None
+    plain[plain != plain] = None  # only NaN is not itself
     return plain.tolist()
 
 
@@ -76,6 +78,8 @@ def _txt(schema: Schema, values: np.ndarray | list) -> bytes:
 
 
 def _npy(schema: Schema, values: np.ndarray | list) -> bytes:
+    if schema.kinds:
+        raise DataError("an array of .npy has no names of categories: write a table as .csv, sequences as .jsonl")
     file = io.BytesIO()
     np.save(file, _padded(values) if isinstance(values, list) else values, allow_pickle=False)
     return file.getvalue()

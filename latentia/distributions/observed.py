@@ -60,6 +60,18 @@ def expected(p: Distribution) -> Tensor:
 
 
 @singledispatch
+def moments(p: Distribution) -> Tensor:
+    """What of p may be averaged over z: E[x], and of categories the probability of each."""
+    return expected(p)
+
+
+@singledispatch
+def of_moments(p: Distribution, moments: Tensor) -> Tensor:
+    """The values of x that averaged `moments` stand for: themselves, and of categories the most probable one."""
+    return moments
+
+
+@singledispatch
 def plain(p: Distribution) -> Distribution:
     """The same as one of torch's own families, coordinate by coordinate where they are independent: what a report asks
     for probabilities, means and covariances."""

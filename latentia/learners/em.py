@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentia.data import Dataset, Stream, as_dataset, remember
+from latentia.data import Dataset, Stream, as_dataset, check_columns, remember
 from latentia.data.stream import draw
 from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
 from latentia.learners import distributed
@@ -147,6 +147,7 @@ def weigh(model: EMModel, data: Dataset | Stream, batches: Iterable[Batch]) -> t
     Raises:
         DataError: data that the model cannot generate, or none of any weight.
     """
+    check_columns(model, data.schema)
     weight, log_det = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
         model.check(batch)

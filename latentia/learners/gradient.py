@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from latentia.data import Dataset, as_dataset, remember
+from latentia.data import Dataset, as_dataset, check_columns, remember
 from latentia.errors import DataError, OptionError
 from latentia.learners.ascent import EVERY, Climber, Tally, weighted_mean
 from latentia.learners.checkpoint import Checkpoint, Tensors, snapshot, the_same_shapes
@@ -256,6 +256,7 @@ class _Fit(Course):
     def _begin(self) -> None:
         torch.manual_seed(seed_for(self.seed, 0))
         whole = self.data.batch(dtype=self.model.anchor.dtype)
+        check_columns(self.model, self.data.schema)
         self.model.check(whole)
         if self.learner.fresh:
             with held(self.model):

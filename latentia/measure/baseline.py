@@ -19,10 +19,12 @@ from torch.distributions import (
 )
 
 from latentia.data import Dataset
+from latentia.distributions.columns import ByColumn
 from latentia.distributions.emissions import (
     BernoulliEmissions,
     CategoricalEmissions,
     CategoricalVectorEmissions,
+    ColumnEmissions,
     Emissions,
     GaussianEmissions,
     MultinomialEmissions,
@@ -111,6 +113,8 @@ def _emissions(likelihood: Distribution, width: int, single: bool) -> Emissions 
         if single:
             return CategoricalEmissions(1, levels, SMOOTHING)
         return CategoricalVectorEmissions(1, levels, width, SMOOTHING)
+    if isinstance(likelihood, ByColumn):
+        return ColumnEmissions(1, likelihood.columns, smoothing=SMOOTHING)
     if isinstance(likelihood, (Normal, MultivariateNormal)):
         return GaussianEmissions(1, width, "full" if isinstance(likelihood, MultivariateNormal) else "diagonal")
     forms: dict[type, type[Emissions]] = {

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, as_dataset, check_columns
 from latentia.errors import DataError
 from latentia.model import LatentVariableModel
 
@@ -61,6 +61,7 @@ def made_ready(model: LatentVariableModel, data: Dataset, seed: int) -> Dataset:
     data = as_dataset(data, model.schema).frozen(seed)
     if len(data) == 0:
         raise DataError("there are no data to evaluate")
+    check_columns(model, data.schema)
     model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))
     return data
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
     from latentia.models.mixtures.kmeans import KMeans
+    from latentia.models.mixtures.mixture import Mixture
     from latentia.models.mixtures.mixture_of_bernoullis import MixtureOfBernoullis
     from latentia.models.mixtures.mixture_of_categoricals import MixtureOfCategoricals
     from latentia.models.text.language_model import LanguageModel
@@ -66,6 +67,7 @@ __all__ = [
     "LadderVAE",
     "LanguageModel",
     "MissingDataVAE",
+    "Mixture",
     "MixtureOfBernoullis",
     "MixtureOfCategoricals",
     "MixtureOfLanguageModels",
@@ -103,6 +105,7 @@ _FILES = {
     "LadderVAE": "vaes.ladder_vae",
     "LanguageModel": "text.language_model",
     "MissingDataVAE": "vaes.missing_data_vae",
+    "Mixture": "mixtures.mixture",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
     "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
     "MixtureOfLanguageModels": "text.mixture_of_language_models",

@@ -16,7 +16,7 @@ from latentia.distributions.mixture import Mixture
 from latentia.distributions.observed import expected, plain
 from latentia.errors import CapabilityError
 from latentia.model import DirectedModel, Frame, LatentVariableModel
-from latentia.report import figures, pictures
+from latentia.report import columns, figures, pictures
 from latentia.report.codes import codes
 from latentia.report.panel import Panel, table
 from latentia.report.words import finite, number, percent
@@ -127,11 +127,12 @@ def _groups(labels: np.ndarray | None) -> tuple[list[str], np.ndarray | None]:
 
 class _Fitted(NamedTuple):
     """What the parameters say of K clusters, in the units of the data: their shares (K,), and of every column the means
-    (K, D) and covariances (K, D, D); None where the likelihood does not tell."""
+    (K, D) and covariances (K, D, D); None where the likelihood does not tell. Of mixed columns p(x | z = k) itself."""
 
     share: np.ndarray
     mean: np.ndarray | None
     covariance: np.ndarray | None
+    likelihood: Distribution | None = None
 
 
 def _fitted(model: LatentVariableModel, data: Dataset, seed: int) -> _Fitted | None:
@@ -148,6 +149,8 @@ def _fitted(model: LatentVariableModel, data: Dataset, seed: int) -> _Fitted | N
         share = prior.marginals[0]
         every = one.select(torch.zeros(len(share), dtype=torch.long, device=share.device)).frame
         likelihood = plain(model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every))
+        if data.schema.kinds:
+            return _Fitted(_numpy(share), None, None, likelihood)
         return _Fitted(_numpy(share), *_moments(likelihood, len(share), data))
 
 
@@ -183,7 +186,10 @@ def _clusters(model: LatentVariableModel, data: Dataset, seed: int) -> list[Pane
     order = np.argsort(-size, kind="stable")
     panels = [_sizes(size, order, fitted is not None)]
     names, groups = _groups(data.labels)
-    if data.schema.kind == "table":
+    if data.schema.kinds:
+        known = fitted is not None and fitted.likelihood is not None
+        panels += columns.groups(fitted.likelihood, data.schema, size, order, "cluster") if known else []
+    elif data.schema.kind == "table":
         panels += _table_panels(data, r, order, fitted)
     elif pictures.showable(data.schema):
         panels.append(_mean_images(data, r, order, fitted))
@@ -366,6 +372,8 @@ def _states(model: LatentVariableModel, train: Dataset, count: int, seed: int) -
     if train.schema.values == "symbols":
         counts = share[:, None] * _numpy(likelihood.probs[0, 0]) * steps * count / max(len(train), 1)
         panels.append(_words_of_states(counts, order, train))
+    elif train.schema.kinds:
+        panels += columns.groups(likelihood, train.schema, share, order, "state")
     elif len(train.schema.event_shape) == 1:
         scale, shift = np.array(train.schema.scale or 1.0), np.array(train.schema.shift or 0.0)
         width = len(share), -1

@@ -12,7 +12,7 @@ from latentia.data import Dataset
 from latentia.distributions.latents import each
 from latentia.distributions.observed import expected
 from latentia.model import Batch, LatentVariableModel, TractableModel
-from latentia.report import figures, pictures
+from latentia.report import columns, figures, pictures
 from latentia.report.latents import column_names
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.words import number
@@ -192,14 +192,14 @@ def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int, passes: f
     some, scores, caption = _odd(model, data, seed, passes)
     if not len(some):
         return Panel("note", caption)
-    values = np.asarray(some.subset(slice(0, ROWS)).decoded(), np.float64)
+    values = np.asarray(some.subset(slice(0, ROWS)).decoded())
     names = column_names(data)[:MOST_HISTOGRAMS]
     where = some.rows.tolist() if some.rows is not None else range(1, len(some) + 1)
     rows = [
         [
             str(row),
             number(float(score)),
-            *(number(float(v)) if np.isfinite(v) else number(None) for v in line[: len(names)]),
+            *(columns.cell(value) for value in line[: len(names)]),
         ]
         for row, score, line in zip(where, scores, values, strict=False)
     ]
@@ -208,16 +208,19 @@ def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int, passes: f
 
 def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
     drawn, _ = generate(model, MANY, seed=seed)
-    samples = np.asarray(data.schema.decode(drawn.x.reshape(MANY, -1)), dtype=np.float64)
-    values = np.asarray(data.decoded(), dtype=np.float64)
+    schema, drawn_x = data.schema, drawn.x.reshape(MANY, -1)
+    samples = np.asarray(schema.decode(drawn_x, names=False), dtype=np.float64)
+    values = np.asarray(schema.decode(data.x, data.mask, names=False), dtype=np.float64)
     names = column_names(data)
-    columns = min(len(names), MOST_HISTOGRAMS)
-    across = min(columns, 3)
+    count = min(len(names), MOST_HISTOGRAMS)
+    across = min(count, 3)
 
     def paint(*axes) -> None:
         for j, part in enumerate(axes):
-            if j < columns:
+            if j < count:
                 figures.histograms(part, values[:, j], samples[:, j], names[j])
+                if schema.kinds:
+                    columns.name_ticks(part, schema.fields[j])
             else:
                 part.set_axis_off()
         axes[0].legend(loc="best")
@@ -226,10 +229,10 @@ def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list
         f"Each column of the data (filled) against {MANY:,} rows from the model (line), in the units of the data: "
         "where they part, the model is wrong about that column."
     )
-    figure = figures.draw(paint, columns=across, rows=-(-columns // across), height=2.1 if across > 1 else 2.6)
-    rows = [[number(float(v)) for v in row[:columns]] for row in samples[:ROWS]]
-    left = f" The first {columns} of {len(names)} columns." if columns < len(names) else ""
-    sampled = table(names[:columns], rows, f"Rows drawn from the model, in the units of the data.{left}", text=0)
+    figure = figures.draw(paint, columns=across, rows=-(-count // across), height=2.1 if across > 1 else 2.6)
+    rows = [[columns.cell(v) for v in row[:count]] for row in schema.decode(drawn_x[:ROWS])]
+    left = f" The first {count} of {len(names)} columns." if count < len(names) else ""
+    sampled = table(names[:count], rows, f"Rows drawn from the model, in the units of the data.{left}", text=0)
     return [Panel("svg", figure, caption, "Samples against data"), sampled]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from latentia import models, objectives
 from latentia.data import Raw, Schema
 from latentia.data.blocks import Rows
+from latentia.data.columns import settled
 from latentia.data.stream import survey
 from latentia.errors import LatentiaError, OptionError
 from latentia.gradients import ESTIMATORS
@@ -35,7 +36,14 @@ OBJECTIVES = {
 }
 COUNTS = ("poisson", "multinomial")
 """Emissions that are of whole numbers, which a scaling would make something else."""
-VALUES = {"gaussian": "real", "mixture": "real", "poisson": "real", "multinomial": "real", "bernoulli": "binary"}
+VALUES = {
+    "columns": "mixed",
+    "gaussian": "real",
+    "mixture": "real",
+    "poisson": "real",
+    "multinomial": "real",
+    "bernoulli": "binary",
+}
 """What x is for an emission that is asked for, even where whole numbers would be read as symbols."""
 DOCUMENTS = ("min_documents", "max_documents")
 
@@ -47,7 +55,7 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
         OptionError: data of a kind that the model cannot have, or an option that makes no sense.
     """
     parameters = inspect.signature(MODELS[name]).parameters
-    sizes = {size: value for size, value in schema.sizes().items() if size in parameters}
+    sizes = {size: value for size, value in _sizes_for(name, schema).items() if size in parameters}
     given = {"context", "source_symbols", "source_features"} & set(schema.sizes())
     if given - set(parameters):
         raise _does_nothing(name, "context", *given)
@@ -71,6 +79,28 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
             raise
         raise OptionError(f"{name}: options of sizes that no tensor has ({str(error).splitlines()[0]})") from error
     return model.double() if isinstance(model, EMModel) else model
+
+
+def _sizes_for(name: str, schema: Schema) -> dict[str, Any]:
+    """The sizes that come from the data. Raises `OptionError` for mixed columns and a model that takes one kind."""
+    sizes, parameters = schema.sizes(), inspect.signature(MODELS[name]).parameters
+    if not schema.kinds:
+        return sizes
+    if "columns" in parameters:
+        return {**sizes, "symbols": None, "features": None}
+    if set(schema.kinds) == {"real"}:
+        return {**sizes, "features": len(schema.kinds)}
+    # all are categories, each of its own number
+    if sizes["symbols"] is not None and getattr(MODELS[name], "by_column", False):
+        return sizes
+    column = next(column for column in schema.fields if column.kind != "real")
+    numbers = ",".join(column.name for column in schema.fields if column.kind == "real")
+    able = [other for other, model in MODELS.items() if "columns" in inspect.signature(model).parameters]
+    advice = f", or the columns of numbers alone with --columns {numbers}" if numbers else ""
+    raise OptionError(
+        f"{name} takes numbers, and {schema.source} has the column {column}: choose a model of mixed columns "
+        f"({', '.join(able)}){advice}"
+    )
 
 
 def _does_nothing(name: str, option: str, parameter: str) -> OptionError:
@@ -148,7 +178,8 @@ def better_reading(config: Config, kind: str) -> str | None:
 
 def _takes(config: Config) -> bool:
     try:
-        raw = config.data.read()
+        raw = with_kinds(config.data.read(), config)
+        assert isinstance(raw, Raw)  # a stream is not read again
         schema = schema_for(raw, raw, config)
         chosen = dict(choice[:2] for choice in of_model(config, schema))
         model = build_model(config.model, {**chosen, **config.model_options}, schema)
@@ -158,6 +189,30 @@ def _takes(config: Config) -> bool:
     return True
 
 
+def values_for(data: Raw | Rows, config: Config) -> str:
+    """What the values are as far as the options and the model say, see `Schema.of`."""
+    if config.data.values != "auto":
+        return config.data.values
+    likelihood, emission = (config.model_options.get(name, "auto") for name in ("likelihood", "emission"))
+    if "columns" in (likelihood, emission) or (data.kind == "table" and _needs_columns(config.model)):
+        return "mixed"
+    return "levels" if likelihood == "categorical" else VALUES.get(emission, "auto")
+
+
+def _needs_columns(name: str) -> bool:
+    columns = inspect.signature(MODELS[name]).parameters.get("columns")
+    return columns is not None and columns.default is columns.empty
+
+
+def with_kinds(raw: Raw | Rows, config: Config) -> Raw | Rows:
+    """The data with the kinds of their columns told, where they are mixed: by all data, as how many categories there
+    can be is part of what the data are."""
+    if not isinstance(raw, Raw) or raw.kind != "table":
+        return raw
+    values = values_for(raw, config)
+    return settled(raw) if values == "mixed" or (values == "auto" and raw.mixed) else raw
+
+
 def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     """The schema of the training data, but for the number of symbols or levels: how many there can be is part of what
     the data are, so it is counted over all of them."""
@@ -165,10 +220,10 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     binarize = source.binarize
     if binarize == "auto":
         binarize = "dynamic" if train.kind == "image" and _is_binarized(train, likelihood, config.model) else "none"
-    values, scale = source.values, source.scale
+    values, scale = values_for(train, config), source.scale
     emission = config.model_options.get("emission", "auto")
-    if values == "auto":
-        values = "levels" if likelihood == "categorical" else VALUES.get(emission, "auto")
+    if values == "mixed" and not isinstance(train, Raw):
+        raise OptionError("the kinds of columns are told from data in memory: --stream false")
     if scale == "auto" and emission in COUNTS:
         scale = "none"
     options: dict[str, Any] = {

@@ -14,7 +14,13 @@ from latentia import models
 from latentia.data import Raw, Schema
 from latentia.runs.config import Config
 
-LIKELIHOODS = {"binary": "bernoulli", "levels": "categorical", "symbols": "categorical", "real": "gaussian"}
+LIKELIHOODS = {
+    "binary": "bernoulli",
+    "levels": "categorical",
+    "symbols": "categorical",
+    "real": "gaussian",
+    "mixed": "columns",
+}
 """The likelihood of values of each kind."""
 RESTARTS = 5
 CHEAP = 2**16
@@ -69,6 +75,8 @@ def proposed(raw: Raw) -> tuple[str, str]:
         values = [float(value) for column in raw.values for value in column if value == value]
         if set(values) <= {0.0, 1.0}:
             return "MixtureOfBernoullis", "a table of 0 and 1: clusters of rows that agree"
+        if raw.mixed:
+            return "Mixture", "a table of columns of several kinds: clusters that say something of each"
         return "GaussianMixture", "a table of numbers: clusters, each with its means and deviations"
     if raw.kind == "image":
         return "VAE", "images: a few continuous causes behind many pixels"

@@ -19,7 +19,7 @@ from latentia.errors import OptionError, RunError
 from latentia.runs.files import file_size
 from latentia.tensors import FORMAT
 
-BESIDE = ("weight", "vocabulary", "context", "labels", "group", "time", "text_column")
+BESIDE = ("weight", "vocabulary", "context", "labels", "group", "time", "text_column", "exclude")
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""
 
@@ -30,7 +30,7 @@ class Source:
 
     Attributes:
         source: a built-in name or a path.
-        key, columns, kind, vocabulary: how to read it, see `latentia.data.read`.
+        key, columns, exclude, kind, vocabulary: how to read it, see `latentia.data.read`.
         tokens, max_length: of text, see `Schema.of`.
         values, scale, binarize, min_count, max_vocabulary: what x is, see `Schema.of`; binarize="auto" draws grey
             images dynamically for a Bernoulli likelihood.
@@ -70,6 +70,7 @@ class Source:
     max_documents: float | None = None
     first: int | None = None
     stream: bool = False
+    exclude: str | None = None
     holdout: float = 0.1
     validation: float = 0.1
 
@@ -77,9 +78,10 @@ class Source:
         for name in ("holdout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least 0 and below 1")
-        if self.stream and (self.context or self.labels or self.group or self.time):
+        if self.stream and (self.context or self.labels or self.group or self.time or self.exclude):
             raise OptionError(
-                "a stream has neither context nor labels, group nor time: read the file into memory with --stream false"
+                "a stream has neither context nor labels, group nor time, and its columns are those of --columns: read "
+                "the file into memory with --stream false"
             )
         _ = self.prose  # which refuses options that make no sense
         if self.first is not None and self.first < 1:

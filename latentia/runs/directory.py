@@ -57,6 +57,7 @@ from latentia.runs.build import (
     check_count,
     check_options,
     schema_for,
+    with_kinds,
 )
 from latentia.runs.chosen import of_learner, of_model, told
 from latentia.runs.config import Config
@@ -214,6 +215,7 @@ class Run:
             raise RunError(f"{config.data.source} has changed since {self.path} was fitted: name data with --data")
         if len(raw) < 2 and config.data.holdout and not is_one_series(raw):
             raise DataError(f"{raw.source} has {len(raw)} datum: too few to hold some out; set --holdout 0")
+        raw = with_kinds(raw, config)
         train, validation, test = split_parts(raw, config.data, config.seed)
         known = "schema" in self.__dict__ or (self.path / "schema.json").exists()
         schema = self.schema if known else schema_for(train, raw, config)

@@ -40,7 +40,8 @@ def check_parameters(model: LatentVariableModel, path: Path) -> None:
         if name not in learned:
             good = good | (value == math.inf)  # statistics of a fit that has none are infinite
         if last.startswith("log_"):
-            good = good & value.exp().isfinite() & (value.exp() > 0)
+            # a rate may be 0, a scale may not
+            good = good & value.exp().isfinite() & ((value.exp() > 0) | (last == "log_rates"))
         good = good & LIMITS.get(last, torch.ones_like)(value).bool()
         if not bool(good.all()):
             bad = float(value[~good].flatten()[0])

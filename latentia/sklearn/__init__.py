@@ -6,7 +6,7 @@
 The model and the learner do the work; `model_` is the fitted model, which the rest of the library takes.
 """
 
-from latentia.sklearn.mixtures import GaussianMixture, KMeans, MixtureOfBernoullis, MixtureOfCategoricals
+from latentia.sklearn.mixtures import GaussianMixture, KMeans, Mixture, MixtureOfBernoullis, MixtureOfCategoricals
 from latentia.sklearn.sequences import HMM, FactorialHMM
 from latentia.sklearn.topics import LDA
 
@@ -16,6 +16,7 @@ __all__ = [
     "FactorialHMM",
     "GaussianMixture",
     "KMeans",
+    "Mixture",
     "MixtureOfBernoullis",
     "MixtureOfCategoricals",
 ]

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import Tags
+from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from latentia import models
+from latentia.data import Dataset, Raw, Schema, load, read
+from latentia.data.columns import KINDS
+from latentia.data.raw import Told
 from latentia.errors import DataError, OptionError
 from latentia.learners import EM
 from latentia.model import Batch, EMModel
@@ -302,6 +306,103 @@ class MixtureOfCategoricals(FiniteMixture):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.categorical = tags.input_tags.positive_only = True
+        return tags
+
+
+class Mixture(FiniteMixture):
+    """`latentia.models.Mixture`: clusters of rows whose columns are numbers, categories, yes or no, and counts.
+
+    X is a data frame (pandas, polars, Arrow), whose columns' kinds are told from their types and values, or an array,
+    whose columns are numbers unless `columns` says otherwise. NaN and None are missing, and summed out. A category that
+    was not there while fitting is refused.
+
+    Args:
+        n_components: K.
+        columns: kinds of columns that are told wrongly, by name: {"grade": "category"}; or one of each column, in their
+            order: real, category, binary (yes or no) or count.
+        floor: least variance of a number within a component, as a fraction of the column's own.
+        smoothing: pseudo-count of a category in each component, on average; see the model.
+        tol, max_iter, n_init, random_state, warm_start: see `EMEstimator`.
+
+    Attributes, besides those of `EMEstimator`:
+        weights_: (K,).
+        schema_: what each column is, `latentia.data.Schema`; `schema_.fields` are its columns.
+        labels_: (n_samples,), the component of each training sample.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        columns: Any = None,
+        floor: float = 1e-6,
+        smoothing: float = 0.01,
+        tol: float = 1e-6,
+        max_iter: int = 200,
+        n_init: int = 1,
+        random_state: Any = None,
+        warm_start: bool = False,
+    ):
+        self.n_components = n_components
+        self.columns = columns
+        self.floor = floor
+        self.smoothing = smoothing
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+
+    def _batch(self, X: Any, reset: bool) -> Batch:
+        if not hasattr(X, "columns") and not hasattr(X, "column_names"):
+            return self._of_array(X, reset)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        if reset:
+            raw = read(X, columns=self._asked(), kind="table")
+            self.schema_ = Schema.of(raw, values="mixed", scale="none")
+        return self._of_schema(load(X, schema=self.schema_))
+
+    def _asked(self) -> list[str] | None:
+        if self.columns is None or isinstance(self.columns, dict):
+            return None if not self.columns else [f"{name}:{kind}" for name, kind in self.columns.items()]
+        names = list(self.feature_names_in_)
+        if len(self.columns) != len(names):
+            raise OptionError(f"columns={self.columns!r}: say the kind of each of the {len(names)} columns")
+        return [f"{name}:{kind}" for name, kind in zip(names, self.columns, strict=True)]
+
+    def _of_array(self, X: Any, reset: bool) -> Batch:
+        """Of an array: numbers, but for the columns that are said to be others."""
+        table = self._table(X, reset)
+        if reset:
+            kinds = ["real"] * table.shape[1] if self.columns is None else list(self.columns)
+            if len(kinds) != table.shape[1]:
+                raise OptionError(f"columns={self.columns!r}: say the kind of each of the {table.shape[1]} columns")
+            told = tuple(Told(kind) for kind in kinds)
+            if not {kind for kind, _ in told} <= set(KINDS):
+                raise OptionError(f"columns={self.columns!r}: the kinds are {', '.join(KINDS)}")
+            raw = Raw("table", table.astype(np.float64), source="X", told=told, mixed=True)
+            self.schema_ = Schema.of(raw, values="mixed", scale="none")
+        raw = Raw("table", table.astype(np.float64), source="X")
+        return self._of_schema(self.schema_.encode(raw), torch.from_numpy(table).dtype)
+
+    def _of_schema(self, data: Dataset, dtype: torch.dtype = torch.float64) -> Batch:
+        return Batch(data.x.to(dtype), data.mask)
+
+    def _model(self, batch: Batch) -> EMModel:
+        return models.Mixture(self.schema_.sizes()["columns"], self.n_components, self.floor, self.smoothing)
+
+    def _attributes(self, model: models.Mixture) -> dict[str, Tensor]:
+        return {"weights_": model.weights}
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
+        """Draws from p(x, z): samples, (n_samples, n_features), with the names of categories where there are some, and
+        their components, (n_samples,)."""
+        x, z = self._draw(n_samples)
+        return np.asarray(self.schema_.decode(x)), z.argmax(-1).numpy()
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = True
         return tags
 
 

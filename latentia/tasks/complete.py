@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from latentia.batch import Batch
 from latentia.data import Schema, batch_for, data_for
@@ -16,7 +17,7 @@ from latentia.data.writing import short
 from latentia.distributions import MonotoneAlignment, OneHot
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.latents import Latents, each
-from latentia.distributions.observed import expected
+from latentia.distributions.observed import moments, of_moments
 from latentia.distributions.structured import Structured
 from latentia.errors import DataError, OptionError
 from latentia.model import DirectedModel, LatentVariableModel, TractableModel
@@ -31,7 +32,7 @@ class Completion(NamedTuple):
 
     Attributes:
         mean: E[x_missing | x_observed], (B, *event), floating; of symbols the expected number, which means
-            something for levels only.
+            something for levels only; of a column of categories the most probable one.
         draws: from p(x_missing | x_observed), (draws, B, *event), in x's dtype.
         expected: E[x_missing | z, x_observed] for the z of each draw, (draws, B, *event): a draw without the noise of
             the likelihood.
@@ -166,15 +167,16 @@ def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
     z = posterior.sample((draws,))
     by_step = isinstance(posterior, Structured) and not isinstance(posterior, MonotoneAlignment)
     given = model.conditional(_grounded(z) if by_step else z, batch)
-    drawn, each_mean = given.sample().reshape(draws, *batch.x.shape), expected(given)
+    drawn, each_mean = given.sample().reshape(draws, *batch.x.shape), moments(given)
     mean = each_mean.mean(0)
     if isinstance(posterior, OneHot):
-        every = expected(model.conditional(posterior.enumerate_support(), batch)).flatten(2)
+        every = moments(model.conditional(posterior.enumerate_support(), batch)).flatten(2)
         mean = torch.einsum("kb,kbd->bd", posterior.marginals.T.to(every), every)
     elif isinstance(posterior, CanonicalGaussian):
         # of a Gaussian z the mirror images are draws too, and in pairs what is linear in z has no noise
-        mirrored = expected(model.conditional(2 * posterior.mean - z, batch)).mean(0)
+        mirrored = moments(model.conditional(2 * posterior.mean - z, batch)).mean(0)
         mean = 0.5 * (mean + mirrored)
+    mean, each_mean = of_moments(given, mean), of_moments(given, each_mean)
     return _completion(batch, mean.reshape(batch.x.shape), drawn, each_mean.reshape(drawn.shape))
 
 
@@ -192,24 +194,25 @@ def _grounded(z: Tensor) -> Tensor:
 def _by_chains(model: DirectedModel, batch: Batch, draws: int, sweeps: int) -> Completion:
     known = repeated(batch, draws)
     z: Latents = model.posterior(known).sample((1,))
-    x, last = _refill(model, known, z)
+    x, given, last = _refill(model, known, z)
     total = torch.zeros_like(last)
     for sweep in range(sweeps):
         full = known._replace(x=x, mask=None)
         z = _step(model, full, z, always=sweep < PSEUDO_GIBBS_SHARE * sweeps)
-        x, last = _refill(model, known, z)
+        x, given, last = _refill(model, known, z)
         if sweep >= sweeps // 2:
             total += last
-    mean = (total / (sweeps - sweeps // 2)).unflatten(0, (draws, -1)).mean(0)
-    drawn, each_mean = (part.unflatten(0, (draws, -1)) for part in (x, last))
-    return _completion(batch, mean, drawn, each_mean)
+    mean = of_moments(given, (total / (sweeps - sweeps // 2)).unflatten(0, (draws, -1)).mean(0))
+    drawn, each_mean = x.unflatten(0, (draws, -1)), of_moments(given, last).reshape(draws, *batch.x.shape)
+    return _completion(batch, mean.reshape(batch.x.shape), drawn, each_mean)
 
 
-def _refill(model: DirectedModel, known: Batch, z: Any) -> tuple[Tensor, Tensor]:
-    """x with its missing part drawn from p(x_missing | z, x_observed), and that part's mean: both (B, *event)."""
+def _refill(model: DirectedModel, known: Batch, z: Any) -> tuple[Tensor, Distribution, Tensor]:
+    """x with its missing part drawn from p(x_missing | z, x_observed), (B, *event), that distribution, and its moments,
+    (B, ...)."""
     given = model.conditional(z, known)
     drawn = given.sample().squeeze(0).reshape(known.x.shape).to(known.x)
-    return torch.where(known.hidden, drawn, known.x), expected(given).squeeze(0).reshape(known.x.shape)
+    return torch.where(known.hidden, drawn, known.x), given, moments(given).squeeze(0)
 
 
 def _step(model: DirectedModel, full: Batch, z: Any, always: bool) -> Latents:

@@ -234,6 +234,11 @@ def code_lengths(data: Any) -> Tensor:
     data = as_dataset(data).frozen(0)
     if data.schema.kind not in ("sequence", "text") and data.mask is not None and not bool(data.mask.all()):
         raise DataError("complexity: what is missing has no length; leave out the data that are not complete")
+    if data.schema.kinds:
+        raise DataError(
+            f"complexity: the columns of {data.schema.source} are of several kinds, which no general compressor can "
+            "count; use the scores likelihood or regret"
+        )
     values = data.decoded()
     if isinstance(values, np.ndarray) or data.schema.kind == "sequence":
         values = [_whole(value, data) for value in values]

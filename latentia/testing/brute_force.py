@@ -28,6 +28,7 @@ from latentia.distributions import (
 from latentia.distributions.alignment import LatentAlignment, MonotoneAlignment
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.codes import CodePrior, Quantized
+from latentia.distributions.columns import ByColumn
 from latentia.distributions.discrete import enumerable
 from latentia.distributions.factorial import Chains
 from latentia.distributions.flow import Flow
@@ -344,6 +345,9 @@ def axes_of_x(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[fl
     # nodes of no weight lie so far out that a grid would be laid for their sake only
     likelihood = model.likelihood(each(lambda part: part[log_weight[:, 0] > math.log(1e-12)], z), one.frame)
     size = batch.x[0].numel()
+    given = observed.plain(likelihood)
+    if isinstance(given, ByColumn):
+        return _axes_by_column(given, size)
     support: Any = likelihood.support
     while isinstance(support, independent_constraint):
         support = support.base_constraint
@@ -352,14 +356,37 @@ def axes_of_x(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[fl
         return [torch.arange(top + 1, device=batch.x.device)] * size, [1.0] * size
     if size > 2:
         raise NotApplicable("real x of more than two coordinates is too large for a grid")
-    mean, deviation = likelihood.mean.reshape(-1, size), likelihood.stddev.reshape(-1, size)
+    axes = _grid(likelihood.mean.reshape(-1, size), likelihood.stddev.reshape(-1, size))
+    return axes, [float(axis[1] - axis[0]) for axis in axes]
+
+
+def _grid(mean: Tensor, deviation: Tensor) -> list[Tensor]:
+    """The points of each coordinate of normals (M, D)."""
     low, high = (mean - WIDTH * deviation).amin(0), (mean + WIDTH * deviation).amax(0)
     # the trapezoid rule on a normal density with steps of half a deviation is exact to machine precision
     count = ((high - low) / (0.5 * deviation.amin(0))).ceil().long() + 1
     require_small(int(count.prod()))
     lines = zip(low.tolist(), high.tolist(), count.tolist(), strict=True)
-    axes = [torch.linspace(a, b, n, dtype=low.dtype, device=low.device) for a, b, n in lines]
-    return axes, [float(axis[1] - axis[0]) for axis in axes]
+    return [torch.linspace(a, b, n, dtype=low.dtype, device=low.device) for a, b, n in lines]
+
+
+def _axes_by_column(p: ByColumn, size: int) -> tuple[list[Tensor], list[float]]:
+    """The values of each coordinate of rows, one after the other, whose columns are of their own kinds: of a count all
+    that are not far beyond its mean."""
+    mean, variance = p.mean.detach().reshape(-1, size), p.variance.detach().reshape(-1, size)
+    axes, steps = [], []
+    for d, column in enumerate(p.columns * (size // len(p.columns))):
+        if column == "real":
+            axes += _grid(mean[:, d : d + 1], variance[:, d : d + 1].sqrt())
+            steps.append(float(axes[-1][1] - axes[-1][0]))
+            continue
+        rate = float(mean[:, d].amax())
+        levels = (
+            column if isinstance(column, int) else 2 if column == "binary" else math.ceil(rate + 10 * rate**0.5) + 13
+        )
+        axes.append(torch.arange(levels, device=mean.device).to(mean))
+        steps.append(1.0)
+    return axes, steps
 
 
 def _largest(support: Any) -> int:

@@ -91,7 +91,8 @@ def test_refinement_and_gaps(tiny):
 WITHOUT_COMPLETION = {"PCFG", "NeuralPCFG", "CompoundPCFG"}
 """A word of a sentence that a grammar derives is not given the others."""
 CLUSTERS = {
-    "clustering_vae", "gaussian_mixture", "kmeans", "language_model", "mixture_of_bernoullis",
+    "clustering_vae", "gaussian_mixture", "kmeans", "language_model", "mixture", "mixture:counts",
+    "mixture_of_bernoullis",
     "mixture_of_categoricals", "mixture_of_language_models", "mixture_of_language_models:inferred",
     "mixture_of_language_models:shared", "semi_supervised_vae",
 }  # fmt: skip

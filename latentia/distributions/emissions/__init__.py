@@ -11,6 +11,7 @@ from latentia.distributions.emissions.base import (
 )
 from latentia.distributions.emissions.bernoulli import BernoulliEmissions
 from latentia.distributions.emissions.categorical import CategoricalEmissions, CategoricalVectorEmissions
+from latentia.distributions.emissions.columns import ColumnEmissions
 from latentia.distributions.emissions.emitted import Emitted
 from latentia.distributions.emissions.gaussian import GaussianEmissions
 from latentia.distributions.emissions.mixture import MixtureEmissions
@@ -21,6 +22,7 @@ __all__ = [
     "BernoulliEmissions",
     "CategoricalEmissions",
     "CategoricalVectorEmissions",
+    "ColumnEmissions",
     "Emissions",
     "Emitted",
     "GaussianEmissions",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
+from latentia.distributions.columns import check_columns
 from latentia.distributions.emissions.base import (
     Emissions,
     Statistics,
@@ -24,7 +26,8 @@ from latentia.distributions.emissions.rows import (
     normalised_or_kept,
     some_rows,
 )
-from latentia.errors import check_not_negative
+from latentia.distributions.semiring import IMPOSSIBLE
+from latentia.errors import OptionError, check_not_negative
 from latentia.kernels.bags import spread_rows, sum_rows
 
 
@@ -119,34 +122,51 @@ class CategoricalVectorEmissions(Emissions):
 
     Args:
         states: K.
-        symbols: V, x is in 0..V-1.
+        symbols: V, x is in 0..V-1; or of each column its own number, V_d. V is then the largest of them.
         features: D, columns with a distribution each; None is a bag of words: any number of symbols, all drawn from the
             same distribution.
-        smoothing: s, pseudo-count of a symbol in each state and column, on average: s V pseudo-counts divided as the
-            column's own frequencies f, a Dirichlet(1 + s V f) prior. `start` takes f from the data; before it is 1 / V.
+        smoothing: s, pseudo-count of a symbol in each state and column, on average: s V_d pseudo-counts divided as the
+            column's own frequencies f, a Dirichlet(1 + s V_d f) prior. `start` takes f from the data; before it is
+            1 / V_d.
 
     Buffers: average (D, V), the frequencies f; shown (D, V), which levels of each column the data have had.
+
+    Raises:
+        OptionError: as many numbers of symbols as there are columns are asked for, and others given.
     """
 
-    def __init__(self, states: int, symbols: int, features: int | None = None, smoothing: float = 0.0):
+    def __init__(self, states: int, symbols: int | Sequence[int], features: int | None = None, smoothing: float = 0.0):
         super().__init__()
         check_not_negative(smoothing=smoothing)
-        self.features, self.smoothing = features, smoothing
-        self.logits = nn.Parameter(torch.zeros(states, features or 1, symbols))
+        each = [symbols] * (features or 1) if isinstance(symbols, int) else list(symbols)
+        if not isinstance(symbols, int) and len(each) != features:
+            raise OptionError(f"symbols={each}: give one number for all columns, or one for each of {features}")
+        self.features, self.smoothing, self.symbols = features, smoothing, tuple(each)
+        self.logits = nn.Parameter(torch.zeros(states, features or 1, max(each)))
+        levels = torch.tensor(each).unsqueeze(-1)
         self.average: Tensor
         self.shown: Tensor
-        self.register_buffer("average", torch.full((features or 1, symbols), 1 / symbols))
+        self.own: Tensor
+        # which levels a column has; of the model, so that it is not kept with the parameters
+        self.register_buffer("own", torch.arange(max(each)) < levels, persistent=False)
+        self.register_buffer("average", torch.where(self.own, 1 / levels, 0.0))
         # not known before `start`: all of them
-        self.register_buffer("shown", torch.ones(features or 1, symbols, dtype=torch.bool))
+        self.register_buffer("shown", self.own.clone())
         self.register_load_state_dict_pre_hook(_all_shown)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """log p(x_d = v | z = k), (K, D, V), `IMPOSSIBLE` for a level that its column does not have."""
+        plain = len(set(self.symbols)) == 1
+        return log_probabilities(self.logits if plain else torch.where(self.own, self.logits, IMPOSSIBLE))
 
     @property
     def probs(self) -> Tensor:
         """(K, D, V), or (K, 1, V) for bags; the last dimension sums to one."""
-        return self.logits.softmax(-1)
+        return self.logits.softmax(-1) if len(set(self.symbols)) == 1 else self.log_probs.exp()
 
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return sum_rows(log_probabilities(self.logits).flatten(1).T, self._entries(x, mask), mask)
+        return sum_rows(self.log_probs.flatten(1).T, self._entries(x, mask), mask)
 
     def _entries(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Where each value of x is found in the flattened logits, (K, D V)."""
@@ -164,7 +184,7 @@ class CategoricalVectorEmissions(Emissions):
         count = self._counts(x, mask, weight.to(self.logits).unsqueeze(1))[0]
         self.shown.copy_(count > 0)
         # half a pseudo-datum in all: no symbol is impossible because it has not been seen yet
-        count = count + 0.5 / count.shape[-1]
+        count = count + 0.5 * self.own / self.own.sum(-1, keepdim=True)
         self.average.copy_(count / count.sum(-1, keepdim=True))
         # a datum of which nothing is seen shows a state nothing of its own
         present = weight if mask is None else weight * mask.any(1)
@@ -184,9 +204,8 @@ class CategoricalVectorEmissions(Emissions):
         return {"symbol": self._counts(x, mask, responsibility).double()}
 
     def update(self, total: Statistics) -> None:
-        prior = self.smoothing * self.logits.shape[-1] * self.average.double()
         self.shown.logical_or_(total["symbol"].sum(0) > 0)
-        counts = smoothed(total["symbol"], prior, self.logits.log_softmax(-1))
+        counts = smoothed(total["symbol"], self._prior.double(), self.log_probs)
         self.logits.data = normalised_or_kept(counts, self.logits)
 
     def free_parameters(self) -> int:
@@ -196,16 +215,22 @@ class CategoricalVectorEmissions(Emissions):
             return self.logits[..., 1:].numel()
         return len(self.logits) * int((self.shown.sum(-1) - 1).clamp(min=0).sum())
 
+    @property
+    def _prior(self) -> Tensor:
+        """Pseudo-counts, (D, V)."""
+        return self.smoothing * self.own.sum(-1, keepdim=True) * self.average
+
     def log_prior(self) -> Tensor:
-        log_probs = possible(self.logits.log_softmax(-1))
-        return self.smoothing * self.logits.shape[-1] * (log_probs * self.average).sum()
+        return (possible(self.log_probs) * self._prior).sum()
 
     def check(self, x: Tensor, mask: Tensor | None) -> None:
         if self.features is not None:
             check_features(x, self.features)
+        if len(set(self.symbols)) > 1:
+            check_columns(self.symbols, x, mask)
         check_symbols(x, mask, self.logits.shape[-1])
 
 
 def _all_shown(module: CategoricalVectorEmissions, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """What was saved before levels were counted has all of them."""
-    state.setdefault(prefix + "shown", torch.ones_like(module.shown))
+    state.setdefault(prefix + "shown", module.own.clone())

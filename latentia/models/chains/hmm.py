@@ -12,14 +12,17 @@ sequence is given, not modelled; a step that is not observed is hidden, and is s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from latentia.distributions import Chain
+from latentia.distributions.columns import Column
 from latentia.distributions.emissions import (
     CategoricalEmissions,
+    ColumnEmissions,
     Emissions,
     Emitted,
     GaussianEmissions,
@@ -38,7 +41,7 @@ from latentia.errors import DataError, OptionError, check_not_negative
 from latentia.kernels import chain as kernel
 from latentia.model import Batch, DirectedModel, ExactModel, Frame, Statistics
 
-Emission = Literal["auto", "categorical", "gaussian", "mixture", "poisson", "multinomial", "bernoulli"]
+Emission = Literal["auto", "categorical", "gaussian", "mixture", "poisson", "multinomial", "bernoulli", "columns"]
 
 # numbers in a table of likelihoods that is held at a time: a few megabytes
 BLOCK = 2**18
@@ -50,9 +53,12 @@ class HMM(ExactModel, DirectedModel):
     Args:
         states: K, the number of hidden states.
         symbols: V, for sequences of symbols (comes from the data).
-        features: D, for sequences of vectors (comes from the data). Exactly one of the two is given.
+        features: D, for sequences of vectors (comes from the data).
+        columns: for sequences of rows whose columns are each of their own kind: "real", "binary", "count", or the
+            number of its categories (comes from the data). Exactly one of the three is given.
         emission: what a state emits. "auto" is "categorical" for symbols and "gaussian" for vectors; vectors may also
-            be "mixture" (of Gaussians), "poisson" or "multinomial" (counts), or "bernoulli" (of 0 and 1).
+            be "mixture" (of Gaussians), "poisson" or "multinomial" (counts), or "bernoulli" (of 0 and 1). Columns of
+            their own kind are "columns".
         covariance: of Gaussians: "diagonal", "full", "tied" (one full matrix for all) or "spherical".
         components: Gaussians of each state's mixture.
         floor: least variance of a Gaussian in any direction, as a fraction of the data's own.
@@ -76,14 +82,22 @@ class HMM(ExactModel, DirectedModel):
         floor: float = 1e-6,
         smoothing: float = 0.01,
         length: int = 20,
+        columns: Sequence[Column] = (),
     ):
         super().__init__()
         check_not_negative(smoothing=smoothing, floor=floor)
-        if (symbols is None) == (features is None):
-            raise OptionError("an HMM emits symbols or vectors: give symbols=V or features=D, and not both")
+        if (symbols is not None) + (features is not None) + bool(columns) != 1:
+            raise OptionError(
+                "an HMM emits symbols, vectors or columns of their own kind: give one of symbols=V, features=D and "
+                "columns="
+            )
+        if (emission == "columns" and not columns) or (columns and emission not in ("auto", "columns")):
+            raise OptionError(f"emission={emission!r}: columns of their own kind are 'columns', and vectors are not")
         if emission != "auto" and (emission == "categorical") != (symbols is not None):
             raise OptionError(f"emission={emission!r}: symbols are categorical, and vectors are not")
         self.symbols, self.smoothing, self.length = symbols or 0, smoothing, length
+        self.columns = tuple(columns)
+        features = len(columns) or features
         self.event_shape = () if features is None else (features,)
         self.initial_logits = nn.Parameter(torch.zeros(states))
         self.transition_logits = nn.Parameter(torch.zeros(states, states))
@@ -97,6 +111,8 @@ class HMM(ExactModel, DirectedModel):
     ) -> Emissions:
         if self.symbols:
             return CategoricalEmissions(states, self.symbols, self.smoothing)
+        if self.columns:
+            return ColumnEmissions(states, self.columns, floor, self.smoothing)
         match emission:
             case "poisson":
                 return PoissonEmissions(states, features, self.smoothing)
@@ -137,14 +153,14 @@ class HMM(ExactModel, DirectedModel):
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         for logits in (self.initial_logits, self.transition_logits):
             logits.data = torch.empty_like(logits).exponential_(generator=generator).log().log_softmax(-1)
-        x, mask = _steps(batch)
+        x, mask = self._steps(batch)
         seen = _inside(batch.ends, batch.x.shape[1]).flatten()
         weight = batch.weights.repeat_interleave(batch.ends)
         self.emissions.start(x[seen], None if mask is None else mask[seen], weight, generator)
 
     def statistics(self, batch: Batch, posterior: Chain) -> Statistics:
         expected = posterior.expectations(batch.weights)
-        x, mask = _steps(batch)
+        x, mask = self._steps(batch)
         # beyond its end a sequence has no states, so responsibilities there are zero
         sums = self.emissions.statistics(x, mask, expected["node"].flatten(0, 1))
         return {"initial": expected["initial"], "transition": expected["transition"][0], **sums}
@@ -175,7 +191,7 @@ class HMM(ExactModel, DirectedModel):
     def _distinct(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
         """Observations x and their mask, (R, ...), and which of them each step is, (B, T)."""
         if not self.symbolic:
-            x, mask = _steps(batch)
+            x, mask = self._steps(batch)
             inside = _inside(batch.ends, batch.x.shape[1])
             if bool(inside.all()):
                 return x, mask, torch.arange(len(x)).view(inside.shape)
@@ -245,16 +261,21 @@ class HMM(ExactModel, DirectedModel):
         if batch.x.ndim != (2 if symbols else 3):
             wanted = "symbols, x (B, T)" if symbols else "vectors, x (B, T, D)"
             raise DataError(f"this HMM takes sequences of {wanted}, and the data have shape {tuple(batch.x.shape)}")
-        x, mask = _steps(batch)
+        x, mask = self._steps(batch)
         self.emissions.check(x, mask)
 
     def _chain(self, node: Tensor, lengths: Tensor) -> Chain:
         initial, transition = log_probabilities(self.initial_logits), log_probabilities(self.transition_logits)
         return Chain({"initial": initial, "transition": transition.unsqueeze(0), "node": node}, lengths)
 
+    def _steps(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The observations of all sequences in one row, (B * T, ...), and their mask."""
+        # beyond the end there may be what is none of a column's categories
+        return _steps(batch._replace(mask=batch.seen) if self.columns else batch)
+
     def _nodes(self, batch: Batch) -> Tensor:
         """log p(x_t | z_t = k), (B, T, K)."""
-        return self.emissions.log_prob(*_steps(batch)).unflatten(0, batch.x.shape[:2])
+        return self.emissions.log_prob(*self._steps(batch)).unflatten(0, batch.x.shape[:2])
 
 
 def _steps(batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -268,6 +289,19 @@ def _total(parts: list[tuple[Statistics, Tensor]]) -> Tensor:
 
 def _inside(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def tiny_columns(seed: int) -> tuple[HMM, Batch]:
+    """Two states over rows of a number and one of three categories, ragged sequences of at most two steps."""
+    generator = torch.Generator().manual_seed(seed)
+    model = HMM(states=2, columns=("real", 3), smoothing=0.0, length=2).double()
+    for parameter in model.parameters():
+        parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    number, category = torch.randn(5, 2, 1, generator=generator), torch.randint(3, (5, 2, 1), generator=generator)
+    x = torch.cat([number, category], -1).double()
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[0, 1, 0] = mask[2, 0, 1] = mask[3, 0, 0] = False
+    return model, Batch.of(x, mask, lengths=torch.tensor([2, 1, 2, 2, 1]))
 
 
 def tiny(seed: int) -> tuple[HMM, Batch]:

@@ -15,6 +15,8 @@ length T of a document is given, not modelled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -37,19 +39,22 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
     """p(x) = sum_k weights[k] prod_t Categorical(x_t; probs[k]), or with probs[k, d] for each column d.
 
     Args:
-        symbols: V, the number of words or levels (comes from the data).
+        symbols: V, the number of words or levels (comes from the data); for rows also of each column its own.
         features: D, for rows of D columns; None for documents (comes from the data).
         components: K, the number of clusters.
         smoothing: s, pseudo-count of a symbol in each cluster and column, on average: s V pseudo-counts, divided as
             in all data, a Dirichlet prior. 0 is maximum likelihood, which may give new data probability 0.
         length: T of the documents that are generated where no lengths are given.
 
-    Parameters: weights (K,), probs (K, V) for documents and (K, D, V) for rows.
+    Parameters: weights (K,), probs (K, V) for documents and (K, D, V) for rows, V then being the largest.
     """
+
+    by_column = True
+    """It takes columns of categories, each with its own number of them."""
 
     def __init__(
         self,
-        symbols: int,
+        symbols: int | Sequence[int],
         features: int | None = None,
         components: int = 8,
         smoothing: float = 0.01,
@@ -63,6 +68,11 @@ class MixtureOfCategoricals(ExactModel, DirectedModel):
     @property
     def weights(self) -> Tensor:
         return self.logits.softmax(-1)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """How many levels each column has, () for documents."""
+        return self.emissions.symbols if self.emissions.features is not None else ()
 
     @property
     def probs(self) -> Tensor:

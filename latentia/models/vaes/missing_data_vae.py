@@ -14,15 +14,15 @@ on the value itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentia.distributions.observed import expected
+from latentia.distributions.columns import Column
+from latentia.distributions.observed import moments, of_moments
 from latentia.model import Batch
 from latentia.models.vaes.vae import VAE
 
@@ -39,12 +39,13 @@ class MissingDataVAE(VAE):
         latent: dimensions of z.
         hidden: widths of the hidden layers, from x to z; the decoder has them in reverse.
         activation: tanh, relu, gelu, silu, softplus or leaky_relu.
-        likelihood: bernoulli, categorical or gaussian, as for the VAE.
+        likelihood: bernoulli, categorical, gaussian or columns, as for the VAE.
         encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations. For a posterior
             other than the diagonal one it gives more numbers: `model.posterior_head.inputs` (see `PosteriorHead`).
         decoder: your own module, (..., latent) to (..., outputs).
         posterior: diagonal or full covariance, or a flow: planar, iaf, maf or spline, as for the VAE. Latents that few
             observed coordinates do not tell apart depend on each other.
+        columns: what each column holds, where they are of their own kinds, as for the VAE (comes from the data).
     """
 
     center: Tensor
@@ -56,13 +57,15 @@ class MissingDataVAE(VAE):
         latent: int = 20,
         hidden: Sequence[int] = (200, 200),
         activation: Literal["tanh", "relu", "gelu", "silu", "softplus", "leaky_relu"] = "tanh",
-        likelihood: Literal["bernoulli", "categorical", "gaussian"] = "bernoulli",
+        likelihood: Literal["bernoulli", "categorical", "gaussian", "columns"] = "bernoulli",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         posterior: Literal["diagonal", "full", "planar", "iaf", "maf", "spline"] = "diagonal",
+        columns: Sequence[Column] = (),
     ):
-        super().__init__(event_shape, symbols, latent, hidden, activation, likelihood, encoder, decoder, posterior)
-        self.register_buffer("center", torch.zeros(math.prod(event_shape) * (self.symbols or 1)))
+        networks: dict[str, Any] = {"encoder": encoder, "decoder": decoder, "posterior": posterior}
+        super().__init__(event_shape, symbols, latent, hidden, activation, likelihood, **networks, columns=columns)
+        self.register_buffer("center", torch.zeros(self.inputs))
 
     def posterior(self, batch: Batch) -> Distribution:
         return self.posterior_head(self.encoder(self._seen(batch)))
@@ -76,19 +79,22 @@ class MissingDataVAE(VAE):
     def impute(self, batch: Batch, samples: int = 1000) -> Tensor:
         """x with E[x_missing | x_observed] where it is missing, (B, *event): the decoder's mean at draws of
         q(z | x_observed), weighted by p(x_observed, z) / q(z | x_observed). Mattei and Frellsen (2019), section 4;
-        of symbols it is the expected number.
+        of symbols it is the expected number, of a column of categories the most probable one.
 
         `latentia.tasks.complete` gives draws too, by a Markov chain.
         """
         q = self.posterior(batch)
         z = q.sample((samples,))
         weight = (self.log_joint(batch, z) - q.log_prob(z)).softmax(0)
-        mean = expected(self.likelihood(z, batch.frame))
-        return torch.where(batch.observed, batch.x.to(mean), torch.einsum("sb,sb...->b...", weight, mean))
+        p = self.likelihood(z, batch.frame)
+        mean = of_moments(p, torch.einsum("sb,sb...->b...", weight, moments(p)))
+        return torch.where(batch.observed, batch.x.to(mean), mean)
 
     def _there(self, batch: Batch) -> Tensor:
         """The mask of `_inputs`, as 0 and 1: that of a level is its coordinate's."""
         mask = batch.observed.flatten(1).to(self.anchor.dtype)
+        if self.encode_columns is not None:
+            return self.encode_columns.spread(mask)
         return mask.repeat_interleave(self.symbols, 1) if self.symbols else mask
 
     def _seen(self, batch: Batch) -> Tensor:
@@ -96,6 +102,21 @@ class MissingDataVAE(VAE):
         values, there = (self._inputs(batch) - self.center) * self._there(batch), batch.observed.flatten(1)
         # as much as there would be of a whole datum: else more coordinates would saturate the encoder
         return values * (there.shape[1] / there.sum(-1, keepdim=True).clamp(min=1)).sqrt().to(values)
+
+
+def tiny_columns(seed: int) -> tuple[MissingDataVAE, Batch]:
+    """Rows of a number, one of three categories, and yes or no, of which some are missing in three data of five."""
+    generator = torch.Generator().manual_seed(seed)
+    model = MissingDataVAE((3,), latent=1, hidden=(4,), columns=("real", 3, "binary")).double()
+    for parameter in model.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    model.center.fill_(0.4)
+    number = torch.randn(5, 1, generator=generator)
+    parts = [torch.randint(levels, (5, 1), generator=generator) for levels in (3, 2)]
+    x = torch.cat([number, *parts], 1).double()
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[1, 2] = mask[2, 0] = mask[2, 1] = mask[4, 0] = False
+    return model, Batch.of(x, mask)
 
 
 def tiny(seed: int) -> tuple[MissingDataVAE, Batch]:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal
 
+from latentia.distributions.columns import Column, Encoder, Head, check_columns
 from latentia.distributions.heads import PosteriorHead, PriorHead
 from latentia.errors import DataError, OptionError
 from latentia.model import Batch, DirectedModel, Frame, has_frozen
@@ -47,8 +48,8 @@ class VAE(DirectedModel):
         latent: dimensions of z.
         hidden: widths of the hidden layers, from x to z; the decoder has them in reverse.
         activation: tanh, relu, gelu, silu, softplus or leaky_relu.
-        likelihood: bernoulli (x in {0, 1}), categorical (x in 0..symbols-1), or gaussian with learned mean
-            and diagonal variance.
+        likelihood: bernoulli (x in {0, 1}), categorical (x in 0..symbols-1), gaussian with learned mean and diagonal
+            variance, or columns, each of its own kind, which is what `columns` asks for.
         encoder: your own module, (B, inputs) to (B, 2 * latent): means, then log standard deviations. For a posterior
             other than the diagonal one it gives more numbers: `model.posterior_head.inputs` (see `PosteriorHead`).
         decoder: your own module, (..., latent) to (..., outputs): a coordinate's logit, `symbols` logits, or
@@ -61,10 +62,14 @@ class VAE(DirectedModel):
         channels: of the convolutions at a half, a quarter, ... of the image's height and width.
         context: for p(x | context), of each column of the context its number of categories, 0 for numbers (comes from
             the data). Encoder and decoder then take `Columns(context).outputs` numbers more.
+        columns: for rows whose columns are each of their own kind, "real", "binary", "count", or the number of its
+            categories (comes from the data). The encoder takes what `Encoder(columns)` makes of a row, the decoder
+            gives what a `Head(columns)` asks for, both of `latentia.distributions.columns`.
 
-    Buffers of a Gaussian likelihood: shift and unit (inputs,). The networks see (x - shift) / unit, and the likelihood
-    is of x itself; `start` sets them to the mean and standard deviation of a coordinate far from unit scale, and leaves
-    0 and 1 elsewhere and where networks are your own or frozen: those are given, and have to give, x as it is.
+    Buffers of a Gaussian likelihood and of columns: shift and unit, one a coordinate. The networks see
+    (x - shift) / unit, and the likelihood is of x itself; `start` sets them to the mean and standard deviation of a
+    coordinate far from unit scale, and leaves 0 and 1 elsewhere and where networks are your own or frozen: those are
+    given, and have to give, x as it is.
 
     Raises:
         OptionError: an option that is none of these.
@@ -80,7 +85,7 @@ class VAE(DirectedModel):
         latent: int = 20,
         hidden: Sequence[int] = (200, 200),
         activation: Literal["tanh", "relu", "gelu", "silu", "softplus", "leaky_relu"] = "tanh",
-        likelihood: Literal["bernoulli", "categorical", "gaussian"] = "bernoulli",
+        likelihood: Literal["bernoulli", "categorical", "gaussian", "columns"] = "bernoulli",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         posterior: Literal["diagonal", "full", "planar", "iaf", "maf", "spline"] = "diagonal",
@@ -90,10 +95,12 @@ class VAE(DirectedModel):
         network: Literal["mlp", "residual", "gated"] = "mlp",
         channels: Sequence[int] = (32, 64),
         context: Sequence[int] = (),
+        columns: Sequence[Column] = (),
     ):
         super().__init__()
+        likelihood = _by_column(likelihood, columns)
         _choose("activation", activation, ACTIVATIONS)
-        _choose("likelihood", likelihood, _LIKELIHOODS)
+        _choose("likelihood", likelihood, (*_LIKELIHOODS, "columns"))
         _choose("network", network, ("mlp", *BLOCKS))
         if likelihood == "categorical" and not symbols:
             raise OptionError("likelihood='categorical' needs symbols=, the number of levels of each coordinate")
@@ -102,19 +109,26 @@ class VAE(DirectedModel):
         self.posterior_head = PosteriorHead(posterior, latent, transforms, flow_hidden)
         self.prior_head = PriorHead(prior, latent, transforms, flow_hidden)
         self.own = encoder is None and decoder is None
-        if likelihood == "gaussian":
+        self.columns = tuple(columns)
+        self.encode_columns = Encoder(columns) if columns else None
+        self.head = Head(columns, LEAST_SCALE) if columns else None
+        if likelihood in ("gaussian", "columns"):
             size = math.prod(self.event_shape)
             self.register_buffer("shift", torch.zeros(size))
             self.register_buffer("unit", torch.ones(size))
             self.register_load_state_dict_pre_hook(_unscaled)
         levels, numbers = self.symbols or 1, 2 if likelihood == "gaussian" else 1
         features, inputs = self.posterior_head.inputs, math.prod(self.event_shape) * levels
-        self.columns = Columns(context) if context else None
-        beside = self.columns.outputs if self.columns else 0
+        outputs = numbers * inputs
+        if self.encode_columns is not None and self.head is not None:
+            inputs, outputs = self.encode_columns.outputs, self.head.outputs
+        self.inputs = inputs
+        self.given = Columns(context) if context else None
+        beside = self.given.outputs if self.given else 0
         self.steer: nn.Linear | None = None
         if network == "mlp":
             self.encoder = encoder or MLP([inputs + beside, *hidden, features], activation)
-            self.decoder = decoder or MLP([latent + beside, *reversed(hidden), numbers * inputs], activation)
+            self.decoder = decoder or MLP([latent + beside, *reversed(hidden), outputs], activation)
         else:
             image = {"channels": channels, "block": network, "activation": activation, "levels": levels}
             self.encoder = encoder or ConvEncoder(self.event_shape, features, **image)
@@ -127,7 +141,7 @@ class VAE(DirectedModel):
 
     def posterior(self, batch: Batch) -> Distribution:
         inputs = self._inputs(batch)
-        if self.columns is None:
+        if self.given is None:
             return self.posterior_head(self.encoder(inputs))
         beside = self._beside(batch.frame)
         if self.steer is None:
@@ -135,9 +149,11 @@ class VAE(DirectedModel):
         return self.posterior_head(self.encoder(inputs) + self.steer(beside))
 
     def likelihood(self, z: Any, frame: Frame) -> Distribution:
-        if self.columns is not None:
+        if self.given is not None:
             beside = self._beside(frame)
             z = torch.cat([z, beside.expand(len(z), *beside.shape)], -1)
+        if self.head is not None:
+            return self.head(self.decoder(z), self.shift, self.unit)
         p: Any = _LIKELIHOODS[self.family](self.decoder(z), self.event_shape)
         if self.family != "gaussian":
             return p
@@ -162,6 +178,9 @@ class VAE(DirectedModel):
         if tuple(batch.x.shape[1:]) != self.event_shape:
             raise DataError(f"the model takes x of shape {self.event_shape}, the data have {tuple(batch.x.shape[1:])}")
         self._check_context(batch)
+        if self.columns:
+            check_columns(self.columns, batch.x, batch.mask)
+            return
         x = batch.x[batch.observed]
         if self.family == "bernoulli" and not bool(((x == 0) | (x == 1)).all()):
             raise DataError(
@@ -172,7 +191,7 @@ class VAE(DirectedModel):
             raise DataError(f"a categorical likelihood needs whole numbers 0..{(self.symbols or 0) - 1}")
 
     def _check_context(self, batch: Batch) -> None:
-        columns = len(self.columns.levels) if self.columns else 0
+        columns = len(self.given.levels) if self.given else 0
         found = 0 if batch.context is None else batch.context.x.flatten(1).shape[1]
         if columns and not found:
             raise DataError(f"this model is given a context of {columns} columns, and the data have none")
@@ -181,9 +200,9 @@ class VAE(DirectedModel):
 
     def _beside(self, frame: Frame) -> Tensor:
         """What the networks see of the context, (B, outputs)."""
-        assert self.columns is not None  # who asks has a context
+        assert self.given is not None  # who asks has a context
         given = frame.given()
-        return self.columns(given.x.flatten(1), None if given.seen is None else given.seen.flatten(1), self.anchor)
+        return self.given(given.x.flatten(1), None if given.seen is None else given.seen.flatten(1), self.anchor)
 
     def _inputs(self, batch: Batch) -> Tensor:
         x = batch.x
@@ -193,16 +212,20 @@ class VAE(DirectedModel):
                 x = x * batch.mask.unsqueeze(-1)
             return x.flatten(1).to(self.anchor.dtype)
         x = x.flatten(1).to(self.anchor.dtype)
-        if self.family == "gaussian":
+        if self.family in ("gaussian", "columns"):
             x = (x - self.shift) / self.unit
+        if self.encode_columns is not None:
+            return self.encode_columns(x, batch.mask)
         return x if batch.mask is None else torch.where(batch.mask.flatten(1), x, 0.0)
 
     def _standardise(self, batch: Batch) -> None:
         """Set `shift` and `unit` in view of the data."""
-        if self.family != "gaussian" or has_frozen(self):
+        if self.family not in ("gaussian", "columns") or has_frozen(self):
             return
         mean, deviation = _moments(batch)
         far = (torch.maximum(mean.abs(), deviation) > LARGE) & self.own
+        if self.columns:
+            far = far & torch.tensor([column == "real" for column in self.columns], device=far.device)
         self.shift.copy_(torch.where(far, mean, 0.0))
         self.unit.copy_(torch.where(far, deviation.clamp(min=1.0), 1.0))
 
@@ -210,6 +233,8 @@ class VAE(DirectedModel):
         """The decoder's output bias for a likelihood that is the data's own marginal, coordinate by coordinate."""
         seen = batch.observed.flatten(1) * batch.weights.unsqueeze(-1)
         count = seen.sum(0).clamp(min=1e-12)
+        if self.head is not None:
+            return self.head.average((batch.x.to(self.shift) - self.shift) / self.unit, seen.to(self.shift))
         if self.symbols:
             frequency = (self._inputs(batch).unflatten(1, (-1, self.symbols)) * seen.unsqueeze(-1)).sum(0)
             return (frequency / count.unsqueeze(-1)).clamp(min=1e-3).log().flatten()
@@ -234,6 +259,15 @@ def _unscaled(module: VAE, state: dict[str, Tensor], prefix: str, *_: Any) -> No
     """A state saved before there were `shift` and `unit` is of a model that does without."""
     state.setdefault(f"{prefix}shift", torch.zeros_like(module.shift))
     state.setdefault(f"{prefix}unit", torch.ones_like(module.unit))
+
+
+def _by_column(likelihood: Any, columns: Sequence[Column]) -> Any:
+    """The likelihood, "columns" where there are some. Raises `OptionError` for another one than theirs."""
+    if columns and likelihood not in ("bernoulli", "columns"):
+        raise OptionError(f"likelihood={likelihood!r}: columns of their own kind have likelihood='columns'")
+    if likelihood == "columns" and not columns:
+        raise OptionError("likelihood='columns' needs columns=, what each column holds")
+    return "columns" if columns else likelihood
 
 
 def _choose(option: str, value: str, known: Iterable[str]) -> None:
@@ -271,6 +305,20 @@ def tiny(seed: int) -> tuple[VAE, Batch]:
     x = torch.randint(2, (5, 3), generator=generator).double()
     mask = torch.ones_like(x, dtype=torch.bool)
     mask[1, 2] = False
+    return model, Batch.of(x, mask)
+
+
+def tiny_columns(seed: int) -> tuple[VAE, Batch]:
+    """Rows of a number, one of three categories, and yes or no, of which each is missing once."""
+    generator = torch.Generator().manual_seed(seed)
+    model = VAE(event_shape=(3,), latent=1, hidden=(4,), columns=("real", 3, "binary")).double()
+    for parameter in model.parameters():
+        parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    number = torch.randn(5, 1, generator=generator)
+    parts = [torch.randint(levels, (5, 1), generator=generator) for levels in (3, 2)]
+    x = torch.cat([number, *parts], 1).double()
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[1, 0] = mask[2, 1] = mask[3, 2] = False
     return model, Batch.of(x, mask)
 
 

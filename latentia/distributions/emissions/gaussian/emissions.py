@@ -14,7 +14,7 @@ from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from latentia.distributions.emissions.base import Statistics, check_scale
 from latentia.distributions.emissions.gaussian import densities, m_step, missing, seeding, statistics
-from latentia.distributions.emissions.gaussian.parameters import COARSE, LEAST, Gaussians, column_numbers, dtype_name
+from latentia.distributions.emissions.gaussian.parameters import COARSE, LEAST, Gaussians, dtype_name
 from latentia.errors import DataError
 
 
@@ -91,12 +91,12 @@ class GaussianEmissions(Gaussians):
         coarse = torch.finfo(self.means.dtype).eps * self.center.abs() > COARSE * self.unit
         if bool((coarse := coarse & ~self.constant).any()):
             found.append(
-                f"column {column_numbers(coarse)} lies so far from 0 that {dtype_name(self.means.dtype)} holds few "
+                f"column {self.numbers_of(coarse)} lies so far from 0 that {dtype_name(self.means.dtype)} holds few "
                 "digits of how it varies: subtract an origin from it, or use float64"
             )
         if not (which := ((count > 0) & self.floored).nonzero().flatten().tolist()):
             return found
-        names, flat = ", ".join(str(k) for k in which), column_numbers(self.constant)
+        names, flat = ", ".join(str(k) for k in which), self.numbers_of(self.constant)
         return [
             *found,
             f"the variance of component {names} is at its floor ({max(self.floor, LEAST):g} of the data's): collapsed "

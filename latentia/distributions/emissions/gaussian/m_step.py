@@ -13,8 +13,9 @@ NOISE = 4
 
 
 def update(gaussians: Gaussians, total: Statistics) -> None:
-    count, present = total["count"], total["count"] > 0
-    mean = total["sum"] / torch.where(present, count, 1.0).unsqueeze(-1)
+    # of independent columns each has as many data as are seen of it
+    seen = total.get("seen", total["count"].unsqueeze(-1))
+    mean = total["sum"] / torch.where(seen > 0, seen, 1.0)
     floor = max(gaussians.floor, LEAST) * _variance_of_all(gaussians, total)
     # far from the origin a dtype has few values to choose from: variances are those around the means that it holds,
     # or that are frozen, so that the M-step is the maximum among these
@@ -26,12 +27,13 @@ def update(gaussians: Gaussians, total: Statistics) -> None:
         _set_matrices(gaussians, total, mean, held, floor)
     else:
         _set_variances(gaussians, total, mean, held, floor)
-    _keep(gaussians, "means", rounded, present)
+    _keep(gaussians, "means", rounded, seen > 0)
 
 
 def _set_variances(gaussians: Gaussians, total: Statistics, mean: Tensor, held: Tensor, floor: Tensor) -> None:
     """Of statistics with these means, around those that are held."""
-    count, square = total["count"].unsqueeze(-1), held * (2 * mean - held)
+    many, square = total.get("seen", total["count"].unsqueeze(-1)), held * (2 * mean - held)
+    count = many
     if gaussians.round:
         square, floor, count = square.sum(1, keepdim=True), floor.max(), count * mean.shape[1]
     if gaussians.covariance == "common":
@@ -39,10 +41,10 @@ def _set_variances(gaussians: Gaussians, total: Statistics, mean: Tensor, held: 
         variance = (total["square"] - square) / count.clamp(min=torch.finfo(count.dtype).tiny)
     else:
         safe = torch.where(count > 0, count, 1.0)
-        variance = total["square"] / safe - square * total["count"].unsqueeze(-1) / safe
+        variance = total["square"] / safe - square * many / safe
     _set_floored(gaussians, ((variance <= floor) & (count > 0)).any(-1))
     unit = gaussians.unit.amax() if gaussians.round else gaussians.unit
-    _keep(gaussians, "log_scale", 0.5 * torch.maximum(variance, floor).log() + unit.log(), (count > 0).any(-1))
+    _keep(gaussians, "log_scale", 0.5 * torch.maximum(variance, floor).log() + unit.log(), count > 0)
 
 
 def _set_matrices(gaussians: Gaussians, total: Statistics, mean: Tensor, held: Tensor, floor: Tensor) -> None:
@@ -60,8 +62,8 @@ def _set_matrices(gaussians: Gaussians, total: Statistics, mean: Tensor, held: T
     tril, floored = _factor(covariance, floor)
     rows, columns = torch.tril_indices(*tril.shape[1:], offset=-1, device=tril.device)
     _set_floored(gaussians, floored & present)
-    _keep(gaussians, "log_scale", tril.diagonal(dim1=-2, dim2=-1).log() + gaussians.unit.log(), present)
-    _keep(gaussians, "below", tril[:, rows, columns] * gaussians.unit[rows], present)
+    _keep(gaussians, "log_scale", tril.diagonal(dim1=-2, dim2=-1).log() + gaussians.unit.log(), present.unsqueeze(-1))
+    _keep(gaussians, "below", tril[:, rows, columns] * gaussians.unit[rows], present.unsqueeze(-1))
 
 
 def _set_floored(gaussians: Gaussians, floored: Tensor) -> None:
@@ -81,10 +83,10 @@ def _variance_of_all(gaussians: Gaussians, total: Statistics) -> Tensor:
 
 
 def _keep(gaussians: Gaussians, name: str, value: Tensor, present: Tensor) -> None:
-    """Set a parameter, except where nothing belongs to a component: it keeps what it had."""
+    """Set a parameter, except where nothing is `present`, (K or 1, D or 1): it keeps what it had."""
     parameter = getattr(gaussians, name)
     value = value.to(parameter)
-    parameter.data = torch.where(present.unsqueeze(-1), value, parameter.data) if value.numel() else parameter.data
+    parameter.data = torch.where(present, value, parameter.data) if value.numel() else parameter.data
 
 
 def _factor(covariance: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:

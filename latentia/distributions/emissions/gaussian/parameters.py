@@ -33,6 +33,8 @@ class Gaussians(Emissions):
         if states < 1 or features < 1:
             raise OptionError(f"{states} components of {features} features: there must be at least one of each")
         self.covariance, self.floor = covariance, floor
+        # what messages call the columns
+        self.numbers = tuple(range(1, features + 1))
         matrices = 1 if covariance in ("tied", "common") else states
         self.means = nn.Parameter(torch.zeros(states, features))
         self.log_scale = nn.Parameter(torch.zeros(matrices, 1 if self.round else features))
@@ -113,6 +115,10 @@ class Gaussians(Emissions):
         """y of x, (M, D)."""
         return (x - self.center) / self.unit
 
+    def numbers_of(self, which: Tensor) -> str:
+        """Columns, counted from 1, for a message."""
+        return ", ".join(str(self.numbers[column]) for column in which.nonzero().flatten().tolist())
+
     # What follows keeps what is not a parameter in step with them.
 
     def reorder(self, order: Tensor) -> None:
@@ -127,17 +133,12 @@ class Gaussians(Emissions):
             moved = ((self.means.detach().double() - means).abs() > COARSE * spread).any(0)
             if bool(moved.any()):
                 warnings.warn(
-                    f"{dtype_name(self.means.dtype)} moves the means of column {column_numbers(moved)} by more than "
+                    f"{dtype_name(self.means.dtype)} moves the means of column {self.numbers_of(moved)} by more than "
                     f"{COARSE:g} standard deviations, so far from 0 do they lie: keep the model in float64, or "
                     "subtract an origin",
                     stacklevel=3,
                 )
         return self
-
-
-def column_numbers(which: Tensor) -> str:
-    """Columns, counted from 1, for a message."""
-    return ", ".join(str(column + 1) for column in which.nonzero().flatten().tolist())
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -13,12 +13,12 @@ from latentia.kernels.blocks import block_rows, sum_blocks
 def start(gaussians: Gaussians, x: Tensor, mask: Tensor | None, weight: Tensor, generator: torch.Generator) -> None:
     """`Emissions.start`."""
     _set_units(gaussians, x, mask, weight)
-    some = _sample(weight, max(10_000, 256 * len(gaussians.means)), generator)
+    some = sample(weight, max(10_000, 256 * len(gaussians.means)), generator)
     x, mask, weight = x[some], None if mask is None else mask[some], weight[some].to(x)
     standard = gaussians.standard(x) if mask is None else torch.where(mask, gaussians.standard(x), 0.0)
     if not len(x):
         standard, weight = gaussians.center.new_zeros(1, len(gaussians.center)), weight.new_ones(1)
-    centers = _kmeans(standard, weight, len(gaussians.means), generator)
+    centers = kmeans(standard, weight, len(gaussians.means), generator)
     nearest = torch.cdist(standard, centers).argmin(1)
     gaussians.means.data = gaussians.center + centers * gaussians.unit
     unit = gaussians.unit.amax() if gaussians.round else gaussians.unit
@@ -70,7 +70,7 @@ def _range(x: Tensor, mask: Tensor | None, weight: Tensor) -> tuple[Tensor, Tens
     return low, high
 
 
-def _sample(weight: Tensor, most: int, generator: torch.Generator) -> Tensor:
+def sample(weight: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """At most so many rows of some weight, at random: a starting point needs no more."""
     present = (weight > 0).nonzero().squeeze(-1)
     if len(present) <= most:
@@ -79,7 +79,7 @@ def _sample(weight: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return present[order.sort().values.to(present.device)]
 
 
-def _kmeans(x: Tensor, weight: Tensor, k: int, generator: torch.Generator, steps: int = 10) -> Tensor:
+def kmeans(x: Tensor, weight: Tensor, k: int, generator: torch.Generator, steps: int = 10) -> Tensor:
     """k-means++ seeding (Arthur and Vassilvitskii 2007) and a few Lloyd steps: centers (k, D)."""
     weight = weight.to(x)
     centers = x[torch.multinomial(weight, 1, generator=generator)]

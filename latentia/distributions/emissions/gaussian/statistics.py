@@ -19,7 +19,7 @@ def statistics(gaussians: Gaussians, x: Tensor, mask: Tensor | None, responsibil
         seen = None if mask is None else mask[part]
         return _products(gaussians, features(gaussians, x[part], seen, reuse=True), x[part], responsibility[part], seen)
 
-    return _of_products(gaussians, sum_blocks(block, len(x), block_rows(_width(gaussians), x)), mask is not None)
+    return of_products(gaussians, sum_blocks(block, len(x), block_rows(_width(gaussians), x)), mask is not None)
 
 
 def mixture_step(
@@ -40,7 +40,7 @@ def mixture_step(
         return *_products(gaussians, phi, x[part], responsibility, seen), value
 
     *sums, value = sum_blocks(block, len(x), block_rows(_width(gaussians), x))
-    return _of_products(gaussians, tuple(sums), mask is not None), value
+    return of_products(gaussians, tuple(sums), mask is not None), value
 
 
 def _whole_step(gaussians: Gaussians, x: Tensor, weight: Tensor, log_prior: Tensor) -> tuple[Statistics, Tensor] | None:
@@ -52,7 +52,7 @@ def _whole_step(gaussians: Gaussians, x: Tensor, weight: Tensor, log_prior: Tens
     linear, value, far = expectations(x, weight, gaussians.center, gaussians.unit, folded, rows)
     if len(x) and len(beyond(gaussians, far, None, natural, x.new_zeros(1))):
         return None
-    return _of_products(gaussians, (linear, linear[:, 0]), False), value
+    return of_products(gaussians, (linear, linear[:, 0]), False), value
 
 
 def _width(gaussians: Gaussians) -> int:
@@ -75,7 +75,9 @@ def _products(
     return linear, each, square.double()
 
 
-def _of_products(gaussians: Gaussians, sums: tuple[Tensor, ...], holed: bool) -> Statistics:
+def of_products(gaussians: Gaussians, sums: tuple[Tensor, ...], holed: bool) -> Statistics:
+    """The statistics in terms of responsibility^T Phi, (K, F), and the counts, (K,); `holed` where a mask hides some of
+    the data, and Phi begins with what is seen."""
     count = gaussians.means.shape[1]
     linear, each = sums[:2]
     if gaussians.dense:
@@ -86,6 +88,10 @@ def _of_products(gaussians: Gaussians, sums: tuple[Tensor, ...], holed: bool) ->
         return {"spread": spread, "count": each, "sum": total, "square": square}
     mass, total, square = linear.split([linear.shape[1] - 2 * count, count, count], 1)
     spread = torch.stack([mass.expand(-1, count).sum(0), total.sum(0), square.sum(0)])
+    if gaussians.covariance == "diagonal":
+        # each column by itself: what is missing says nothing of it, and EM need not wait for it to be believed
+        seen = mass.expand(-1, count).contiguous()
+        return {"spread": spread, "count": each, "seen": seen, "sum": total, "square": square}
     if holed:
         mean = gaussians.standard_mean().double()
         hidden = (each.unsqueeze(-1) - mass).clamp(min=0)
