@@ -72,11 +72,11 @@ def told(group: str, choices: list[Choice]) -> list[str]:
 def proposed(raw: Raw) -> tuple[str, str]:
     """A model for data of which nothing but what they are is known, and why."""
     if raw.kind == "table":
+        if raw.mixed:
+            return "Mixture", "a table of columns of several kinds: clusters that say something of each"
         values = [float(value) for column in raw.values for value in column if value == value]
         if set(values) <= {0.0, 1.0}:
             return "MixtureOfBernoullis", "a table of 0 and 1: clusters of rows that agree"
-        if raw.mixed:
-            return "Mixture", "a table of columns of several kinds: clusters that say something of each"
         return "GaussianMixture", "a table of numbers: clusters, each with its means and deviations"
     if raw.kind == "image":
         return "VAE", "images: a few continuous causes behind many pixels"
