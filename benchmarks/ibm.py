@@ -82,6 +82,7 @@ def main() -> None:
     train = load(files["train"][0], context=files["train"][1], min_count=asked.min_count)
     test = load(files["test"][0], context=files["test"][1], schema=train.schema)
     sizes = {name: train.schema.sizes()[name] for name in ("symbols", "source_symbols")}
+    assert train.lengths is not None
     found = {"direction": f"{source} to {target}", "pairs": len(train), "words": int(train.lengths.sum()), **sizes}
     made = {"Model 1": IBMModel1, "Model 2": IBMModel2, "HMM": HMMAlignment}
     models, found["nats_a_word"] = {}, {}

@@ -187,8 +187,9 @@ def _clusters(model: LatentVariableModel, data: Dataset, seed: int) -> list[Pane
     panels = [_sizes(size, order, fitted is not None)]
     names, groups = _groups(data.labels)
     if data.schema.kinds:
-        known = fitted is not None and fitted.likelihood is not None
-        panels += columns.groups(fitted.likelihood, data.schema, size, order, "cluster") if known else []
+        likelihood = None if fitted is None else fitted.likelihood
+        if likelihood is not None:
+            panels += columns.groups(likelihood, data.schema, size, order, "cluster")
     elif data.schema.kind == "table":
         panels += _table_panels(data, r, order, fitted)
     elif pictures.showable(data.schema):

@@ -365,7 +365,7 @@ class Mixture(FiniteMixture):
     def _asked(self) -> list[str] | None:
         if self.columns is None or isinstance(self.columns, dict):
             return None if not self.columns else [f"{name}:{kind}" for name, kind in self.columns.items()]
-        names = list(self.feature_names_in_)
+        names = list(vars(self)["feature_names_in_"])
         if len(self.columns) != len(names):
             raise OptionError(f"columns={self.columns!r}: say the kind of each of the {len(names)} columns")
         return [f"{name}:{kind}" for name, kind in zip(names, self.columns, strict=True)]
