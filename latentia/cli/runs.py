@@ -56,7 +56,8 @@ def others(parsed: argparse.Namespace) -> bool:
 
 
 def texts(run, given: list[str]):
-    """Sentences of the command line or of standard input, read as the run's schema says."""
+    """Sentences of the command line or of standard input, read as the run's own data were."""
+    from latentia.data.prose import Prose
     from latentia.data.sequences import from_items, read_lines
 
     if run.schema.kind != "text":
@@ -68,7 +69,8 @@ def texts(run, given: list[str]):
         raw = from_items([text for _, text in lines], "standard input", np.array([line for line, _ in lines]))
     else:
         raw = from_items(given, "--text")
-    return run.schema.encode(raw)
+    prose = run.config.data.prose
+    return run.schema.encode(raw if prose == Prose() else prose.apply(raw))
 
 
 def other_data(run, parsed: argparse.Namespace):
@@ -94,6 +96,15 @@ def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
             say(f"these are {run.evaluated_on}")
         return run.held_out.subset(slice(0, parsed.first))
     return run.other(parsed.data, **_reading(parsed), **({} if labels is None else {"labels": labels}))
+
+
+def origin_of(run, parsed: argparse.Namespace, data: Any):
+    """What the data were in the file that they came from, for results to stand beside. A stream's file is too large."""
+    from latentia.data.joining import Origin, origin
+
+    if parsed.data is None and run.config.data.stream:
+        return Origin(data.rows.tolist(), {})
+    return origin(run.config.data.source if parsed.data is None else parsed.data, data)
 
 
 RAGGED = ("sequence", "text")

@@ -216,6 +216,10 @@ def _indices(schema: Schema, raw: Raw) -> list[np.ndarray]:
     if schema.ends and schema.tokens == "words":
         _refuse_ends(raw)
     texts = raw.values if schema.tokens == "words" else (cut(text, schema.tokens, schema.cutter) for text in raw.values)
+    if schema.drops:
+        # a text of which no word is known is one unknown word: a datum has a step at least
+        texts = ([word for word in words if word in index] or words[:1] for words in texts)
+        return [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in texts]
     found = [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in texts]
     share = unknown_share(found)
     if share > MANY_UNKNOWN:

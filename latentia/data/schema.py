@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ ARRAY = "array"
 """The kind of data that nothing is known of but their shape: a batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """The kind of x, and the transform between the data as given and x as models see it.
 
@@ -52,6 +52,7 @@ class Schema:
         categories: of each column of a context the names of its categories, () where it is of numbers.
         context: the schema of what the model conditions on, None where there is nothing.
         classes: the names of the classes that labels say, () where there are none.
+        drops: words that are none of the vocabulary are left out of a text, and do not count as "<unk>".
         ends: of sequences of symbols and text: whether each has a last symbol that says that it ends, which a model of
             the end counts. It is the last of all, and `levels` and `vocabulary` have it.
         tokens: what a text is made of: words, bytes or subwords; cutter: how subwords are cut, as JSON.
@@ -75,6 +76,7 @@ class Schema:
     categories: tuple[tuple[str, ...], ...] = ()
     context: Schema | None = None
     classes: tuple[str, ...] = ()
+    drops: bool = False
     ends: bool = False
     tokens: str = "words"
     cutter: str = ""
@@ -115,6 +117,8 @@ class Schema:
         binarize: str = "none",
         min_count: int = 2,
         max_vocabulary: int | None = None,
+        min_documents: float | None = None,
+        max_documents: float | None = None,
         seed: int = 0,
         observed: int | None = None,
         ends: bool = False,
@@ -133,6 +137,8 @@ class Schema:
                 Murray 2008). Data that are 0 and 1 already are left alone.
             min_count: rarer words are "<unk>".
             max_vocabulary: at most so many words, with "<unk>", the commonest first.
+            min_documents, max_documents: leave out words that occur in fewer, or in more, texts than that: a number
+                of texts from 1 up, below 1 a share of them (1.0 is all). They are dropped, and not "<unk>".
             seed: of the fixed draw, 0 or more.
             observed: how many values the data hold, where `raw` is no more than their extremes.
             ends: whether the end of a sequence of symbols or a text is a symbol too.
@@ -150,15 +156,19 @@ class Schema:
             parts: dict[str, Any] = {"shift": shift, "scale": factor, "categories": categories, "source": raw.source}
             return cls("table", "real", (len(categories),), raw.names, **parts)
         beside: dict[str, Any] = {
-            "context": None if raw.context is None else cls.of(raw.context, scale="standard"),
+            "context": None if raw.context is None else _given(cls, raw.context, min_count, max_vocabulary),
             "classes": () if raw.labels is None else classes_of(raw.labels),
         }
         whole, raw = raw, _present(raw)
         if raw.kind == "text":
+            drops = min_documents is not None or max_documents is not None
+            raw = _spread(raw, min_documents, max_documents) if drops else raw
             vocabulary, cutter = _vocabulary(raw, values, binarize, min_count, max_vocabulary, tokens)
             vocabulary = (*vocabulary, END) if ends else vocabulary
             parts = {"vocabulary": vocabulary, "levels": len(vocabulary), "cutter": cutter, "source": raw.source}
-            return cls("text", "symbols", (), **parts, **beside, **written)
+            return cls("text", "symbols", (), drops=drops, **parts, **beside, **written)
+        if min_documents is not None or max_documents is not None:
+            raise OptionError(f"min_documents and max_documents are for text, and {raw.source} is none: leave them out")
         already = _is_binary(raw)
         values = _choose_values(raw, binarize, already) if values == "auto" else values
         _check_values(raw, values, scale, binarize)
@@ -197,6 +207,7 @@ class Schema:
             schema=self,
             weight=None if raw.weight is None else torch.from_numpy(raw.weight),
             labels=raw.labels,
+            trees=raw.trees,
             rows=torch.as_tensor(raw.rows),
             context=None if self.context is None or raw.context is None else self.context.encode(raw.context),
         )
@@ -257,8 +268,15 @@ class Schema:
             "features": None if self.values == "symbols" else math.prod(self.event_shape),
             "symbols": self.levels if self.values in ("levels", "symbols") else None,
             **({} if self.end is None else {"end": self.end}),
-            **({} if self.context is None else {"context": self.context.columns}),
+            **({} if self.context is None else self.context._of_source()),
         }
+
+    def _of_source(self) -> dict[str, tuple[int, ...] | int | None]:
+        """The sizes of a context: of one with steps, what a step is; else the columns."""
+        if self.kind not in encoding.RAGGED:
+            return {"context": self.columns}
+        symbolic = self.values == "symbols"
+        return {"source_symbols": self.levels} if symbolic else {"source_features": math.prod(self.event_shape)}
 
     @property
     def end(self) -> int | None:
@@ -277,12 +295,16 @@ class Schema:
             return tuple(map(len, self.categories))
         return (self.levels if self.values == "levels" and self.levels else 0,) * math.prod(self.event_shape)
 
+    def __repr__(self) -> str:
+        return f"<Schema: {self.describe()}>"
+
     def describe(self) -> str:
         """The data in one line, for reports."""
         shape = " x ".join(map(str, self.event_shape))
         if self.kind == "text":
             many = f"{len(self.words):,} {self.tokens}"
-            return f"sentences over {many} (rarer and new ones count as {UNKNOWN}){self._how_they_end()}"
+            others = "are left out" if self.drops else f"count as {UNKNOWN}"
+            return f"sentences over {many} (rarer and new ones {others}){self._how_they_end()}"
         if self.values == "symbols":
             return f"sequences of {(self.levels or 0) - self.ends:,} symbols{self._how_they_end()}"
         names = f" ({', '.join(self.names)})" if 0 < len(self.names) <= 8 else ""
@@ -352,7 +374,7 @@ class Schema:
         return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
 
 
-BESIDE = {"categories", "context", "classes", "ends", "tokens", "cutter", "longest"}
+BESIDE = {"categories", "context", "classes", "drops", "ends", "tokens", "cutter", "longest"}
 
 
 def _is_int(value) -> bool:
@@ -386,6 +408,7 @@ _FORMS = {
     "categories": _list_of(_list_of(_is_text)),
     "context": lambda value: value is None or isinstance(value, dict),
     "classes": _list_of(_is_text),
+    "drops": lambda value: isinstance(value, bool),
     "ends": lambda value: isinstance(value, bool),
     "tokens": _is_text,
     "cutter": _is_text,
@@ -447,6 +470,30 @@ def _with_end(levels: int | None, values: str, ends: bool, raw: Raw) -> int | No
             f"{NOUNS[raw.kind]} of {values} values: choose another model, or say --kind sequence --values symbols"
         )
     return levels + 1 if ends and levels is not None else levels
+
+
+def _spread(raw: Raw, least: float | None, most: float | None) -> Raw:
+    """The texts without the words that occur in fewer than `least` of them, or in more than `most`."""
+    least, most = (_texts_of(value, len(raw), name) for value, name in ((least, "min"), (most, "max")))
+    found = Counter(word for words in raw.values for word in set(words))
+    kept = {word for word, count in found.items() if (least or 0) <= count <= (most or len(raw))}
+    if not kept:
+        raise raw.error(f"no word occurs in {least or 0:g} to {most or len(raw):g} of {len(raw):,} texts")
+    return replace(raw, values=[[word for word in words if word in kept] for words in raw.values])
+
+
+def _texts_of(value: float | None, count: int, which: str) -> float | None:
+    if value is None:
+        return None
+    if not 0 < value < math.inf or (value > 1 and value != round(value)):
+        raise OptionError(f"{which}_documents={value:g}: a whole number of texts, or a share of them between 0 and 1")
+    return value * count if value < 1 or (which == "max" and value == 1) else value
+
+
+def _given(cls: type[Schema], context: Raw, min_count: int, most: int | None) -> Schema:
+    """The schema of a context: numbers are scaled, and words are rare or not as those of x are."""
+    scale = "auto" if context.kind in encoding.RAGGED else "standard"
+    return cls.of(context, scale=scale, min_count=min_count, max_vocabulary=most)
 
 
 def _present(raw: Raw) -> Raw:
