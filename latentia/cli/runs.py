@@ -56,7 +56,8 @@ def others(parsed: argparse.Namespace) -> bool:
 
 
 def texts(run, given: list[str]):
-    """Sentences of the command line or of standard input, read as the run's schema says."""
+    """Sentences of the command line or of standard input, read as the run's own data were."""
+    from latentia.data.prose import Prose
     from latentia.data.sequences import from_items, read_lines
 
     if run.schema.kind != "text":
@@ -68,7 +69,8 @@ def texts(run, given: list[str]):
         raw = from_items([text for _, text in lines], "standard input", np.array([line for line, _ in lines]))
     else:
         raw = from_items(given, "--text")
-    return run.schema.encode(raw)
+    prose = run.config.data.prose
+    return run.schema.encode(raw if prose == Prose() else prose.apply(raw))
 
 
 def other_data(run, parsed: argparse.Namespace):
