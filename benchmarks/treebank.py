@@ -7,10 +7,10 @@
 
 Protocol: punctuation and currency signs removed, lower case, N for numbers; sentences of 2 to 40 words; the order
 shuffled once with seed 0, and a tenth each for validation and for the test; the vocabulary is that of the training
-part, words seen once are "<unk>". F1 is unlabelled, without spans of one word and of the whole sentence; a sentence that
-has no gold span has recall 1 (`latentia.tasks.parse.Agreement`). Of the seeds the one of the highest validation bound
-is named, never that of the highest F1. Perplexity counts the end of a sentence as a word more; that of the compound
-PCFG is by its bound, so at most that. Trees are those of minimum risk. Results go to benchmarks/results/.
+part, words seen once are "<unk>". F1 is unlabelled, without spans of one word and of the whole sentence; a sentence
+that has no gold span has recall 1 (`latentia.tasks.parse.Agreement`). Of the seeds the one of the highest validation
+bound is named, never that of the highest F1. Perplexity counts the end of a sentence as a word more; that of the
+compound PCFG is by its bound, so at most that. Trees are those of minimum risk. Results go to benchmarks/results/.
 """
 
 from __future__ import annotations
