@@ -81,7 +81,9 @@ def test_sentences_of_the_command_line_are_measured_and_encoded(said, runs, monk
     assert found["divided_by"] == "8 observed symbols; the end of a sequence is counted"
     codes = said("encode", runs["TextVAE"], "--text", "a dog runs").splitlines()
     assert len(codes) == 2
-    assert len(codes[1].split(",")) == 3
+    # its number, the text, and two coordinates
+    assert len(codes[1].split(",")) == 4
+    assert "a dog runs" in codes[1]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a dog runs\n\na man\n")))
     assert json.loads(said("evaluate", runs["LanguageModel"], "--text", "-", "--json"))["n"] == 2
 

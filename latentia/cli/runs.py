@@ -102,6 +102,8 @@ def origin_of(run, parsed: argparse.Namespace, data: Any):
     """What the data were in the file that they came from, for results to stand beside. A stream's file is too large."""
     from latentia.data.joining import Origin, origin
 
+    if getattr(parsed, "text", None):
+        return Origin(data.rows.tolist(), {"text": [" ".join(words) for words in data.decoded()]})
     if parsed.data is None and run.config.data.stream:
         return Origin(data.rows.tolist(), {})
     return origin(run.config.data.source if parsed.data is None else parsed.data, data)
