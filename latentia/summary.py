@@ -221,6 +221,8 @@ def _with_emissions(
     if schema is not None and schema.kind == "image":
         return Table(title, head, rows, f"Their mean images are in the report.{left}")
     inner = getattr(given, "base_dist", given)
+    if type(inner).variance is Distribution.variance:  # a writer of texts, say, has none
+        return Table(title, head, rows, f"What they are like is for their draws to tell.{left}")
     if isinstance(inner, Categorical):
         return _categories(title, head, rows, order, share, inner.probs, schema, left)
     mean, variance = (part.reshape(count, -1).double() for part in (expected(given), inner.variance))

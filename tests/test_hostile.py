@@ -573,7 +573,7 @@ def test_encode_chooses_a_form_that_the_model_has(command, tmp_path, model):
     rng = np.random.default_rng(0)
     (tmp_path / "t.txt").write_text("\n".join(" ".join(rng.choice(list("abcde"), 6)) for _ in range(30)))
     words = ("fit", "--model", model, "--learner.steps", 2, "--evaluation", "false")
-    count = ("--model.topics", 2) if model == "LDA" else ("--model.components", 2)
+    count = ("--model.topics", 2, "--learner", "EM") if model == "LDA" else ("--model.components", 2)
     assert command(*words, *count, "--data", tmp_path / "t.txt", "--out", tmp_path / "run")[0] == 0
     status, _, err = command("encode", tmp_path / "run")
     assert status == 0, err

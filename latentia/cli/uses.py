@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from latentia.cli.parsing import Parser, Rate, Whole, say, tell
-from latentia.cli.runs import add_other, add_out, add_run, chosen_data, opened, origin_of, other_data, write
+from latentia.cli.runs import (
+    add_other,
+    add_out,
+    add_run,
+    add_text,
+    chosen_data,
+    opened,
+    origin_of,
+    other_data,
+    others,
+    texts,
+    write,
+)
 from latentia.errors import OptionError
 
 
@@ -29,10 +41,16 @@ def sample(arguments: list[str]) -> None:
     )
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     add_out(parser)
+    _add_decoding(parser)
+    parser.add_argument("--begin", metavar="WORDS", help="the first words of all of them, where the model writes text")
     parsed = parser.parse(arguments)
     from latentia.tasks import generate
 
+    how = _decoding(parsed)
     run = opened(parsed)
+    if how is not None or parsed.begin is not None:
+        _sentences(run, parsed, how)
+        return
     if parsed.mean and run.schema.values == "symbols":
         raise OptionError("--mean: between two symbols there is none; leave it out to draw them")
     count = parsed.grid[0] * parsed.grid[1] if parsed.grid else parsed.n
@@ -44,6 +62,60 @@ def sample(arguments: list[str]) -> None:
         write_sheet(run, drawn.x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
     else:
         write(run, parsed, drawn.x, drawn.lengths, "sample")
+        _show_texts(run, drawn.x, drawn.lengths)
+
+
+def _add_decoding(parser: Parser) -> None:
+    group = parser.add_argument_group("how words are chosen, by a model that writes text one after another")
+    group.add_argument("--temperature", type=Rate(), help="below 1 the probable ones become more so")
+    group.add_argument("--top_k", type=Whole(1), help="only so many most probable ones")
+    group.add_argument("--top_p", type=Rate(), help="only the fewest that together have this probability (nucleus)")
+    group.add_argument("--greedy", action="store_true", help="always the most probable one")
+    group.add_argument("--beam", type=Whole(1), metavar="WIDTH", help="the text that a beam search of this width finds")
+    group.add_argument("--length_penalty", type=Rate(), help="of the beam search: log p(x) / length^a is compared")
+
+
+def _decoding(parsed: argparse.Namespace):
+    """How words are to be chosen; None where nothing is asked for."""
+    given = {name: getattr(parsed, name) for name in ("temperature", "top_k", "top_p", "length_penalty")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if parsed.greedy and parsed.beam:
+        raise OptionError("--greedy and --beam: leave one out")
+    if "length_penalty" in given and not parsed.beam:
+        raise OptionError("--length_penalty is for --beam WIDTH, which is not given")
+    if not (given or parsed.greedy or parsed.beam):
+        return None
+    from latentia.distributions.decoding import Decoding
+
+    if parsed.beam:
+        return Decoding("beam", width=parsed.beam, **given)
+    return Decoding("greedy" if parsed.greedy else "sample", **given)
+
+
+def _sentences(run, parsed: argparse.Namespace, how) -> None:
+    """Texts whose words are chosen as asked for, or that begin as asked for."""
+    from latentia.tasks import completed, written
+
+    for name in ("grid", "mean", "given"):
+        if getattr(parsed, name):
+            raise OptionError(f"--{name} does not go with options of how words are chosen: leave it out")
+    if parsed.begin is None:
+        batch = written(run.model(), parsed.n, how, seed=parsed.seed)
+    else:
+        from latentia.batch import Batch
+
+        begun = texts(run, [parsed.begin]).batch()
+        ends = begun.ends - int(run.schema.ends)
+        first = Batch.of(begun.x[:, : int(ends)], lengths=ends)
+        batch = completed(run.model(), first, how=how, draws=parsed.n, seed=parsed.seed)
+    write(run, parsed, batch.x, batch.lengths, "sample")
+    _show_texts(run, batch.x, batch.lengths)
+
+
+def _show_texts(run, x: Any, lengths: Any) -> None:
+    """Print text, a line each."""
+    if run.schema.kind == "text":
+        tell("\n".join(" ".join(words) for words in run.schema.decode(x, None, lengths)))
 
 
 def _context(run, text: str | None, count: int):
@@ -69,17 +141,20 @@ def encode(arguments: list[str]) -> None:
     parser = Parser("encode", str(encode.__doc__))
     add_run(parser)
     add_other(parser, "instead of the run's own held-out data")
+    add_text(parser)
     add_out(parser)
     parsed = parser.parse(arguments)
     run = opened(parsed)
     from latentia.tasks import codes
 
     model = run.model()
-    data = other_data(run, parsed) if parsed.data else run.held_out
+    data = other_data(run, parsed) if others(parsed) else run.held_out
     of = origin_of(run, parsed, data)
     path = Path(parsed.out) if parsed.out else run.path / f"encode{codes.suffix(model, data, of)}"
     codes.write(model, data, path, origin=of)
     say(f"wrote {path}")
+    if parsed.text and path.suffix != ".npy":
+        tell(path.read_text("utf-8").rstrip("\n"))
 
 
 def interpolate(arguments: list[str]) -> None:
@@ -87,6 +162,7 @@ def interpolate(arguments: list[str]) -> None:
     parser = Parser("interpolate", str(interpolate.__doc__))
     add_run(parser)
     add_other(parser, "instead of the run's own held-out data")
+    add_text(parser)
     parser.add_argument("--start", type=Whole(1), default=1, help="number of the first datum, from 1")
     parser.add_argument("--end", type=Whole(1), default=2, help="number of the other datum, from 1")
     parser.add_argument("--steps", type=Whole(2), default=8, help="how many points, both ends among them")
@@ -95,12 +171,19 @@ def interpolate(arguments: list[str]) -> None:
     run = opened(parsed)
     from latentia.tasks import interpolate as between
 
-    data = other_data(run, parsed) if parsed.data else run.held_out
+    data = other_data(run, parsed) if others(parsed) else run.held_out
     for name in ("start", "end"):
         if not 1 <= getattr(parsed, name) <= len(data):
             raise OptionError(f"--{name} {getattr(parsed, name)}: there are data 1 to {len(data)}")
     model = run.model()
     pair = data.frozen(run.config.seed).batch([parsed.start - 1, parsed.end - 1], model.anchor.dtype)
+    if run.schema.kind == "text":
+        from latentia.tasks import homotopy
+
+        x = homotopy(model, pair, steps=parsed.steps)[0]
+        write(run, parsed, x, None, "interpolate")
+        _show_texts(run, x, None)
+        return
     x = between(model, pair, steps=parsed.steps)
     write(run, parsed, x.reshape(-1, *x.shape[2:]), None, "interpolate")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ except ImportError:  # no POSIX
 
 __all__ = ["NOFOLLOW", "alone", "atomic_write", "checksum", "read_bytes", "read_text", "readable"]
 
+GZIP = b"\x1f\x8b"
+LARGEST_UNZIPPED = 2**28
 LOCKED = os.O_RDWR | os.O_CREAT | NOFOLLOW | NONBLOCK
 
 
@@ -52,21 +55,37 @@ def _reason(path: Path, what: str, error: Exception) -> str:
 def read_text(path: Path) -> str:
     """The file's text, which must be UTF-8, with a byte order mark or without. Raises `DataError` for anything else."""
     with readable(path, "UTF-8 text"):
-        data = path.read_bytes()
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise DataError(f"{path.name} is text in UTF-16, not in UTF-8: save it as UTF-8")
-        if b"\0" in data:
-            line = data.count(b"\n", 0, data.index(b"\0")) + 1
-            raise DataError(
-                f"{path.name}, line {line}: a NUL byte: it is no UTF-8 text (UTF-16 perhaps): save it as UTF-8"
-            )
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise DataError(
-                f"{path.name}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8 text: save the file as UTF-8"
-            ) from error
+        return decoded(_unzipped(path, path.read_bytes()), path.name)
+
+
+def decoded(data: bytes, source: str) -> str:
+    """UTF-8 text. Raises `DataError` for anything else, with the line where it is."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{source} is text in UTF-16, not in UTF-8: save it as UTF-8")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise DataError(f"{source}, line {line}: a NUL byte: it is no UTF-8 text (UTF-16 perhaps): save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{source}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8 text: save the file as UTF-8"
+        ) from error
+
+
+def _unzipped(path: Path, data: bytes) -> bytes:
+    """The bytes, or what they unzip to. Raises `DataError` for what would fill the memory."""
+    if not data.startswith(GZIP):
+        return data
+    most = max(LARGEST_UNZIPPED, 100 * len(data))
+    unpacker = zlib.decompressobj(wbits=31)
+    found = unpacker.decompress(data, most)
+    if unpacker.unconsumed_tail:
+        raise DataError(f"{path.name} unzips to more than {most:,} bytes of {len(data):,}: unzip it, and look at it")
+    if not unpacker.eof:
+        raise DataError(f"{path.name} is truncated: its gzip stream has no end; fetch or write it again")
+    return found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from latentia.batch import Batch
 from latentia.data import Schema, batch_for, data_for
 from latentia.data.writing import short
-from latentia.distributions import OneHot
+from latentia.distributions import MonotoneAlignment, OneHot
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.latents import Latents, each
 from latentia.distributions.observed import expected
@@ -164,7 +164,8 @@ def _rmse(filled: Tensor, truth: Tensor, hidden: Tensor) -> float:
 def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
     posterior: Any = model.posterior(batch)
     z = posterior.sample((draws,))
-    given = model.conditional(_grounded(z) if isinstance(posterior, Structured) else z, batch)
+    by_step = isinstance(posterior, Structured) and not isinstance(posterior, MonotoneAlignment)
+    given = model.conditional(_grounded(z) if by_step else z, batch)
     drawn, each_mean = given.sample().reshape(draws, *batch.x.shape), expected(given)
     mean = each_mean.mean(0)
     if isinstance(posterior, OneHot):

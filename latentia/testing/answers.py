@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,19 +11,18 @@ from torch.distributions import Distribution
 
 from latentia import gradients
 from latentia.batch import Batch
+from latentia.distributions.discrete import ENUMERABLE, count, enumerable
 from latentia.distributions.joint import Joint, draw
-from latentia.distributions.latents import Latents, each, flat
+from latentia.distributions.latents import flat
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.model import LatentVariableModel
 
 
-def each_step(longer: Latents, mean: Latents) -> Any:
-    """Which latents have a step for each step of x."""
-    return each(lambda more, part: more.shape != part.shape, longer, mean)
-
-
-def padded(z: Tensor) -> Tensor:
-    return torch.cat([z, torch.zeros_like(z[:, :, :2])], 2)
+def padded(z: Tensor, like: Tensor) -> Tensor:
+    """z (S, B, *latent) with zeros where `like` (B, *latent) has more steps."""
+    wide = z.new_zeros(*z.shape[:2], *like.shape[1:])
+    wide[:, :, *(slice(size) for size in z.shape[2:])] = z
+    return wide
 
 
 def sampled_value(q: Distribution, f: gradients.Function, samples: int) -> Tensor:
@@ -33,7 +33,14 @@ def sampled_value(q: Distribution, f: gradients.Function, samples: int) -> Tenso
 def estimator_for(q: Distribution) -> gradients.Estimator:
     if q.has_rsample or (isinstance(q, Joint) and q.summed):
         return gradients.pathwise
-    return gradients.enumerate if q.has_enumerate_support else sampled_value
+    return gradients.enumerate if _enumerable(q) else sampled_value
+
+
+def _enumerable(q: Distribution) -> bool:
+    if isinstance(q, Joint):
+        with torch.no_grad():
+            return math.prod(count(part) for part in draw(q, 1).parts.values()) <= ENUMERABLE
+    return enumerable(q)
 
 
 def answers_of(model: LatentVariableModel, batch: Batch, z: Any) -> dict[str, Tensor]:
