@@ -235,3 +235,11 @@ def test_digits_factors_have_a_truth_to_measure_against(run):
     )
     assert bound < importance < truth
     assert annealed == pytest.approx(truth, abs=0.3)
+
+
+def test_a_toy_grammar_is_learned_and_parsed(run):
+    text = run("toy_grammar.py", 1)
+    assert -20 < float(re.search(r"log p\(x\) = (-?[\d.]+)", text)[1]) < -5
+    found = {name: float(share) for name, share in re.findall(r"^(.+): sentence F1 ([\d.]+)$", text, re.MULTILINE)}
+    assert found.keys() == {"PCFG", "right-branching"}
+    assert all(0 <= share <= 100 for share in found.values())
