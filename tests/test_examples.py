@@ -252,3 +252,11 @@ def test_a_walk_from_one_sentence_to_another(run):
     assert float(re.search(r"KL ([\d.]+)", text)[1]) > 0.5
     walk = re.search(r"on the way:\n((?:    .*\n)+)", text)[1]
     assert len(walk.splitlines()) == 5
+
+
+def test_a_toy_grammar_is_learned_and_parsed(run):
+    text = run("toy_grammar.py", 1)
+    assert -20 < float(re.search(r"log p\(x\) = (-?[\d.]+)", text)[1]) < -5
+    found = {name: float(share) for name, share in re.findall(r"^(.+): sentence F1 ([\d.]+)$", text, re.MULTILINE)}
+    assert found.keys() == {"PCFG", "right-branching"}
+    assert all(0 <= share <= 100 for share in found.values())
