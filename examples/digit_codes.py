@@ -16,7 +16,7 @@ from latentia.data import load
 from latentia.learners import Gradient
 from latentia.models import DiscreteVAE
 from latentia.objectives import elbo
-from latentia.tasks import encode, neighbours
+from latentia.tasks import encode, hamming_neighbours
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     words, queries = encode(model, train), encode(model, test)
     assert isinstance(words, torch.Tensor)
     assert isinstance(queries, torch.Tensor)
-    near, distance = neighbours(words > 0.5, queries > 0.5, 5)
+    near, distance = hamming_neighbours(words > 0.5, queries > 0.5, 5)
     assert train.labels is not None
     assert test.labels is not None
     same = torch.from_numpy(train.labels)[near] == torch.from_numpy(test.labels).unsqueeze(-1)

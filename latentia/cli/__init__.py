@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from latentia.cli.detecting import detect
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
-from latentia.cli.uses import cluster, complete, detect, encode, gap, interpolate, report, sample, traverse
+from latentia.cli.uses import cluster, complete, encode, gap, interpolate, report, sample, show, traverse
 from latentia.errors import LatentiaError, OptionError
 
 HELP = """\
@@ -32,6 +33,7 @@ usage: latentia COMMAND [options]           latentia COMMAND --help explains a c
   cluster      the clusters of the data, and how well they agree with labels
   detect       what does not belong: a score of oddness for each datum
   gap          what the encoder gives away of the bound, and what its family of posteriors does
+  show         what the model of a run says: clusters, states, topics, in the units of the data
   report       write the HTML report of a run again
 
 examples
@@ -145,4 +147,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "detect": detect,
     "gap": gap,
     "report": report,
+    "show": show,
 }

@@ -26,6 +26,7 @@ class Raw:
         names: the names of a table's columns, () where the source has none.
         source: the file's name, for messages.
         labels: (N,), what each datum is, where that is known; never seen by a model.
+        trees: (N,), the tree of each sentence in brackets, where that is known; never seen by a model.
         rows: (N,), each datum's own number in the source, from 1.
         weight: (N,), 0 = absent, 2 = seen twice.
         lines: (N,), the line of the file where each datum starts, for sources that have lines.
@@ -45,6 +46,7 @@ class Raw:
     weight: np.ndarray | None = None
     whole: bool = False
     context: Raw | None = None
+    trees: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not is_writable(self.source):  # the name of a file may be any bytes; reports and schemas are UTF-8
@@ -62,7 +64,7 @@ class Raw:
         def pick(field):
             return [field[i] for i in positions] if isinstance(field, list) else field[positions]
 
-        parts = {name: getattr(self, name) for name in ("values", "labels", "rows", "lines", "weight")}
+        parts = {name: getattr(self, name) for name in ("values", "labels", "trees", "rows", "lines", "weight")}
         context = None if self.context is None else self.context.take(positions)
         return replace(self, context=context, **{name: pick(part) for name, part in parts.items() if part is not None})
 

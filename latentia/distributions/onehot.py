@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Self
 
 import torch
@@ -39,7 +40,7 @@ class OneHot(Structured):
     def recursion(self, log_potentials: Potentials, sum: Semiring) -> Tensor:
         return sum(sum.start(log_potentials["node"]), -1)
 
-    def expectations(self, weight: Tensor | None = None) -> Potentials:
+    def expectations(self, weight: Tensor | None = None, of: Collection[str] | None = None) -> Potentials:
         # so far down that log K is lost to rounding, each of the K would have the probability 1
         found = super().expectations()["node"]
         found = found / found.sum(-1, keepdim=True)

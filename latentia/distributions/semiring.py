@@ -30,6 +30,11 @@ class Semiring(Protocol):
         """The first values of a recursion, as this semiring carries them."""
         ...
 
+    def times(self, x: Tensor, y: Tensor) -> Tensor:
+        """Both of two alternatives that the recursion has carried: the parts of a tree. To be added up next. What is
+        not carried yet, a potential, is added by `+`."""
+        ...
+
 
 class _LogSum:
     def __call__(self, x: Tensor, dim: int) -> Tensor:
@@ -37,6 +42,9 @@ class _LogSum:
 
     def start(self, x: Tensor) -> Tensor:
         return x
+
+    def times(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
 
 
 class _MaxSum(_LogSum):
@@ -86,6 +94,10 @@ class _KBest:
     def start(self, x: Tensor) -> Tensor:
         others = x.new_full((self.k - 1, *x.shape), IMPOSSIBLE)
         return torch.cat([x.unsqueeze(0), others])
+
+    def times(self, x: Tensor, y: Tensor) -> Tensor:
+        # every pair, of which the next sum keeps the k best
+        return (x.unsqueeze(1) + y.unsqueeze(0)).flatten(0, 1)
 
 
 log_sum: Semiring = _LogSum()

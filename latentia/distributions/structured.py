@@ -7,6 +7,7 @@ exp(score) over all structures. What `sum` means is the semiring's business (`se
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import ClassVar, Self
 
 import torch
@@ -35,7 +36,7 @@ class Structured(Unnormalised):
     dimensions: ClassVar[dict[str, int]]
 
     def __init__(self, log_potentials: Potentials, sum: Semiring = log_sum):
-        self.log_potentials = {name: phi.clamp(min=IMPOSSIBLE) for name, phi in log_potentials.items()}
+        self.log_potentials = {name: possible(phi) for name, phi in log_potentials.items()}
         self.sum = sum
         shape = self.log_potentials["node"].shape
         split = len(shape) - self.dimensions["node"]
@@ -79,12 +80,18 @@ class Structured(Unnormalised):
         value = self._value if self._value is not None and not graph else self._run(self.log_potentials, twice=False)
         return torch.where(value < IMPOSSIBLE / 10, -torch.inf, value)
 
-    def expectations(self, weight: Tensor | None = None) -> Potentials:
+    def expectations(self, weight: Tensor | None = None, of: Collection[str] | None = None) -> Potentials:
         """Expected number of times each potential is used, weighted by `weight` (B,) and added up over whatever
-        the potential is shared by: the gradient of log Z. In potentials' own shapes."""
-        leaves = {name: phi.detach().requires_grad_() for name, phi in self.log_potentials.items()}
+        the potential is shared by: the gradient of log Z. In potentials' own shapes.
+
+        Args:
+            of: the potentials that are asked for, all where it is left out.
+        """
+        names = self.log_potentials.keys() if of is None else of
+        leaves = {name: self.log_potentials[name].detach().requires_grad_() for name in names}
+        fixed = {name: phi.detach() for name, phi in self.log_potentials.items()}
         with torch.enable_grad():
-            value = self._run(leaves, twice=False)
+            value = self._run({**fixed, **leaves}, twice=False)
         self._value = value.detach()
         weight = torch.ones_like(value) if weight is None else weight.to(value)
         gradients = torch.autograd.grad(value, list(leaves.values()), weight, allow_unused=True)
@@ -183,6 +190,11 @@ class Structured(Unnormalised):
 def doubled(log_potentials: Potentials) -> Potentials:
     """The same in float64."""
     return {name: phi.double() for name, phi in log_potentials.items()}
+
+
+def possible(phi: Tensor) -> Tensor:
+    """Finite log-potentials. One number that is expanded stays one number."""
+    return phi if phi.numel() and not any(phi.stride()) and phi.ndim else phi.clamp(min=IMPOSSIBLE)
 
 
 def below_peak(potential: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from inspect import signature
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, as_dataset, remember
 from latentia.errors import DataError, OptionError
 from latentia.learners.ascent import EVERY, Climber, Tally, weighted_mean
 from latentia.learners.checkpoint import Checkpoint, Tensors, snapshot, the_same_shapes
@@ -24,7 +24,7 @@ from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
 from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device, whole_steps
 from latentia.measure.information import mutual_information
-from latentia.model import LatentVariableModel, held, minibatches
+from latentia.model import LatentVariableModel, by_length, held, minibatches
 from latentia.objectives import Objective, elbo
 from latentia.progress import Bar
 
@@ -147,13 +147,15 @@ class Gradient:
         Raises:
             NonFiniteError: something became inf or NaN; it names the first thing that did.
         """
-        data = as_dataset(data)
+        given, data = data, as_dataset(data)
         if len(data) == 0:
             raise DataError("there are no data to fit")
         device = usable_device(self.device)
         with fitting(self.precision, seed), whole_steps() if self.compile else nullcontext():
             model.to(device)
-            return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
+            history = _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
+        remember(model, given, data.schema)
+        return history
 
 
 def beside(objective: Objective) -> nn.ModuleDict:
@@ -290,13 +292,13 @@ class _Fit(Course):
         # every epoch has random numbers of its own, so a resumed fit needs no generator's state
         torch.manual_seed(seed_for(self.seed, self.epoch + 1))
         self.model.train()
-        order = torch.randperm(len(self.data)).to(self.data.x.device)
+        order = self._order()
         tally, norms, rate = Tally(), [], learner.lr
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
         own = list(self.beside.parameters())
         chosen, chased = self._trained([*self._generative().values(), *own] if chasing else self.climber.parameters), 0
-        for i, index in enumerate(minibatches(order, learner.batch_size)):
+        for i, index in enumerate(order):
             step, total = self.epoch * self.steps + i - begun, learner.epochs * self.steps - begun
             rate = learner.lr
             if step >= 0:
@@ -331,6 +333,13 @@ class _Fit(Course):
         if chasing:
             record |= {"inference_steps": chased, "mutual_information": self._informed()}
         return record | {"seconds": time.perf_counter() - began}
+
+    def _order(self) -> list[Tensor]:
+        """The minibatches of an epoch, at random."""
+        order = torch.randperm(len(self.data)).to(self.data.x.device)
+        if self.data.lengths is None:
+            return minibatches(order, self.learner.batch_size)
+        return by_length(order, self.data.lengths, self.learner.batch_size)
 
     def _inference_step(self, objective: Objective, rate: float, step: int) -> float:
         """One ascent of the inference network alone, on data drawn at random: the bound."""

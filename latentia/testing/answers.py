@@ -13,18 +13,16 @@ from latentia import gradients
 from latentia.batch import Batch
 from latentia.distributions.discrete import ENUMERABLE, count, enumerable
 from latentia.distributions.joint import Joint, draw
-from latentia.distributions.latents import Latents, each, flat
+from latentia.distributions.latents import flat
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.model import LatentVariableModel
 
 
-def each_step(longer: Latents, mean: Latents) -> Any:
-    """Which latents have a step for each step of x."""
-    return each(lambda more, part: more.shape != part.shape, longer, mean)
-
-
-def padded(z: Tensor) -> Tensor:
-    return torch.cat([z, torch.zeros_like(z[:, :, :2])], 2)
+def padded(z: Tensor, like: Tensor) -> Tensor:
+    """z (S, B, *latent) with zeros where `like` (B, *latent) has more steps."""
+    wide = z.new_zeros(*z.shape[:2], *like.shape[1:])
+    wide[:, :, *(slice(size) for size in z.shape[2:])] = z
+    return wide
 
 
 def sampled_value(q: Distribution, f: gradients.Function, samples: int) -> Tensor:

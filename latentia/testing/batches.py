@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from latentia.batch import Batch
-from latentia.distributions import Structured
+from latentia.distributions import Brackets, Dependencies, Structured, Tree
 from latentia.distributions.latents import each, flat, named
 from latentia.model import TractableModel
-from latentia.testing.answers import answers_of, each_step, garbage, masked_more, padded, with_value
+from latentia.testing.answers import answers_of, garbage, masked_more, padded, with_value
 from latentia.testing.brute_force import axes_of_x, brute_force_log_marginal, generates_ends
 from latentia.testing.expect import (
     NotApplicable,
@@ -26,6 +26,8 @@ from latentia.testing.expect import (
     seeded,
 )
 from latentia.testing.learning import em_step
+
+TREES = (Brackets, Dependencies, Tree)
 
 
 def check_batching(tiny: Tiny, seed: int) -> None:
@@ -63,17 +65,22 @@ def check_padding(tiny: Tiny, seed: int) -> None:
         mask = None if batch.mask is None else torch.cat([batch.mask, torch.ones_like(extra).bool()], 1)
         longer = batch._replace(x=torch.cat([batch.x, extra], 1), mask=mask)
         wide = longer._replace(lengths=torch.full_like(batch.lengths, steps + 2))
-        by_step = each_step(model.posterior(wide).mean, model.posterior(batch).mean)
-        more = each(lambda part, more: padded(part) if more else part, z, by_step)
+        ample = model.posterior(wide).mean
+        more = each(lambda part, like: padded(part, like), z, ample)
         found = answers_of(model, longer, more)
         mean = model.posterior(longer).mean
-        beyond = each(lambda part, more: part[:, steps:] if more else part[:, :0], mean, by_step)
-        inside = each(lambda part, more: part[:, :steps] if more else part, mean, by_step)
+        inside = each(_without_padding, mean, model.posterior(batch).mean)
+        beyond = each(lambda part, some: part - padded(some.unsqueeze(0), part).squeeze(0), mean, inside)
     found["posterior mean"] = inside if isinstance(inside, Tensor) else flat(inside)
     for part in named(beyond).values():
         require_equal("what lies beyond the end has no states", part, torch.zeros_like(part), 1e-12)
     for name, value in short.items():
         require_equal(f"what lies beyond the end changes nothing: {name}", found[name], value, 1e-9)
+
+
+def _without_padding(longer: Tensor, like: Tensor) -> Tensor:
+    """As much of (B, *latent) as another such tensor has."""
+    return longer[:, *(slice(size) for size in like.shape[1:])]
 
 
 def check_hidden(tiny: Tiny, seed: int) -> None:
@@ -90,7 +97,10 @@ def check_hidden(tiny: Tiny, seed: int) -> None:
     for one, other in zip(named(q.mean).values(), named(seen.mean).values(), strict=True):
         require(one.shape == other.shape, f"latents of a hidden step are there: {tuple(one.shape)}")
         if isinstance(q, Structured):
-            require_equal("states of a hidden step have their probability", one.sum(-1), other.sum(-1), 1e-9)
+            # of a tree how many constituents there are, wherever they may be
+            count = torch.stack([one, other]) if not isinstance(q, TREES) else torch.stack([one, other]).flatten(2)
+            count, seen_count = count.sum(-1)
+            require_equal("states of a hidden step have their probability", count, seen_count, 1e-9)
 
 
 def check_weights(tiny: Tiny, seed: int) -> None:

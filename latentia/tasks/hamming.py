@@ -10,7 +10,7 @@ from latentia.errors import OptionError
 ROWS = 1024
 
 
-def neighbours(words: Tensor, queries: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+def hamming_neighbours(words: Tensor, queries: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
     """The words nearest to each query by Hamming distance, the number of places that differ.
 
     Args:

@@ -1,0 +1,1 @@
+"""Grammars: sentences that trees have written."""
