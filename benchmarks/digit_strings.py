@@ -105,6 +105,37 @@ def error_rate(model, strings) -> dict[str, float]:
     return rates
 
 
+@torch.no_grad()
+def draw(model, string, path: Path) -> None:
+    """The log-mel frames of a string, and under them p(z_t = k | x, frames): when each digit is heard; where the digits
+    really end as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    frames, digits, ends = string
+    model.eval()
+    share = model.posterior(batch_of([string])).marginals[0]
+    stride, seconds = model.encoder.stride, len(frames) * 0.01
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(10, 6), sharex=True)
+    above.imshow(frames.T, origin="lower", aspect="auto", extent=(0, seconds, 0, frames.shape[1]), cmap="magma")
+    above.set_ylabel("mel band")
+    above.set_title(f"x = {' '.join(map(str, digits))}; white: where each digit's recording ends")
+    times = (np.arange(len(share)) + 0.5) * stride * 0.01
+    for digit in sorted(set(digits)):
+        below.plot(times, share[:, digit], label=str(digit))
+    below.plot(times, share[:, -1], color="lightgrey", label="blank", zorder=0)
+    for axis, colour in ((above, "white"), (below, "black")):
+        for end in ends:
+            axis.axvline(end, color=colour, linewidth=0.8, linestyle=":")
+    below.set_xlabel("seconds")
+    below.set_ylabel("p(z_t = k | x, frames)")
+    below.legend(loc="upper right", ncol=6)
+    figure.tight_layout()
+    figure.savefig(path, dpi=70)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/fsdd/fsdd.npz"))
@@ -114,6 +145,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--test", type=int, default=400)
+    parser.add_argument("--picture", action="store_true", help="draw a string by the model in --out, and train none")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     recordings = Recordings(asked.data)
@@ -124,6 +156,11 @@ def main() -> None:
         "official_test": (heard & (recordings.take < 5), asked.test),
         "unheard_speakers": (~heard, asked.test),
     }
+    if asked.picture:
+        model = CTC(10, 40, asked.hidden, asked.layers, asked.stride, asked.dropout)
+        model.load_state_dict(safetensors.torch.load_file(asked.out / "model.safetensors"))
+        draw(model, recordings.strings(*parts["official_test"], seed=2)[0], asked.out / "digit_strings.png")
+        return
     data = {name: recordings.strings(*part, seed=i) for i, (name, part) in enumerate(parts.items())}
     model = CTC(10, 40, asked.hidden, asked.layers, asked.stride, asked.dropout)
     learner = Gradient(
@@ -135,7 +172,7 @@ def main() -> None:
         warmup=100,
         clip=5.0,
     )
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
 
     def told(record) -> None:
         print(
@@ -148,8 +185,10 @@ def main() -> None:
         validation=as_dataset(batch_of(data["validation"])),
         callbacks=[told],
     )
-    found = {"settings": {k: str(v) for k, v in vars(asked).items()}, "threads": torch.get_num_threads()}
+    settings = {name: value for name, value in vars(asked).items() if name not in ("data", "out")}
+    found = {"settings": settings, "threads": torch.get_num_threads()}
     found["minutes_of_training"] = round((time.perf_counter() - start) / 60, 1)
+    found["processor_minutes_of_training"] = round((time.process_time() - processor) / 60, 1)
     found["parameters"] = sum(p.numel() for p in model.parameters())
     for name in ("official_test", "unheard_speakers"):
         found[name] = error_rate(model, data[name])
