@@ -6,11 +6,13 @@ Shapes and units are those of `latentia.batch`. Capabilities combine: a Gaussian
 
 from __future__ import annotations
 
+import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ from latentia.distributions import observed
 from latentia.distributions.latents import Latents, each
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.errors import CapabilityError, OptionError
+from latentia.summary import Summary, summarise
+from latentia.tensors import write_tensors
 
 __all__ = [
     "Batch",
@@ -94,6 +98,19 @@ def minibatches(order: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
+POOL = 50
+"""Minibatches whose data are put together by length: the fewer, the more alike are an epoch's minibatches at random."""
+
+
+def by_length(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
+    """`minibatches` of data of like length, so that none is padded by much, in a random order: those of each `POOL`
+    minibatches of the order are sorted by length. What is random in it comes from torch's global generator."""
+    pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(POOL * size)]
+    parts = minibatches(torch.cat(pools), size)
+    # the last one may be smaller, and has its place as the others have
+    return [parts[i] for i in torch.randperm(len(parts)).tolist()]
+
+
 def ends(mask: Tensor) -> Tensor:
     """One past the last step of which anything is True, (B, T, *event) to (B,); 0 where there is none."""
     steps = mask.unsqueeze(-1).flatten(2)
@@ -107,7 +124,19 @@ def ends(mask: Tensor) -> Tensor:
 
 
 class LatentVariableModel(nn.Module, ABC):
-    """log p(x, z), and a way to guess z: all that evaluation needs."""
+    """log p(x, z), and a way to guess z: all that evaluation needs.
+
+    Attributes:
+        schema: what the data are that the model was fitted to, a `latentia.data.Schema`: scaling, columns, words.
+            None before a fit.
+    """
+
+    schema: Any = None
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        model = super().__new__(cls)
+        object.__setattr__(model, "_made_with", (args, options))  # what `save` says of how to make it again
+        return model
 
     @abstractmethod
     def posterior(self, batch: Batch) -> Distribution:
@@ -120,6 +149,28 @@ class LatentVariableModel(nn.Module, ABC):
     def generate(self, frame: Frame) -> tuple[Batch, Latents]:
         """Draws from p(x, z | context), one for each datum of the frame: x as a batch, and z (n, *latent)."""
         raise CapabilityError(f"{type(self).__name__} cannot generate: write {type(self).__name__}.generate(frame)")
+
+    def summary(self) -> Summary:
+        """What the fitted parameters say: clusters, states or topics, in the units of the data that `schema` tells of.
+        A table in a terminal by `print`, and in a notebook."""
+        return summarise(self)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to one file, whole or not at all: its parameters, the options it was made with, and the
+        schema of the data that it was fitted to. `latentia.load_model(path)` gives it back. It is a safetensors file
+        with JSON in its header: nothing in it is code.
+
+        Raises:
+            OptionError: it was made with something that is no plain value, such as a network of your own.
+            DataError: the file cannot be written.
+        """
+        schema = None if self.schema is None else self.schema.to_json()
+        dtype = str(self.anchor.dtype).removeprefix("torch.")
+        content = {"model": type(self).__name__, "options": made_with(self), "dtype": dtype, "schema": schema}
+        write_tensors(path, self.state_dict(), content)
 
     def check(self, batch: Batch) -> None:
         """Raise `DataError` when x lies outside what the model can generate. Called once, before work starts."""
@@ -136,6 +187,25 @@ class LatentVariableModel(nn.Module, ABC):
     def anchor(self) -> Tensor:
         """A parameter, to tell the model's dtype and device."""
         return _first_floating(self)  # type: ignore[return-value]
+
+
+def made_with(model: LatentVariableModel) -> dict[str, Any]:
+    """The options that a model was made with, by name, as plain values. Raises `OptionError` where one is none."""
+    args, options = model.__dict__["_made_with"]
+    given = inspect.signature(type(model)).bind(*args, **options).arguments
+    return {name: _plain(value, f"{type(model).__name__}({name}=...)") for name, value in given.items()}
+
+
+def _plain(value: Any, what: str) -> Any:
+    value = value.item() if isinstance(value, Tensor) or hasattr(value, "dtype") else value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(one, what) for one in value]
+    raise OptionError(
+        f"the model cannot be saved: {what} is a {type(value).__name__}, no plain value; keep model.state_dict() by "
+        "safetensors, and make the model anew in your own code"
+    )
 
 
 def _first_floating(module: nn.Module) -> nn.Parameter | None:

@@ -71,3 +71,18 @@ def script(capsys, monkeypatch):
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture
+def answer(capsys):
+    """Run the command `latentia` in this process: its status, and what it said on standard output and error."""
+    from latentia import cli
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main([*map(str, words)])
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from latentia import cli
 from latentia.errors import OptionError
 from latentia.learners import distributed
-from latentia.learners.checkpoint import read_tensors
 from latentia.runs.build import build_learner
 from latentia.runs.config import Config, Source
 from latentia.runs.files import read_metrics
+from latentia.tensors import read_tensors
 
 SCRIPT = Path(__file__).with_name("distributed_fits.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -163,7 +163,7 @@ def test_a_killed_process_ends_the_fit_which_goes_on(tmp_path, monkeypatch, vict
     table = pd.DataFrame({"a": values[:, 0], "b": values[:, 1], "n": random.integers(0, 3, size=400)})
     table.to_csv(tmp_path / "t.csv", index=False)
     words = ["--model", "GaussianMixture", "--data", "t.csv", "--weight", "n", "--model.components", 3]
-    words += ["--learner.tol", 0, "--learner.steps", 40, "--evaluation", "false"]
+    words += ["--learner.tol", 0, "--learner.steps", 40, "--learner.restarts", 1, "--evaluation", "false"]
     process = fit(tmp_path, *words, "--out", "run", victim=victim)
     _, err = process.communicate()
     assert 2 < len(read_metrics(tmp_path / "run" / "metrics.jsonl")) < 40

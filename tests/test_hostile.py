@@ -33,7 +33,6 @@ from latentia.data.files import alone, atomic_write
 from latentia.errors import DataError, OptionError, ProcessLost, RunError
 from latentia.evaluate import evaluate
 from latentia.learners import EM, distributed
-from latentia.learners.checkpoint import read_tensors, write_tensors
 from latentia.models import HMM, VAE, GaussianMixture
 from latentia.runs import sweep
 from latentia.runs.build import LEARNERS
@@ -42,6 +41,7 @@ from latentia.runs.directory import Run
 from latentia.runs.files import check_parameters as _check_parameters
 from latentia.runs.files import read_metrics
 from latentia.tasks import anomaly_scores, responsibilities
+from latentia.tensors import read_tensors, write_tensors
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 
@@ -573,7 +573,7 @@ def test_encode_chooses_a_form_that_the_model_has(command, tmp_path, model):
     rng = np.random.default_rng(0)
     (tmp_path / "t.txt").write_text("\n".join(" ".join(rng.choice(list("abcde"), 6)) for _ in range(30)))
     words = ("fit", "--model", model, "--learner.steps", 2, "--evaluation", "false")
-    count = ("--model.topics", 2) if model == "LDA" else ("--model.components", 2)
+    count = ("--model.topics", 2, "--learner", "EM") if model == "LDA" else ("--model.components", 2)
     assert command(*words, *count, "--data", tmp_path / "t.txt", "--out", tmp_path / "run")[0] == 0
     status, _, err = command("encode", tmp_path / "run")
     assert status == 0, err

@@ -172,14 +172,18 @@ def models():
                 yield value
 
 
+# a sentence's draw has a length that its words alone do not show
+OWN = {("CompoundPCFG", "generate")}
+
+
 def test_no_model_overrides_what_follows():
     wrong = {
         (cls.__name__, name)
         for cls in models()
         for name in ("generate", "log_likelihood", "conditional")
-        if name in vars(cls)
+        if issubclass(cls, DirectedModel) and name in vars(cls)
     }
-    assert not wrong
+    assert wrong == OWN
 
 
 def test_supervised_learning_without_labels_is_refused():

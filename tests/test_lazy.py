@@ -33,6 +33,7 @@ ANSWERED = [
     "sweep --help",
     "evaluate --help",
     "detect --help",
+    "show --help",
 ]
 REFUSED = [
     "nope",

@@ -23,11 +23,11 @@ from latentia.data.stream import draw, survey
 from latentia.errors import CapabilityError, DataError, OptionError, RunError
 from latentia.evaluate import evaluate
 from latentia.learners import EM, Gradient, Online
-from latentia.learners.checkpoint import read_tensors
 from latentia.model import EMModel
 from latentia.models import HMM, VAE, GaussianMixture, KMeans, MixtureOfBernoullis
 from latentia.runs.config import is_large
 from latentia.runs.directory import Run
+from latentia.tensors import read_tensors
 from latentia.testing import all_models
 
 ROOT = Path(__file__).parent.parent

@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from latentia.cli.detecting import detect
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
-from latentia.cli.uses import cluster, complete, detect, encode, gap, interpolate, parse, report, sample, traverse
+from latentia.cli.trees import parse
+from latentia.cli.uses import cluster, complete, encode, gap, interpolate, report, sample, show, traverse
 from latentia.errors import LatentiaError, OptionError
 
 HELP = """\
@@ -33,6 +35,7 @@ usage: latentia COMMAND [options]           latentia COMMAND --help explains a c
   parse        the trees of sentences, and how well they agree with those of a treebank
   detect       what does not belong: a score of oddness for each datum
   gap          what the encoder gives away of the bound, and what its family of posteriors does
+  show         what the model of a run says: clusters, states, topics, in the units of the data
   report       write the HTML report of a run again
 
 examples
@@ -147,4 +150,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "detect": detect,
     "gap": gap,
     "report": report,
+    "show": show,
 }

@@ -44,6 +44,15 @@ def derives(name: str, base: str) -> bool:
     return name == base or (isinstance(found, ast.ClassDef) and any(derives(up, base) for up in _bases(found)))
 
 
+def defines(name: str, method: str) -> bool:
+    """Whether the class `name`, or one that it derives from, has a method of that name."""
+    found = _definition(name)
+    if not isinstance(found, ast.ClassDef):
+        return False
+    own = any(isinstance(node, ast.FunctionDef) and node.name == method for node in found.body)
+    return own or any(defines(up, method) for up in _bases(found))
+
+
 def _keys(name: str) -> list[str]:
     found = _assigned(BUILD, name)
     assert isinstance(found, ast.Dict), f"{name} of {BUILD} is written as a dict"

@@ -14,11 +14,13 @@ from typing import Any, NoReturn
 
 from latentia.cli import catalogue
 from latentia.cli.measuring import show_table
-from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show
+from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show, tell
 from latentia.errors import OptionError
 
-FROM_DATA = {"event_shape", "features", "symbols", "context"}
+FROM_DATA = {"event_shape", "features", "symbols", "context", "source_symbols", "source_features"}
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
+CHOSEN = {"likelihood", "latent", "restarts", "hard"}
+"""Options that are chosen from the data, unless the command names them."""
 NOT_OF_OBJECTIVES = {"model", "batch", "estimator"}
 
 
@@ -62,9 +64,9 @@ def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
     return Config(
         model=chosen.model,
         data=source,
-        model_options=_plain(parsed.get("model") or {}),
+        model_options=_asked("model", parsed.get("model"), chosen.words),
         learner=chosen.learner,
-        learner_options=_plain(parsed.get("learner") or {}),
+        learner_options=_asked("learner", parsed.get("learner"), chosen.words),
         objective=chosen.objective,
         objective_options=_plain(parsed.get("objective") or {}),
         seed=parsed["seed"],
@@ -72,6 +74,12 @@ def _config(chosen: argparse.Namespace, parsed: dict[str, Any], command: str):
         importance_samples=parsed["importance_samples"],
         evaluation=parsed.get("evaluation", True),
     )
+
+
+def _asked(group: str, options: dict[str, Any] | None, words: list[str]) -> dict[str, Any]:
+    """The options, without those that are chosen from the data where they are not among the words of the command."""
+    said = {word.split("=")[0].removeprefix(f"--{group}.") for word in words}
+    return {name: value for name, value in _plain(options or {}).items() if name not in CHOSEN or name in said}
 
 
 def _resumed(path: Path):
@@ -99,6 +107,8 @@ def _learn(find: Callable[[], Any], asked: Any = None) -> None:
         where = f"{run.config.data.source}: {len(run.parts.train):,} data to learn from"
         among = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
         say(f"{run.config.model} on {where}{among}, {run.path}")
+        for line in run.chosen():
+            say(line)
         history = run.fit()
     say(end(history.stopped))
     if len(history.restarts) > 1:
@@ -108,6 +118,9 @@ def _learn(find: Callable[[], Any], asked: Any = None) -> None:
         found = run.evaluate(asked.importance_samples)
         say(f"report: {run.report()}")
         show_table(found)  # last: its reader may have left (`latentia fit ... | head`)
+    summary = run.summary()
+    if summary.of:
+        tell(f"\n{summary}")
 
 
 SWEEP = """\
@@ -190,7 +203,7 @@ def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:
         chosen, rest = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise OptionError(f"{error}; see latentia {command} --help") from error
-    chosen.command, chosen.rest = command, rest
+    chosen.command, chosen.rest, chosen.words = command, rest, list(arguments)
     if chosen.resume:
         return chosen
     models = catalogue.models()
@@ -198,12 +211,15 @@ def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:
         if not chosen.help:
             near = next((word for word in rest if like(word.split("=")[0], ["--model", "--resume"])), None)
             refuse([near] if near else [], ["--model", "--resume"], f"latentia {command}")
-            raise OptionError(f"--model is needed: one of {', '.join(models)}")
-        chosen.learner = chosen.objective = None
-        return chosen
+            chosen.model = _proposed(chosen, models)
+        else:
+            chosen.learner = chosen.objective = None
+            return chosen
     _known("model", chosen.model, models)
     exact, by_em = (catalogue.derives(chosen.model, base) for base in ("TractableModel", "EMModel"))
-    chosen.learner = chosen.learner or ("EM" if by_em else "Gradient")
+    # collapsed Gibbs sampling finds better topics than variational EM, and sooner
+    best = "Gibbs" if catalogue.defines(chosen.model, "sampler") else "EM" if by_em else "Gradient"
+    chosen.learner = chosen.learner or best
     _known("learner", chosen.learner, catalogue.learners())
     if chosen.learner == "Gradient":
         chosen.objective = chosen.objective or ("exact" if exact else "elbo")
@@ -211,6 +227,20 @@ def _choices(arguments: list[str], command: str = "fit") -> argparse.Namespace:
     elif chosen.objective:
         raise OptionError(f"--objective {chosen.objective}: EM climbs log p(x) itself; use --learner Gradient")
     return chosen
+
+
+def _proposed(chosen: argparse.Namespace, models: list[str]) -> str:
+    """A model for the data, where none was named, and why. Raises `OptionError` where there are no data either."""
+    parsed, _ = _early(chosen).parse_known_args(chosen.rest)
+    if parsed.source is None:
+        raise OptionError(f"--model is needed: one of {', '.join(models)}")
+    from latentia.runs.chosen import proposed
+    from latentia.runs.config import Source
+
+    told = {name.name: getattr(parsed, name.name) for name in fields(Source) if name.name != "stream"}
+    model, why = proposed(Source(**told).read())
+    say(f"no --model was named: {model}, as the data are {why}; all models: {', '.join(models)}")
+    return model
 
 
 def _known(what: str, name: str, known: list[str]) -> None:
@@ -267,15 +297,20 @@ def _fit_parser(chosen: argparse.Namespace):
 
         skip: set[str | int] = {*NOT_OF_OBJECTIVES}
         parser.add_function_arguments(OBJECTIVES[chosen.objective], "objective", skip=skip)
+        if "estimator" in catalogue.options(chosen.objective):
+            parser.add_argument("--objective.estimator", type=str | None, default=None, help=_estimators())
         _entitle(parser, "objective", chosen.objective)
     return parser
 
 
-def _refuse_early(chosen: argparse.Namespace) -> None:
-    """Raise `OptionError`, before torch is imported, for an option that there is not, or a value its type excludes.
+def _estimators() -> str:
+    from latentia.gradients import ESTIMATORS
 
-    Values of types that are put together are left to jsonargparse, and so are those of a sweep, which may be several.
-    """
+    return f"Of the gradient, mostly of discrete latents: {', '.join(ESTIMATORS)}."
+
+
+def _early(chosen: argparse.Namespace) -> argparse.ArgumentParser:
+    """A parser of what does not depend on the model, which needs nothing that is slow to import."""
 
     class Early(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
@@ -289,6 +324,16 @@ def _refuse_early(chosen: argparse.Namespace) -> None:
     parser = Early(add_help=False, allow_abbrev=False)
     _add_run(parser, chosen)
     _add_data(parser)
+    return parser
+
+
+def _refuse_early(chosen: argparse.Namespace) -> None:
+    """Raise `OptionError`, before torch is imported, for an option that there is not, or a value its type excludes.
+
+    Values of types that are put together are left to jsonargparse, and so are those of a sweep, which may be several.
+    """
+
+    parser = _early(chosen)
     for group, name in (("model", chosen.model), ("learner", chosen.learner), ("objective", chosen.objective)):
         skip = NOT_OF_OBJECTIVES if group == "objective" else NOT_ON_THE_LINE
         for option, annotation in catalogue.options(name).items() if name else ():
@@ -296,6 +341,8 @@ def _refuse_early(chosen: argparse.Namespace) -> None:
                 one = _one_word(annotation) if chosen.command == "fit" else {}
                 # a list takes more by --model.hidden+
                 parser.add_argument(*(f"--{group}.{option}{more}" for more in ([""] if one else ["", "+"])), **one)
+    if chosen.objective and "estimator" in catalogue.options(chosen.objective):
+        parser.add_argument("--objective.estimator")
     parsed, unknown = parser.parse_known_args(chosen.rest)
     refuse(unknown, parser._option_string_actions, f"latentia {chosen.command}")
     if parsed.source is None:
@@ -343,6 +390,10 @@ def _add_options(parser: Any, group: str, name: str, known: dict[str, Any]) -> N
     skip = NOT_ON_THE_LINE & set(inspect.signature(known[name]).parameters)
     parser.add_class_arguments(known[name], group, skip=skip)
     _entitle(parser, group, name)
+    for action in parser._actions:
+        if action.dest in {f"{group}.{option}" for option in CHOSEN}:
+            action.default = None
+            action.help = f"{action.help or ''} Left out: chosen from the data, and told."
 
 
 def _entitle(parser: Any, group: str, name: str) -> None:
@@ -362,11 +413,16 @@ def _add_data(group: Any) -> None:
         type=str,
         required=True,
         help=(
-            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .txt .jsonl idx idx.gz .mat, .dat "
-            ".feat (bags of words), or a folder of images."
+            "digits, sentences (built in), or a path: .npy .npz .csv .tsv .parquet .xlsx .txt .jsonl idx .mat (.csv.gz "
+            "and the like too), .dat .feat (bags of words), or a folder of images."
         ),
     )
-    group.add_argument("--key", type=str, default=None, help="Name of the array in an .npz or .mat file.")
+    group.add_argument(
+        "--key",
+        type=str,
+        default=None,
+        help="Name of the array in an .npz or .mat file, or of the field of a .jsonl one.",
+    )
     group.add_argument("--columns", type=str, default=None, help="Columns of a table, as a,b,c.")
     group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
     group.add_argument("--vocabulary", type=str, default=None, help="For bags of words, a file with a word a line.")
@@ -391,6 +447,10 @@ def _add_data(group: Any) -> None:
     )
     group.add_argument("--min_count", type=int, default=2, help="Rarer words count as <unk>.")
     group.add_argument("--max_vocabulary", type=int, default=None, help="At most so many words.")
+    group.add_argument("--tokens", type=str, default="words", help="Of text: words, bytes, or subwords (learned).")
+    group.add_argument(
+        "--max_length", type=Whole(1), default=None, help="Symbols of a text or sequence, at most: the rest is cut off."
+    )
     group.add_argument(
         "--weight", type=str, default=None, help="Column of a table that says how often each row counts; 0 = absent."
     )
@@ -407,8 +467,17 @@ def _add_data(group: Any) -> None:
         "--labels",
         type=str,
         default=None,
-        help="Classes to learn from, where a cell is not empty: a column of the table, a key, or a file of numbers.",
+        help="Classes to learn from, where a cell is not empty: a column of the table, a key, a file of "
+        "numbers, or folders (of images: the names of those they lie in).",
     )
+    group.add_argument(
+        "--group",
+        type=str,
+        default=None,
+        help="A table with a step of a series in each row: the column that says which series it belongs to.",
+    )
+    group.add_argument("--time", type=str, default=None, help="The column of numbers or dates that orders the steps.")
+    _add_text(group)
     group.add_argument("--first", type=Whole(1), default=None, help="Only the first so many data.")
     group.add_argument(
         "--stream",
@@ -425,6 +494,29 @@ def _add_data(group: Any) -> None:
     group.add_argument(
         "--validation", type=float, default=0.1, help="Fraction of the rest for early stopping; EM and Gibbs use none."
     )
+
+
+def _add_text(group: Any) -> None:
+    group.add_argument("--text_column", type=str, default=None, help="Column of a table, or key of a .jsonl, of texts.")
+    group.add_argument("--lower", type=bool, default=False, help="Text in lower case.")
+    group.add_argument(
+        "--words",
+        type=str,
+        default="spaces",
+        help="What is a word: spaces (what stands between them), punctuation (marks apart), letters (two or more).",
+    )
+    group.add_argument(
+        "--stop_words", type=str, default="none", help="none, or english: leave out the, of, and ... (scikit-learn's)."
+    )
+    group.add_argument("--ngrams", type=Whole(1), default=1, help="Runs of up to so many words are words too.")
+    group.add_argument(
+        "--min_documents",
+        type=float,
+        default=None,
+        help="Leave out words of fewer texts: how many, or which share below 1. Topics of raw text need it, as they do "
+        "--words letters --lower true --stop_words english --max_documents 0.5.",
+    )
+    group.add_argument("--max_documents", type=float, default=None, help="Leave out words of more texts than that.")
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from latentia.cli.parsing import Parser, Whole, printable, show, tell
-from latentia.cli.runs import add_other, add_run, opened, other_data
+from latentia.cli.runs import add_other, add_run, add_text, opened, other_data, others
 from latentia.errors import OptionError
 
 
@@ -17,6 +17,7 @@ def evaluate(arguments: list[str]) -> None:
     parser = Parser("evaluate", str(evaluate.__doc__))
     add_run(parser)
     add_other(parser, "instead of the run's own held-out data")
+    add_text(parser)
     parser.add_argument("--importance_samples", type=Whole(1), default=1000, help="K, where log p(x) is not exact")
     parser.add_argument("--naive", action="store_true", help="estimate log p(x) by samples from the prior too")
     parser.add_argument("--ais", action="store_true", help="estimate log p(x) by annealed importance sampling too")
@@ -33,7 +34,7 @@ def evaluate(arguments: list[str]) -> None:
     parsed = parser.parse(arguments)
     annealing = _annealing(parser, parsed)
     run = opened(parsed)
-    if parsed.data is None:
+    if not others(parsed):
         options = {"annealing": annealing, "device": parsed.device}
         found = run.evaluate(parsed.importance_samples, parsed.naive, parsed.seed, **options)
     else:
@@ -43,9 +44,10 @@ def evaluate(arguments: list[str]) -> None:
         options = {"importance_samples": parsed.importance_samples, "naive": parsed.naive, "seed": parsed.seed}
         options["annealing"] = annealing
         how = {name: getattr(parsed, name) for name in ("columns", "weight", "first")}
-        data = run.other_stream(parsed.data, **how) if is_large(parsed.data) else other_data(run, parsed)
+        large = not parsed.text and is_large(parsed.data)
+        data = run.other_stream(parsed.data, **how) if large else other_data(run, parsed)
         result = measure(run.model(parsed.device or run.device), data, progress=True, **options)
-        result.evaluated_on = parsed.data
+        result.evaluated_on = parsed.data or ("standard input" if parsed.text == ["-"] else "--text")
         found = result.to_json()
     tell(json.dumps(found)) if parsed.json else show_table(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,23 @@ def add_other(parser: argparse.ArgumentParser, instead: str) -> None:
     parser.add_argument("--first", type=Whole(1), help="only the first so many data")
 
 
+def add_text(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text",
+        action="append",
+        metavar="SENTENCE",
+        help="a sentence in the place of --data, several times for several; - reads standard input, one a line",
+    )
+
+
 def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="file to write; its suffix says how (.csv .npy .png .txt .jsonl)")
 
 
 def opened(parsed: argparse.Namespace, *of_any: str):
     """The run; options `of_any` are of any data, not only of --data."""
+    if getattr(parsed, "text", None) and parsed.data:
+        raise OptionError("--text and --data both say which data: leave one out")
     if getattr(parsed, "data", "") is None:
         for name in ("key", "columns", "weight", "context", "first"):
             if getattr(parsed, name) is not None and name not in of_any:
@@ -38,7 +50,30 @@ def opened(parsed: argparse.Namespace, *of_any: str):
     return Run.open(Path(parsed.run))
 
 
+def others(parsed: argparse.Namespace) -> bool:
+    """Whether other data are asked for than the run's own."""
+    return bool(parsed.data or getattr(parsed, "text", None))
+
+
+def texts(run, given: list[str]):
+    """Sentences of the command line or of standard input, read as the run's schema says."""
+    from latentia.data.sequences import from_items, read_lines
+
+    if run.schema.kind != "text":
+        raise OptionError(f"--text: {run.config.model} was fitted on {run.schema.describe()}, and not on text")
+    if given == ["-"]:
+        lines = read_lines(sys.stdin.buffer.read(), "standard input")
+        import numpy as np
+
+        raw = from_items([text for _, text in lines], "standard input", np.array([line for line, _ in lines]))
+    else:
+        raw = from_items(given, "--text")
+    return run.schema.encode(raw)
+
+
 def other_data(run, parsed: argparse.Namespace):
+    if getattr(parsed, "text", None):
+        return texts(run, parsed.text)
     return run.other(parsed.data, **_reading(parsed))
 
 
@@ -50,6 +85,8 @@ def _reading(parsed: argparse.Namespace) -> dict[str, Any]:
 
 def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
     """The data of --data, with labels where there are some, or the run's held-out data; the first so many."""
+    if getattr(parsed, "text", None):
+        return texts(run, parsed.text)
     if parsed.data is None:
         if labels is not None:
             raise OptionError("--labels belong to --data, which is not given")
@@ -57,6 +94,15 @@ def chosen_data(run, parsed: argparse.Namespace, labels: str | None = None):
             say(f"these are {run.evaluated_on}")
         return run.held_out.subset(slice(0, parsed.first))
     return run.other(parsed.data, **_reading(parsed), **({} if labels is None else {"labels": labels}))
+
+
+def origin_of(run, parsed: argparse.Namespace, data: Any):
+    """What the data were in the file that they came from, for results to stand beside. A stream's file is too large."""
+    from latentia.data.joining import Origin, origin
+
+    if parsed.data is None and run.config.data.stream:
+        return Origin(data.rows.tolist(), {})
+    return origin(run.config.data.source if parsed.data is None else parsed.data, data)
 
 
 RAGGED = ("sequence", "text")

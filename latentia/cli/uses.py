@@ -6,13 +6,24 @@ import argparse
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentia.cli import catalogue
 from latentia.cli.parsing import Parser, Rate, Whole, say, tell
-from latentia.cli.runs import add_other, add_out, add_run, chosen_data, opened, other_data, write
+from latentia.cli.runs import (
+    add_other,
+    add_out,
+    add_run,
+    add_text,
+    chosen_data,
+    opened,
+    origin_of,
+    other_data,
+    others,
+    texts,
+    write,
+)
 from latentia.errors import OptionError
 
 
@@ -30,10 +41,16 @@ def sample(arguments: list[str]) -> None:
     )
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     add_out(parser)
+    _add_decoding(parser)
+    parser.add_argument("--begin", metavar="WORDS", help="the first words of all of them, where the model writes text")
     parsed = parser.parse(arguments)
     from latentia.tasks import generate
 
+    how = _decoding(parsed)
     run = opened(parsed)
+    if how is not None or parsed.begin is not None:
+        _sentences(run, parsed, how)
+        return
     if parsed.mean and run.schema.values == "symbols":
         raise OptionError("--mean: between two symbols there is none; leave it out to draw them")
     count = parsed.grid[0] * parsed.grid[1] if parsed.grid else parsed.n
@@ -42,9 +59,63 @@ def sample(arguments: list[str]) -> None:
     context = _context(run, parsed.given, count)
     drawn, _ = generate(run.model(), count, context=context, seed=parsed.seed, mean=parsed.mean)
     if parsed.grid:
-        _sheet(run, drawn.x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
+        write_sheet(run, drawn.x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
     else:
         write(run, parsed, drawn.x, drawn.lengths, "sample")
+        _show_texts(run, drawn.x, drawn.lengths)
+
+
+def _add_decoding(parser: Parser) -> None:
+    group = parser.add_argument_group("how words are chosen, by a model that writes text one after another")
+    group.add_argument("--temperature", type=Rate(), help="below 1 the probable ones become more so")
+    group.add_argument("--top_k", type=Whole(1), help="only so many most probable ones")
+    group.add_argument("--top_p", type=Rate(), help="only the fewest that together have this probability (nucleus)")
+    group.add_argument("--greedy", action="store_true", help="always the most probable one")
+    group.add_argument("--beam", type=Whole(1), metavar="WIDTH", help="the text that a beam search of this width finds")
+    group.add_argument("--length_penalty", type=Rate(), help="of the beam search: log p(x) / length^a is compared")
+
+
+def _decoding(parsed: argparse.Namespace):
+    """How words are to be chosen; None where nothing is asked for."""
+    given = {name: getattr(parsed, name) for name in ("temperature", "top_k", "top_p", "length_penalty")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if parsed.greedy and parsed.beam:
+        raise OptionError("--greedy and --beam: leave one out")
+    if "length_penalty" in given and not parsed.beam:
+        raise OptionError("--length_penalty is for --beam WIDTH, which is not given")
+    if not (given or parsed.greedy or parsed.beam):
+        return None
+    from latentia.distributions.decoding import Decoding
+
+    if parsed.beam:
+        return Decoding("beam", width=parsed.beam, **given)
+    return Decoding("greedy" if parsed.greedy else "sample", **given)
+
+
+def _sentences(run, parsed: argparse.Namespace, how) -> None:
+    """Texts whose words are chosen as asked for, or that begin as asked for."""
+    from latentia.tasks import completed, written
+
+    for name in ("grid", "mean", "given"):
+        if getattr(parsed, name):
+            raise OptionError(f"--{name} does not go with options of how words are chosen: leave it out")
+    if parsed.begin is None:
+        batch = written(run.model(), parsed.n, how, seed=parsed.seed)
+    else:
+        from latentia.batch import Batch
+
+        begun = texts(run, [parsed.begin]).batch()
+        ends = begun.ends - int(run.schema.ends)
+        first = Batch.of(begun.x[:, : int(ends)], lengths=ends)
+        batch = completed(run.model(), first, how=how, draws=parsed.n, seed=parsed.seed)
+    write(run, parsed, batch.x, batch.lengths, "sample")
+    _show_texts(run, batch.x, batch.lengths)
+
+
+def _show_texts(run, x: Any, lengths: Any) -> None:
+    """Print text, a line each."""
+    if run.schema.kind == "text":
+        tell("\n".join(" ".join(words) for words in run.schema.decode(x, None, lengths)))
 
 
 def _context(run, text: str | None, count: int):
@@ -70,16 +141,20 @@ def encode(arguments: list[str]) -> None:
     parser = Parser("encode", str(encode.__doc__))
     add_run(parser)
     add_other(parser, "instead of the run's own held-out data")
+    add_text(parser)
     add_out(parser)
     parsed = parser.parse(arguments)
     run = opened(parsed)
     from latentia.tasks import codes
 
     model = run.model()
-    data = other_data(run, parsed) if parsed.data else run.held_out
-    path = Path(parsed.out) if parsed.out else run.path / f"encode{codes.suffix(model, data)}"
-    codes.write(model, data, path)
+    data = other_data(run, parsed) if others(parsed) else run.held_out
+    of = origin_of(run, parsed, data)
+    path = Path(parsed.out) if parsed.out else run.path / f"encode{codes.suffix(model, data, of)}"
+    codes.write(model, data, path, origin=of)
     say(f"wrote {path}")
+    if parsed.text and path.suffix != ".npy":
+        tell(path.read_text("utf-8").rstrip("\n"))
 
 
 def interpolate(arguments: list[str]) -> None:
@@ -87,6 +162,7 @@ def interpolate(arguments: list[str]) -> None:
     parser = Parser("interpolate", str(interpolate.__doc__))
     add_run(parser)
     add_other(parser, "instead of the run's own held-out data")
+    add_text(parser)
     parser.add_argument("--start", type=Whole(1), default=1, help="number of the first datum, from 1")
     parser.add_argument("--end", type=Whole(1), default=2, help="number of the other datum, from 1")
     parser.add_argument("--steps", type=Whole(2), default=8, help="how many points, both ends among them")
@@ -95,12 +171,19 @@ def interpolate(arguments: list[str]) -> None:
     run = opened(parsed)
     from latentia.tasks import interpolate as between
 
-    data = other_data(run, parsed) if parsed.data else run.held_out
+    data = other_data(run, parsed) if others(parsed) else run.held_out
     for name in ("start", "end"):
         if not 1 <= getattr(parsed, name) <= len(data):
             raise OptionError(f"--{name} {getattr(parsed, name)}: there are data 1 to {len(data)}")
     model = run.model()
     pair = data.frozen(run.config.seed).batch([parsed.start - 1, parsed.end - 1], model.anchor.dtype)
+    if run.schema.kind == "text":
+        from latentia.tasks import homotopy
+
+        x = homotopy(model, pair, steps=parsed.steps)[0]
+        write(run, parsed, x, None, "interpolate")
+        _show_texts(run, x, None)
+        return
     x = between(model, pair, steps=parsed.steps)
     write(run, parsed, x.reshape(-1, *x.shape[2:]), None, "interpolate")
 
@@ -126,6 +209,7 @@ def complete(arguments: list[str]) -> None:
 
     from latentia.tasks import complete as fill
     from latentia.tasks import conditional_log_likelihood
+    from latentia.tasks.complete import errors
 
     model = run.model()
     data = chosen_data(run, parsed).frozen(parsed.seed)
@@ -139,13 +223,37 @@ def complete(arguments: list[str]) -> None:
     filled = found.draws[0] if parsed.draw or data.schema.values == "symbols" else found.mean
     dtype = torch.promote_types(filled.dtype, whole.x.dtype)
     x = torch.where(batch.hidden, filled.cpu().to(dtype), whole.x.to(dtype))
-    path = write(run, parsed, x, whole.lengths, "complete")
+    path = _write_filled(run, parsed, data, x, batch)
+    _count_filled(batch)
     if parsed.hide is None:
         return
     _completions(run, whole, batch, found, path)
+    for line in errors(data.schema, x, whole.x, hidden & whole.observed):
+        tell(line)
     if parsed.importance_samples:
         options = {"importance_samples": parsed.importance_samples, "seed": parsed.seed, "progress": True}
         _conditional(conditional_log_likelihood(model, data, _padded_to(hidden, data.x), **options), data)
+
+
+def _write_filled(run, parsed: argparse.Namespace, data: Any, x: Any, batch: Any) -> Path:
+    """The completed data; of a table all columns of its file, in the file's form and with its digits."""
+    from latentia.data.joining import FORMS, beside, filled, write_columns
+
+    of, names = origin_of(run, parsed, data), run.schema.names
+    path = Path(parsed.out) if parsed.out else run.path / f"complete{of.suffix}"
+    if run.schema.kind != "table" or not set(names) <= set(of.columns) or path.suffix not in FORMS or not names:
+        return write(run, parsed, x, batch.lengths, "complete")
+    cells = filled(of, names, run.schema.decode(x), batch.hidden.cpu().numpy())
+    columns = beside(replace(of, columns=cells), {}, numbered=not of.all)
+    write_columns(columns, path, of.separator)
+    say(f"wrote {path}")
+    return path
+
+
+def _count_filled(batch: Any) -> None:
+    hidden = batch.hidden.flatten(1)
+    rows, cells = int(hidden.any(1).sum()), int(hidden.sum())
+    tell(f"filled in {cells:,} values of {rows:,} data; the other {len(hidden) - rows:,} data are complete")
 
 
 def _completions(run, whole: Any, batch: Any, found: Any, path: Path) -> None:
@@ -162,7 +270,7 @@ def _completions(run, whole: Any, batch: Any, found: Any, path: Path) -> None:
     given = torch.where(batch.observed, x, torch.full_like(x, 0.45 * top))
     rows = torch.stack([x, given, found.mean.cpu().float(), *draws])[:, few]
     rows = rows.reshape(*rows.shape[:2], *run.schema.event_shape)
-    _sheet(run, rows, path.with_name(f"{path.stem}-sheet.png"), top)
+    write_sheet(run, rows, path.with_name(f"{path.stem}-sheet.png"), top)
 
 
 def _error(values: Any) -> float:
@@ -203,7 +311,7 @@ def traverse(arguments: list[str]) -> None:
     found = along(run.model(), data, start=parsed.start - 1, **options)
     x = found.x
     if pictures.showable(run.schema) and (parsed.out is None or parsed.out.endswith(".png")):
-        _sheet(run, x, Path(parsed.out) if parsed.out else run.path / "traverse.png")
+        write_sheet(run, x, Path(parsed.out) if parsed.out else run.path / "traverse.png")
     else:
         write(run, parsed, x.reshape(-1, *x.shape[2:]), None, "traverse")
     for dimension, values in zip(found.dimensions.tolist(), found.values.tolist(), strict=True):
@@ -221,12 +329,18 @@ def cluster(arguments: list[str]) -> None:
     run = opened(parsed, "first")
     from latentia.tasks import agreement, codes, responsibilities
     from latentia.tasks.cluster import classes
+    from latentia.tasks.profiles import profiles, shown
 
     data = chosen_data(run, parsed, labels=parsed.labels)
     shares = responsibilities(run.model(), data)
-    path = Path(parsed.out) if parsed.out else run.path / "cluster.csv"
-    codes.write_clusters(shares, data, path)
+    of = origin_of(run, parsed, data)
+    path = Path(parsed.out) if parsed.out else run.path / f"cluster{of.suffix}"
+    codes.write_clusters(shares, data, path, of)
     say(f"wrote {path}")
+    for one in profiles(shares, data):
+        tell(f"cluster {one.cluster}: {one.size:,} data ({one.share:.1%})" + (f": {one.words}" if one.words else ""))
+    for line in shown(shares, data, of.numbers):
+        tell(line)
     if data.labels is None:
         return
     found, named = shares.argmax(-1).cpu(), classes(data)
@@ -235,141 +349,6 @@ def cluster(arguments: list[str]) -> None:
         f"accuracy {agreement.one_to_one(found, named):.4f} (each class to one cluster at most)\n"
         f"NMI {agreement.v_measure(found, named):.4f}, ARI {agreement.adjusted_rand_index(found, named):.4f}"
     )
-
-
-def parse(arguments: list[str]) -> None:
-    """The tree of a sentence, or of all sentences of the data with how well they agree with those of a treebank, which
-    the model has never seen."""
-    parser = Parser("parse", str(parse.__doc__))
-    add_run(parser)
-    parser.add_argument(
-        "sentence", nargs="*", help="a sentence, its words apart; those of the data where there is none"
-    )
-    add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument(
-        "--decode",
-        choices=catalogue.constant("tasks/parse.py", "DECODERS"),
-        default="risk",
-        help="the tree of which most constituents are expected to be right, or the most probable one",
-    )
-    add_out(parser)
-    parsed = parser.parse(arguments)
-    run = opened(parsed, "first")
-    from latentia.data.files import atomic_write
-    from latentia.tasks import parse as trees_of
-
-    if parsed.sentence:
-        if parsed.data is not None:
-            raise OptionError("a sentence and --data: give one or the other")
-        (tree,) = trees_of(run.model(), run.sentence(" ".join(parsed.sentence)), decode=parsed.decode)
-        tell(str(tree))
-        return
-    data = chosen_data(run, parsed)
-    trees = trees_of(run.model(), data, decode=parsed.decode)
-    path = Path(parsed.out) if parsed.out else run.path / "parse.txt"
-    atomic_write(path, ("\n".join(map(str, trees)) + "\n").encode())
-    say(f"wrote {path}")
-    if data.trees is not None:
-        _tell_agreement(trees, data)
-
-
-def _tell_agreement(trees: Sequence[Any], data: Any) -> None:
-    from latentia.tasks.parse import agreement, gold
-
-    found = agreement(trees, gold(data))
-    tell(
-        f"{found.sentences:,} sentences; unlabelled spans of two words or more, the whole sentence's left out\n"
-        f"sentence F1 {100 * found.sentence:.1f} (1 or 0 for a sentence that has no such span), corpus F1 "
-        f"{100 * found.corpus:.1f}: precision {100 * found.precision:.1f}, recall {100 * found.recall:.1f}"
-    )
-    for label, (share, count) in list(found.labels.items())[:8]:
-        tell(f"  {label:6} {100 * share:5.1f} % of {count:,} found")
-
-
-def detect(arguments: list[str]) -> None:
-    """What does not belong: rank the data by a score of oddness, in nats, the oddest first."""
-    scores, warning = (catalogue.constant("tasks/detect.py", name) for name in ("SCORES", "WARNING"))
-    parser = Parser("detect", f"{detect.__doc__} {warning}")
-    add_run(parser)
-    add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument(
-        "--score",
-        choices=scores,
-        default="likelihood",
-        help="-log p(x); what per-datum inference gains on the encoder; or -log p(x) less the length when compressed",
-    )
-    parser.add_argument("--outliers", help="other data known to be odd: how well the score tells them apart")
-    parser.add_argument("--labels", help="column of a table, or a file with a number for each datum: above 0 is odd")
-    parser.add_argument("--importance_samples", type=Whole(1), default=200, help="K, where log p(x) is not exact")
-    parser.add_argument("--steps", type=Whole(1), default=100, help="of per-datum inference, for the regret")
-    parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
-    add_out(parser)
-    parsed = parser.parse(arguments)
-    run = opened(parsed, "first")
-    import torch
-
-    from latentia.tasks import anomaly_scores, codes
-    from latentia.tasks.detect import advice, ranked
-
-    model, data = run.model(), chosen_data(run, parsed, labels=parsed.labels).frozen(parsed.seed)
-    name = parsed.data or ("held out" if len(run.parts.test) else "training")
-    sets, odd = [(name, data)], _odd(parsed, data)
-    if parsed.outliers:
-        others = run.other(parsed.outliers, first=parsed.first).frozen(parsed.seed)
-        sets.append((parsed.outliers, others))
-        odd = torch.tensor([False] * len(data) + [True] * len(others))
-    options = {name: getattr(parsed, name) for name in ("score", "importance_samples", "steps", "seed")}
-    scores = torch.cat([anomaly_scores(model, part, **options, progress=True) for _, part in sets])
-    path = Path(parsed.out) if parsed.out else run.path / "detect.csv"
-    codes.write_scores(scores, sets, odd, path)
-    say(f"wrote {path}")
-    order = ranked(scores)
-    _oddest(run, sets, order, path)
-    _detected(parsed.score, scores, order, sets, odd)
-    if parsed.score == "likelihood":
-        tell(advice(model, data))
-
-
-def _odd(parsed: argparse.Namespace, data: Any) -> Any:
-    """Which data are labelled as odd, where that is asked for."""
-    if parsed.labels is None:
-        return None
-    if parsed.outliers:
-        raise OptionError("--labels and --outliers both say what is odd: leave one out")
-    import torch
-
-    try:
-        return torch.tensor([float(label) > 0 for label in data.labels])
-    except ValueError as error:
-        raise OptionError(f"--labels {parsed.labels}: {error}; odd data have a number above 0, the others 0") from error
-
-
-def _oddest(run, sets: Sequence[tuple[str, Any]], order: Any, path: Path) -> None:
-    """A picture of the oddest images, in rows, the oddest first."""
-    import torch
-
-    from latentia.report import pictures
-
-    across = min(16, len(order))
-    if pictures.showable(run.schema):
-        shown = order[: len(order) // across * across][: 4 * across]
-        x = torch.cat([part.x.float() for _, part in sets])[shown]
-        _sheet(run, x.reshape(-1, across, *run.schema.event_shape), path.with_suffix(".png"))
-
-
-def _detected(score: str, scores: Any, order: Any, sets: Sequence[tuple[str, Any]], odd: Any) -> None:
-    from latentia.tasks import auroc
-    from latentia.tasks.codes import places
-
-    where = places(sets)
-    unit = "nats per step" if sets[0][1].schema.kind in ("sequence", "text") else "nats"
-    tell(f"{len(scores):,} data by {score}, {unit}, the larger the odder: median {float(scores.nanmedian()):.2f}")
-    if len(order) < len(scores):
-        tell(f"  {len(scores) - len(order):,} of which nothing is observed: they have no score")
-    for i in order[:10].tolist():
-        tell(f"  {float(scores[i]):12.2f}  {where[i][0]}, row {where[i][1]}")
-    if odd is not None:
-        tell(f"AUROC {auroc(scores[~odd], scores[odd]):.4f}: the chance that an odd datum is ranked above another")
 
 
 def gap(arguments: list[str]) -> None:
@@ -400,6 +379,26 @@ def gap(arguments: list[str]) -> None:
     tell(f"{len(data):,} data; {data.schema.unit}; mean ± standard error over the data")
     for name, label in zip(parts, labels, strict=True):
         tell(f"  {label:22} {means[name]:10.3f} ± {errors[name]:.3f}")
+
+
+def show(arguments: list[str]) -> None:
+    """What a run has found: its model's clusters, states or topics, from the fitted parameters, and how good it is."""
+    parser = Parser("show", str(show.__doc__))
+    parser.add_argument("run", metavar="RUN", help="run directory, or a file that `model.save` wrote")
+    parsed = parser.parse(arguments)
+    import latentia
+
+    if Path(parsed.run).is_file():
+        tell(str(latentia.load_model(parsed.run).summary()))
+        return
+    run = latentia.open_run(parsed.run)
+    tell(str(run.summary()))
+    found = run.evaluation
+    if found is not None:
+        from latentia.report.quality import headline
+
+        told = headline(found, found["evaluated_on"] != "held-out data")
+        tell(f"\n{told['name']} {told['value']}, {told['units']}; {told['on']}\n{found['verdict']}")
 
 
 def report(arguments: list[str]) -> None:
@@ -469,7 +468,7 @@ def _showable(run, option: str) -> None:
         raise OptionError(f"{option} makes a picture, and these data are {run.schema.describe()}")
 
 
-def _sheet(run, images: Any, path: Path, top: float | None = None) -> None:
+def write_sheet(run, images: Any, path: Path, top: float | None = None) -> None:
     """Write images (rows, columns, ...) as one PNG file."""
     from latentia.data.files import atomic_write
     from latentia.data.grids import sheet

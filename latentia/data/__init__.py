@@ -4,7 +4,7 @@
 """
 
 from latentia.data.builtin import BUILTIN
-from latentia.data.dataset import Dataset, as_dataset, batch_for, data_for, in_order, load
+from latentia.data.dataset import Dataset, as_dataset, batch_for, context_for, data_for, in_order, load, remember
 from latentia.data.raw import Raw
 from latentia.data.readers import read
 from latentia.data.schema import Schema
@@ -18,8 +18,10 @@ __all__ = [
     "Stream",
     "as_dataset",
     "batch_for",
+    "context_for",
     "data_for",
     "in_order",
     "load",
     "read",
+    "remember",
 ]

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from latentia.batch import Batch
 from latentia.data.blocks import MOST, VALUES
-from latentia.data.cells import one_hot
-from latentia.data.readers import read
+from latentia.data.cells import cells_of, one_hot
+from latentia.data.prose import Prose
+from latentia.data.readers import is_table, open_table, read
 from latentia.data.schema import ARRAY, Schema
 from latentia.distributions.latents import Latents, each
 from latentia.errors import DataError, OptionError
-from latentia.model import LatentVariableModel
+from latentia.model import LatentVariableModel, minibatches
 
 SMALL = 2**14
 """Numbers of padding that are cheaper than a batch of its own."""
@@ -27,7 +28,7 @@ START = 2**26
 """Numbers in the x from which a starting point is chosen, at most."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """N data.
 
@@ -61,6 +62,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __repr__(self) -> str:
+        missing = 0 if self.seen is None else int(self.batch().hidden.sum())
+        holes = f", {missing:,} values missing" if missing else ""
+        return f"<Dataset: {len(self):,} data of {self.schema.source}: {self.schema.describe()}{holes}>"
 
     @property
     def entries(self) -> int:
@@ -136,9 +142,27 @@ class Dataset:
             # of equal size, so that none is left over
             size = size or math.ceil(len(self) / max(math.ceil(len(self) / most), 1)) or 1
             return [slice(start, start + size) for start in range(0, len(self), size)]
-        order = self.lengths.argsort(stable=True)
-        ends = _ends(self.lengths[order] * math.prod(self.x.shape[2:]), MOST if size is None else min(size, MOST))
+        sizes = self._sizes()
+        order = sizes.argsort(stable=True)
+        ends = _ends(sizes[order], MOST if size is None else min(size, MOST))
         return [order[start:end] for start, end in pairwise(ends)]
+
+    def _sizes(self) -> Tensor:
+        """How many numbers each datum has, its context's among them, (N,), where either has steps."""
+        own = torch.zeros(len(self), dtype=torch.long, device=self.x.device)
+        if self.lengths is not None:
+            own = self.lengths * math.prod(self.x.shape[2:])
+        return own if self.context is None else own + self.context._sizes()
+
+    def minibatches(self, order: Tensor, size: int) -> list[Tensor]:
+        """The data of `order` (N,), `size` at a time. Where x or its context has steps, as pairs of sequences have,
+        those of like size go together, within every 16 batches' data, and the batches come in a random order."""
+        if self.context is None or self.context.lengths is None:
+            return minibatches(order, size)
+        sizes = self._sizes()
+        near = torch.cat([part[sizes[part].argsort(stable=True)] for part in order.split(16 * size)])
+        parts = minibatches(near, size)
+        return [parts[i] for i in torch.randperm(len(parts)).tolist()]
 
     def subset(self, index: Tensor | slice | Sequence[int]) -> Dataset:
         """The data at `index`: a slice, positions or booleans."""
@@ -217,6 +241,7 @@ class Dataset:
         if not self.schema.vocabulary:
             return None
         seen = self.x if self.seen is None else self.x[self.seen]
+        seen = seen if self.schema.end is None else seen[seen != self.schema.end]
         return float((seen == 0).double().mean()) if seen.numel() else 0.0
 
     @property
@@ -295,6 +320,15 @@ def load(
     max_vocabulary: int | None = None,
     vocabulary: str | None = None,
     context=None,
+    group: str | None = None,
+    time: str | None = None,
+    text_column: str | None = None,
+    prose: Prose | None = None,
+    min_documents: float | None = None,
+    max_documents: float | None = None,
+    ends: bool = False,
+    tokens: str = "words",
+    max_length: int | None = None,
 ) -> Dataset:
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
@@ -302,40 +336,75 @@ def load(
         source, key, columns, kind, vocabulary: see `read`.
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
+        ends, tokens: see `Schema.of`; max_length: its `longest`.
         weight: see `read`; what is scaled and which words are rare are then weighted too.
-        labels, context: see `read`.
+        labels, context, group, time, text_column, prose: see `read`.
+        min_documents, max_documents: see `Schema.of`.
 
     Raises:
         DataError: what `read` and `Schema.encode` refuse, and weights or labels that do not fit the data.
         OptionError: an option that makes no sense.
     """
     kind = schema.kind if schema is not None and kind == "auto" else kind
-    beside = {"weight": weight, "vocabulary": vocabulary, "context": context, "labels": labels}
+    beside: dict[str, Any] = {"weight": weight, "vocabulary": vocabulary, "context": context, "labels": labels}
+    beside |= {"group": group, "time": time, "text_column": text_column, "prose": prose}
     raw = read(source, key=key, columns=columns, kind=kind, **beside)
     if schema is None:
-        options = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+        options: dict[str, Any] = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
+        options |= {"min_documents": min_documents, "max_documents": max_documents}
+        options |= {"ends": ends, "tokens": tokens, "longest": max_length}
         schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
     return schema.encode(raw)
 
 
-def as_dataset(data) -> Dataset:
-    """A `Dataset` as it is, a `Batch` as a data set of its own, anything else by `load`."""
+def as_dataset(data, schema: Schema | None = None) -> Dataset:
+    """A `Dataset` as it is, a `Batch` as a data set of its own, anything else by `load`, in its own units: a file,
+    a frame, an array, a tensor or a list.
+
+    Args:
+        schema: of the data that a model was fitted to: others are read as those were, by the columns of their names.
+    """
     if isinstance(data, Dataset):
         return data
-    return _from_batch(data) if isinstance(data, Batch) else load(data)
+    if isinstance(data, Batch):
+        return _from_batch(data)
+    if schema is None:
+        return load(data)
+    columns = list(schema.names) or None
+    context = None if schema.context is None or not schema.context.names else list(schema.context.names)
+    named = is_table(data)
+    return load(data, schema=schema, columns=columns if named else None, context=context if named else None)
+
+
+def context_for(model: LatentVariableModel, context: Any) -> Batch:
+    """What a model is to condition on, from anything that `as_dataset` takes, read as the context that it was fitted
+    with. Raises `DataError` for data that are not such."""
+    schema = None if model.schema is None else model.schema.context
+    table = open_table(context) if schema is not None and schema.categories and is_table(context) else None
+    if table is not None and schema is not None:
+        return schema.encode(cells_of(table.select(schema.names))).batch(dtype=model.anchor.dtype)
+    return as_dataset(context, schema).batch(dtype=model.anchor.dtype)
+
+
+def remember(model: LatentVariableModel, given: Any, schema: Schema) -> None:
+    """Let the model know what it was fitted to, so that it can read other data alike and speak in their units. A
+    `Batch` says nothing of that: it is in the model's coordinates."""
+    if not isinstance(given, Batch):
+        model.schema = schema
 
 
 def data_for(model: LatentVariableModel, data: Any, seed: int = 0) -> Dataset:
-    """`data` by `as_dataset`, drawn once and for all where the schema binarizes dynamically, after a check that the
-    model can have them.
+    """`data` by `as_dataset`, read as what the model was fitted to where that is known, and drawn once and for all
+    where the schema binarizes dynamically, after a check that the model can have them.
 
     Raises:
         DataError: there are none, they cannot be read, or the model cannot have them, saying why.
     """
-    given, data = data, as_dataset(data).frozen(seed)
+    given, data = data, as_dataset(data, model.schema).frozen(seed)
     if not len(data):
         raise DataError("there are no data")
-    if data.lengths is not None and not isinstance(given, (Dataset, Batch)) and not _takes_any_length(model, data):
+    guessed = model.schema is None and not isinstance(given, (Dataset, Batch))
+    if data.lengths is not None and guessed and not _takes_any_length(model, data):
         data = _whole_rows(given, data)
     try:
         model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))

@@ -13,6 +13,7 @@ import numpy as np
 from latentia.data.cells import numbered
 from latentia.data.limits import judge_repeated
 from latentia.data.raw import NOUNS, Raw, first
+from latentia.data.tokens import END, cut, join
 from latentia.errors import DataError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def check_range(schema: Schema, raw: Raw) -> None:
     if schema.values == "real" or raw.kind == "text":
         return
     assert schema.levels is not None  # the schema has checked it
-    top = schema.levels - 1
+    top = schema.levels - 1 - schema.ends
     # between two levels, whoever binarizes means a probability
     probability = schema.binarize != "none" and top == 1
 
@@ -161,6 +162,7 @@ def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None, np.nd
     if not isinstance(raw.values, list):
         # in one array shorter sequences can only be filled up
         steps = [step[: _last_seen(step)] for step in steps]
+    steps = _finished(schema, raw, steps)
     longest = max(map(len, steps), default=1)
     _judge_padding(schema, raw, steps, longest)
     like = _transform(schema, np.zeros((0, *schema.event_shape)))
@@ -175,6 +177,22 @@ def _pad(schema: Schema, raw: Raw) -> tuple[np.ndarray, np.ndarray | None, np.nd
     return x, None if missing is None else ~missing, lengths
 
 
+def _finished(schema: Schema, raw: Raw, steps: list[np.ndarray]) -> list[np.ndarray]:
+    """Sequences with the symbol that ends them, and cut where they are too long, which a warning tells."""
+    if schema.end is not None:
+        steps = [np.append(step, schema.end) for step in steps]
+    if schema.longest is None:
+        return steps
+    long = sum(len(step) > schema.longest for step in steps)
+    if long:
+        warnings.warn(
+            f"{raw.source}: {long:,} of {len(steps):,} have more than {schema.longest:,} symbols, and are cut off there"
+            + (": they have no end" if schema.ends else ""),
+            stacklevel=2,
+        )
+    return [step[: schema.longest] for step in steps]
+
+
 def _last_seen(step: np.ndarray) -> int:
     """One past the last step of which anything is observed."""
     if step.dtype.kind != "f":
@@ -187,15 +205,22 @@ def _judge_padding(schema: Schema, raw: Raw, steps: list[np.ndarray], longest: i
     """Raise `DataError` where padding to the longest sequence would be nearly all of the array."""
     each = math.prod(schema.event_shape)
     place = f"{raw.source}, {raw.where(([len(step) for step in steps].index(longest),))}" if steps else raw.source
-    what = f"a sequence of {longest:,} steps, to which all others are padded: cut it, or leave it out"
+    what = f"a sequence of {longest:,} steps, to which all others are padded: cut it (--max_length), or leave it out"
     judge_repeated(place, len(steps) * longest * each, sum(map(len, steps)) * each, what)
 
 
 def _indices(schema: Schema, raw: Raw) -> list[np.ndarray]:
     if raw.kind != "text":
         return list(raw.values)
-    index = {word: i for i, word in enumerate(schema.vocabulary)}
-    found = [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in raw.values]
+    index = {word: i for i, word in enumerate(schema.words)}
+    if schema.ends and schema.tokens == "words":
+        _refuse_ends(raw)
+    texts = raw.values if schema.tokens == "words" else (cut(text, schema.tokens, schema.cutter) for text in raw.values)
+    if schema.drops:
+        # a text of which no word is known is one unknown word: a datum has a step at least
+        texts = ([word for word in words if word in index] or words[:1] for words in texts)
+        return [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in texts]
+    found = [np.array([index.get(word, 0) for word in words], dtype=np.int64) for words in texts]
     share = unknown_share(found)
     if share > MANY_UNKNOWN:
         warnings.warn(
@@ -204,6 +229,13 @@ def _indices(schema: Schema, raw: Raw) -> list[np.ndarray]:
             stacklevel=2,
         )
     return found
+
+
+def _refuse_ends(raw: Raw) -> None:
+    """Raise `DataError` for a text in which the symbol that ends it is a word."""
+    for i, words in enumerate(raw.values):
+        if END in words:
+            raise raw.error(f"the word {END!r}, which is what ends a text, and is added to each: leave it out", (i,))
 
 
 def unknown_share(indices: Sequence[np.ndarray]) -> float:
@@ -237,13 +269,23 @@ def draw(probability: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
 
 def decode(schema: Schema, x: np.ndarray, mask: np.ndarray | None, lengths: np.ndarray | None) -> np.ndarray | list:
     """x in the units of the data; NaN where it is hidden. Sequences are cut to their lengths."""
+    if schema.end is not None:
+        lengths = _without_end(schema.end, x, lengths)
     values = x if schema.values != "real" else x.astype(np.float64) * np.array(schema.scale) + np.array(schema.shift)
     if schema.kind not in RAGGED:
         return _with_missing(values, mask)
     ends = np.full(len(x), x.shape[1]) if lengths is None else lengths
     masks = [None] * len(x) if mask is None else [part[:end] for part, end in zip(mask, ends, strict=True)]
     parts = [_with_missing(value[:end], part) for value, end, part in zip(values, ends, masks, strict=True)]
-    return [_words(schema, part) for part in parts] if schema.vocabulary else parts
+    if not schema.vocabulary:
+        return parts
+    return [join(_words(schema, part), schema.tokens, schema.cutter) for part in parts]
+
+
+def _without_end(end: int, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """How many symbols of each come before the one that ends it."""
+    before = np.where((x == end).any(1), (x == end).argmax(1), x.shape[1])
+    return before if lengths is None else np.minimum(before, lengths)
 
 
 def _with_missing(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

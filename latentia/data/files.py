@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import os
-import secrets
-import stat
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentia.errors import DataError, LatentiaError, RunError
+from latentia.files import NOFOLLOW, NONBLOCK, atomic_write, checksum, read_bytes
 
 try:
     import fcntl
 except ImportError:  # no POSIX
     fcntl = None
 
-NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-NONBLOCK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW
+__all__ = ["NOFOLLOW", "alone", "atomic_write", "checksum", "read_bytes", "read_text", "readable"]
+
+GZIP = b"\x1f\x8b"
+LARGEST_UNZIPPED = 2**28
 LOCKED = os.O_RDWR | os.O_CREAT | NOFOLLOW | NONBLOCK
 
 
@@ -55,73 +55,37 @@ def _reason(path: Path, what: str, error: Exception) -> str:
 def read_text(path: Path) -> str:
     """The file's text, which must be UTF-8, with a byte order mark or without. Raises `DataError` for anything else."""
     with readable(path, "UTF-8 text"):
-        data = path.read_bytes()
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise DataError(f"{path.name} is text in UTF-16, not in UTF-8: save it as UTF-8")
-        if b"\0" in data:
-            line = data.count(b"\n", 0, data.index(b"\0")) + 1
-            raise DataError(
-                f"{path.name}, line {line}: a NUL byte: it is no UTF-8 text (UTF-16 perhaps): save it as UTF-8"
-            )
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise DataError(
-                f"{path.name}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8 text: save the file as UTF-8"
-            ) from error
+        return decoded(_unzipped(path, path.read_bytes()), path.name)
 
 
-def atomic_write(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` to `path` through a temporary file in the same folder: a reader sees all of it or nothing.
-
-    The temporary file has a name that nobody can foresee and is made anew, so that no link which a stranger has left in
-    the folder is followed; a link at `path` itself is replaced, and what it points to stays as it is.
-
-    Raises:
-        DataError: the file cannot be written, or `path` is a device, a pipe or a folder; no temporary file is left.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(12)}.tmp")
-    made = False
+def decoded(data: bytes, source: str) -> str:
+    """UTF-8 text. Raises `DataError` for anything else, with the line where it is."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{source} is text in UTF-16, not in UTF-8: save it as UTF-8")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise DataError(f"{source}, line {line}: a NUL byte: it is no UTF-8 text (UTF-16 perhaps): save it as UTF-8")
     try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}")
-        with os.fdopen(os.open(temporary, NEW, 0o666), "wb") as file:
-            made = True
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    except ValueError as error:  # a name with a null character, or of characters that the file system cannot have
-        raise DataError(f"cannot write {path}: {error}") from error
-    finally:
-        if made:
-            with suppress(OSError):  # after the replacement there is nothing left to remove
-                temporary.unlink()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{source}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8 text: save the file as UTF-8"
+        ) from error
 
 
-def read_bytes(path: Path, most: int = -1) -> bytes:
-    """The bytes of an ordinary file, or the first so many. Raises `OSError` for anything else: a pipe would be waited
-    for without end."""
-    with os.fdopen(os.open(path, os.O_RDONLY | NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{path} is no ordinary file")
-        return file.read(most)
-
-
-def checksum(of: Path | bytes) -> str:
-    """The sha256 of a file, or of bytes, in hex, as `sha256sum` prints it; nothing where there is no such file."""
-    if isinstance(of, bytes):
-        return hashlib.sha256(of).hexdigest()
-    try:
-        read_bytes(of, 0)
-        with of.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+def _unzipped(path: Path, data: bytes) -> bytes:
+    """The bytes, or what they unzip to. Raises `DataError` for what would fill the memory."""
+    if not data.startswith(GZIP):
+        return data
+    most = max(LARGEST_UNZIPPED, 100 * len(data))
+    unpacker = zlib.decompressobj(wbits=31)
+    found = unpacker.decompress(data, most)
+    if unpacker.unconsumed_tail:
+        raise DataError(f"{path.name} unzips to more than {most:,} bytes of {len(data):,}: unzip it, and look at it")
+    if not unpacker.eof:
+        raise DataError(f"{path.name} is truncated: its gzip stream has no end; fetch or write it again")
+    return found
 
 
 @contextmanager

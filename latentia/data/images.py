@@ -25,16 +25,15 @@ DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # kept as they are: 8 bits wo
 def read_folder(path: Path) -> Raw:
     """All images of a folder in natural order (2 before 10): (N, H, W) where all are grey, else (N, H, W, 3).
 
+    Where they lie in folders of that folder, the names of those are their labels.
+
     Raises:
         DataError: no image, a damaged one, images of different sizes or depths, and what would be lost: transparency,
             the frames of an animation, 16 bits of a colour.
     """
-    with readable(path, "a folder of images"):
-        # files whose name begins with a point are hidden: macOS puts ._x.png beside x.png, which is no image
-        named = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-        files = sorted(named, key=_natural)
+    files = listed(path)
     if not files:
-        raise DataError(f"{path} holds no images: put {', '.join(SUFFIXES)} files in it")
+        raise DataError(f"{path} holds no images: put {', '.join(SUFFIXES)} files in it, or in a folder for each class")
     images = _read_all(path, files)
     if len({image.ndim for image in images}) > 1:
         images = [image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for image in images]
@@ -42,14 +41,31 @@ def read_folder(path: Path) -> Raw:
         if image.shape != images[0].shape:
             raise DataError(
                 f"{path.name}: {file.name} is {_size(image)} where {files[0].name} is {_size(images[0])} "
-                "(height x width): make all images the same size"
+                "(height x width): make all images the same size, for instance with PIL.ImageOps.fit, which scales and "
+                "crops"
             )
         if image.dtype != images[0].dtype:
             raise DataError(
                 f"{path.name}: {file.name} has {_depth(image)} a value where {files[0].name} has {_depth(images[0])}: "
                 "their levels do not compare; save all images with the same depth"
             )
-    return Raw("image", np.stack(images), source=path.name)
+    inside = all(file.parent != path for file in files)
+    labels = np.array([file.parent.name for file in files]) if inside else None
+    return Raw("image", np.stack(images), source=path.name, labels=labels)
+
+
+def _images_of(path: Path) -> list[Path]:
+    # files whose name begins with a point are hidden: macOS puts ._x.png beside x.png, which is no image
+    named = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    return sorted(named, key=_natural)
+
+
+def listed(path: Path) -> list[Path]:
+    """The images of a folder in natural order; where there are none, those of the folders in it."""
+    with readable(path, "a folder of images"):
+        files = _images_of(path)
+        inside = (each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+        return files or [file for folder in sorted(inside, key=_natural) for file in _images_of(folder)]
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:

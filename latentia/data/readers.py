@@ -13,15 +13,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentia.data import arrays, bags, images, sequences, tables, treebanks
+from latentia.data import arrays, audio, bags, images, sequences, spreadsheets, tables, treebanks
 from latentia.data.builtin import BUILTIN
 from latentia.data.cells import cells_of
+from latentia.data.prose import Prose, texts
 from latentia.data.raw import BEYOND, KINDS, NOUNS, Raw, first, inexact
+from latentia.data.series import series
 from latentia.errors import DataError, OptionError
 
-TABLES = {".csv": tables.read_csv, ".tsv": tables.read_csv, ".parquet": tables.read_parquet}
+TABLES = {
+    ".csv": tables.read_csv,
+    ".tsv": tables.read_csv,
+    ".parquet": tables.read_parquet,
+    ".xlsx": spreadsheets.read_xlsx,
+}
 ARRAYS = {".npy": arrays.read_npy, ".npz": arrays.read_npz, ".mat": arrays.read_mat}
 LINES = {".txt": sequences.read_text, ".jsonl": sequences.read_jsonl, **bags.BAGS}
+FOLDERS = "folders"
+"""The labels of images: the names of the folders in which they lie."""
 TREES = {".mrg": treebanks.read_brackets, ".zip": treebanks.read_zip, ".conllu": treebanks.read_conllu}
 CHANNELS = (1, 2, 3, 4)
 
@@ -36,13 +45,17 @@ def read(
     vocabulary: str | os.PathLike | None = None,
     context=None,
     labels=None,
+    group: str | None = None,
+    time: str | None = None,
+    text_column: str | None = None,
+    prose: Prose | None = None,
 ) -> Raw:
     """Read data and refuse what cannot be used.
 
     Args:
         source: the name of built-in data, a path, an array, a tensor, a pandas table, a list of ragged sequences,
             or a `Raw`, which is returned as it is.
-        key: which array of a .npz or .mat file.
+        key: which array of a .npz or .mat file, or which field of the objects of a .jsonl file.
         columns: which columns of a table, names or one string with commas.
         kind: "table", "sequence", "text" or "image"; "auto" decides by the file, the shape and the dtype.
         weight: (N,) numbers of 0 or more, 0 = absent, 2 = seen twice; or the name of a table's column, which is then
@@ -52,7 +65,12 @@ def read(
         context: what a model conditions on: columns of the table by their names (numbers or categories), which are then
             none of the columns of x; the key of another array of the same file; or another source of as many data.
         labels: what each datum is, partly empty where that is not known: a column of the table, the key of another
-            array of the same file, or an array (N,).
+            array of the same file, an array (N,), or "folders" for images that lie in a folder for each class.
+        group, time: of a table whose rows are steps, the columns that say which series a row belongs to and when it
+            was (see `latentia.data.series`); `kind="sequence"` alone makes one series of all rows of a table whose
+            columns have names.
+        text_column: the column of a table, or the key of a .jsonl file's objects, that holds a text.
+        prose: how a text becomes words; None: what stands between white space.
 
     Raises:
         DataError: names the file, the row or line and the column, and says what to do.
@@ -62,25 +80,75 @@ def read(
         raise OptionError(f"kind={kind!r}: choose auto, {', '.join(KINDS)}")
     if isinstance(source, Raw):
         return source if weight is None else weighted(source, weight)
+    if kind == "text" and (plain := plain_text(source)) is not None:
+        source = plain
     table = open_table(source)
+    if group is not None or time is not None or (kind == "sequence" and table is not None and table.names):
+        return _steps(source, table, group, time, columns, weight, context, labels)
+    if kind == "text" and context is not None and (plain := plain_text(context)) is not None:
+        context = plain
     beside = Beside.of(source, table, context, labels)
-    if table is not None:
-        taken = [*beside.columns, *([weight] if isinstance(weight, str) else [])]
-        columns = columns or (table.without(taken).names if taken else None)
-        if isinstance(weight, str):
-            weight = np.asarray(table.select([weight]).raw().values)[:, 0]
-        raw = (table if columns is None else table.select(split(columns))).raw()
-    elif columns is not None:
-        raise DataError(
-            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet and pandas"
-        )
-    else:
-        raw = _read(source, key)
+    name = weight if isinstance(weight, str) and table is not None else None
+    taken = [*beside.columns, *([name] if name else [])]
+    if kind == "text" and table is not None and text_column is None:
+        text_column = _only_column(table, columns, taken)
+    raw = _x(source, table, key, columns, text_column, taken)
+    if table is not None and name is not None:
+        weight = np.asarray(table.select([name]).raw().values)[:, 0]
     raw = raw if vocabulary is None else bags.in_words(raw, Path(vocabulary))
     if isinstance(weight, str):
         raise DataError(f"{name_of(source)} has no column {weight!r}: give the weights as an array")
     raw = beside.put(finite(as_kind(raw, kind)))
-    return raw if weight is None else weighted(raw, weight)
+    raw = raw if weight is None else weighted(raw, weight)
+    return raw if prose is None or prose == Prose() else prose.apply(raw)
+
+
+def _x(source, table: tables.Table | None, key: str | None, columns, text_column: str | None, taken: list[str]) -> Raw:
+    """x alone: a text column, the chosen columns, all that are not `taken` by what stands beside x, or all there is."""
+    if isinstance(source, Raw):
+        return source
+    if text_column is not None:
+        return _texts(source, table, text_column)
+    if table is not None:
+        columns = columns or (table.without(taken).names if taken else None)
+        return (table if columns is None else table.select(split(columns))).raw()
+    if columns is not None:
+        raise DataError(
+            f"{name_of(source)} names no columns to choose from: columns are for .csv, .tsv, .parquet, .xlsx and pandas"
+        )
+    return _read(source, key)
+
+
+def _only_column(table: tables.Table, columns, taken: list[str]) -> str:
+    """The column of texts. Raises `DataError` where there are several."""
+    chosen = table.without(taken).names if columns is None else split(columns)
+    if len(chosen) != 1:
+        raise DataError(f"{table.source} has {', '.join(chosen)}: say which one holds the text with columns=")
+    return chosen[0]
+
+
+def _texts(source, table: tables.Table | None, column: str) -> Raw:
+    """The texts in a column, or under a key. Raises `DataError` for a source that has neither."""
+    if table is not None:
+        return texts(table, column)
+    path = path_of(source)
+    if path is None or path.suffix.lower() != ".jsonl":
+        raise DataError(
+            f"{name_of(source)} has no columns: text_column is for .csv, .tsv, .parquet, .xlsx, pandas and .jsonl"
+        )
+    return sequences.read_jsonl(existing(path), column)
+
+
+def _steps(source, table, group, time, columns, weight, context, labels) -> Raw:
+    """A table whose rows are steps. Raises `DataError` for one that has no named columns, and for what stands beside
+    x: a series has no cell of its own where that could be."""
+    if table is None or not table.names:
+        raise DataError(
+            f"{name_of(source)} has no named columns: group and time are for .csv, .tsv, .parquet, .xlsx, pandas"
+        )
+    if any(part is not None for part in (weight, context, labels)):
+        raise OptionError("rows that are steps of a series have neither weight, nor context, nor labels: leave it out")
+    return finite(series(table, group, time, None if columns is None else split(columns)))
 
 
 @dataclass(frozen=True)
@@ -90,12 +158,16 @@ class Beside:
     context: Raw | None = None
     labels: object = None
     columns: tuple[str, ...] = ()
+    inside: bool = False
+    """Whether the data are to bring their labels with them."""
 
     @classmethod
     def of(cls, source, table: tables.Table | None, context, labels) -> Beside:
         """Raises `DataError` for a column, a key or a file that is not there."""
         columns: list[str] = []
-        if isinstance(labels, str):
+        if inside := isinstance(labels, str) and labels == FOLDERS:
+            labels = None
+        elif isinstance(labels, str):
             if table is not None:
                 columns.append(labels)
                 labels = table.labels(labels)
@@ -112,7 +184,7 @@ class Beside:
             else:
                 keyed = isinstance(context, str) and not _is_file(context)
                 context = finite(_read(source, context)) if keyed else read(context)
-        return cls(context, labels, tuple(columns))
+        return cls(context, labels, tuple(columns), inside)
 
     def put(self, raw: Raw) -> Raw:
         """`raw` with its context and labels. Raises `DataError` where those are not one for each datum."""
@@ -121,8 +193,26 @@ class Beside:
                 f"{self.context.source} has {len(self.context)} data for the {len(raw)} of {raw.source}: a context is "
                 "one for each datum, in the same order"
             )
+        if self.context is not None and self.context.kind == raw.kind == "text":
+            _check_parallel(raw, self.context)
         raw = raw if self.context is None else replace(raw, context=self.context)
+        if self.inside and raw.labels is None:
+            raise raw.error(f"labels={FOLDERS!r} is for a folder of images with a folder in it for each class")
         return raw if self.labels is None else replace(raw, labels=checked_length(self.labels, raw, "labels"))
+
+
+def _check_parallel(raw: Raw, source: Raw) -> None:
+    """Raise `DataError` where two files of text have their blank lines, which are no data, at different places: from
+    there on line i of the one would be taken for the translation of another line."""
+    if raw.lines is None or source.lines is None:
+        return
+    apart = np.flatnonzero(np.asarray(raw.lines) != np.asarray(source.lines))
+    if len(apart):
+        line = min(int(raw.lines[apart[0]]), int(source.lines[apart[0]]))
+        raise DataError(
+            f"{raw.source} and {source.source} are parallel, and line {line} is blank in one of them only: "
+            "leave the pair out of both"
+        )
 
 
 def _is_file(source) -> bool:
@@ -162,13 +252,32 @@ def split(columns: Sequence[str] | str) -> list[str]:
     return [name.strip() for name in columns.split(",")] if isinstance(columns, str) else list(columns)
 
 
+def plain_text(source) -> Raw | None:
+    """What a file that is named as text, though its suffix is none of text's, holds: of `.tsv` pairs of texts, the
+    source and then x; of a suffix that no reader knows (`.de`, `.en`), a sentence a line. None of all else."""
+    path = path_of(source)
+    if path is None or not path.is_file():
+        return None
+    suffix = path.suffix.lower()
+    if suffix == ".tsv":
+        return sequences.read_pairs(existing(path))
+    known = suffix in (*TABLES, *ARRAYS, *LINES, ".idx", ".gz") or arrays.is_idx(path)
+    return None if known else sequences.read_text(existing(path))
+
+
 def open_table(source) -> tables.Table | None:
-    """The source's cells where it is a table with columns: pandas, or a .csv, .tsv or .parquet file. Else None."""
+    """The source's cells where it is a table with columns: pandas, .csv, .tsv, .parquet or .xlsx. Else None."""
     if isinstance(source, pd.DataFrame):
         return tables.from_frame(source, "the pandas table")
     path = path_of(source)
-    reader = None if path is None else TABLES.get(path.suffix.lower())
+    reader = None if path is None else TABLES.get(tables.suffix(path))
     return None if path is None or reader is None else reader(existing(path))
+
+
+def is_table(source) -> bool:
+    """Whether the source is a table that may name its columns: a data frame, or a file of one."""
+    path = path_of(source)
+    return isinstance(source, pd.DataFrame) or (path is not None and tables.suffix(path) in TABLES)
 
 
 def path_of(source) -> Path | None:
@@ -236,8 +345,11 @@ def existing(path: Path) -> Path:
 
 def _read_path(path: Path, key: str | None) -> Raw:
     if path.is_dir():
-        return images.read_folder(path)
-    suffix = path.suffix.lower()
+        sounds = any(file.suffix.lower() == ".wav" for file in path.iterdir())
+        return audio.read_sounds(path) if sounds else images.read_folder(path)
+    suffix = tables.suffix(path)
+    if suffix == ".jsonl":
+        return sequences.read_jsonl(path, key)
     if suffix in TREES:
         return TREES[suffix](path)
     if suffix == ".txt" and treebanks.is_bracketed(path):

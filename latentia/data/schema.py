@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 from latentia.data import encoding, writing
 from latentia.data.cells import classes_of, is_cells, kinds, named
 from latentia.data.limits import SYMBOLS, judge_symbols
-from latentia.data.raw import KINDS, Raw, first
+from latentia.data.raw import KINDS, NOUNS, Raw, first
+from latentia.data.tokens import END, TOKENS, UNKNOWN, learn
 from latentia.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -25,14 +26,12 @@ if TYPE_CHECKING:
 VALUES = ("real", "binary", "levels", "symbols")
 SCALES = ("auto", "standard", "none")
 BINARIZE = ("none", "fixed", "dynamic")
-UNKNOWN = "<unk>"
-
 
 ARRAY = "array"
 """The kind of data that nothing is known of but their shape: a batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """The kind of x, and the transform between the data as given and x as models see it.
 
@@ -53,6 +52,11 @@ class Schema:
         categories: of each column of a context the names of its categories, () where it is of numbers.
         context: the schema of what the model conditions on, None where there is nothing.
         classes: the names of the classes that labels say, () where there are none.
+        drops: words that are none of the vocabulary are left out of a text, and do not count as "<unk>".
+        ends: of sequences of symbols and text: whether each has a last symbol that says that it ends, which a model of
+            the end counts. It is the last of all, and `levels` and `vocabulary` have it.
+        tokens: what a text is made of: words, bytes or subwords; cutter: how subwords are cut, as JSON.
+        longest: symbols that a sequence or text has at most: longer ones are cut off there, and have no end.
         source: where the data came from; two schemas that differ only in this are equal.
 
     Raises:
@@ -72,6 +76,11 @@ class Schema:
     categories: tuple[tuple[str, ...], ...] = ()
     context: Schema | None = None
     classes: tuple[str, ...] = ()
+    drops: bool = False
+    ends: bool = False
+    tokens: str = "words"
+    cutter: str = ""
+    longest: int | None = None
     source: str = field(default="data", compare=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +98,10 @@ class Schema:
             "scale": len(self.scale) == count and all(0 < scale < math.inf for scale in self.scale),
             "categories": (len(self.categories) in (0, math.prod(self.event_shape)) and self.kind == "table")
             or not self.categories,
+            "ends": symbolic or not self.ends,
+            "tokens": self.tokens in TOKENS and (self.kind == "text" or self.tokens == "words"),
+            "cutter": bool(self.cutter) == (self.tokens == "subwords"),
+            "longest": self.longest is None or (self.longest > 0 and self.kind in encoding.RAGGED),
         }
         for name, good in checks.items():
             if not good:
@@ -104,8 +117,13 @@ class Schema:
         binarize: str = "none",
         min_count: int = 2,
         max_vocabulary: int | None = None,
+        min_documents: float | None = None,
+        max_documents: float | None = None,
         seed: int = 0,
         observed: int | None = None,
+        ends: bool = False,
+        tokens: str = "words",
+        longest: int | None = None,
     ) -> Schema:
         """What the training data say.
 
@@ -119,28 +137,38 @@ class Schema:
                 Murray 2008). Data that are 0 and 1 already are left alone.
             min_count: rarer words are "<unk>".
             max_vocabulary: at most so many words, with "<unk>", the commonest first.
+            min_documents, max_documents: leave out words that occur in fewer, or in more, texts than that: a number
+                of texts from 1 up, below 1 a share of them (1.0 is all). They are dropped, and not "<unk>".
             seed: of the fixed draw, 0 or more.
             observed: how many values the data hold, where `raw` is no more than their extremes.
+            ends: whether the end of a sequence of symbols or a text is a symbol too.
+            tokens: words, bytes or subwords, of which `max_vocabulary` are learned.
+            longest: symbols of a sequence or a text at most.
 
         Raises:
             DataError: the values are not of the kind asked for, or a column has no observed value.
             OptionError: an option that makes no sense.
         """
         _check_options(values, scale, binarize, seed)
+        written: dict[str, Any] = _written(raw, ends, tokens, longest)
         if is_cells(raw):
             categories, shift, factor = kinds(_present(raw))
             parts: dict[str, Any] = {"shift": shift, "scale": factor, "categories": categories, "source": raw.source}
             return cls("table", "real", (len(categories),), raw.names, **parts)
         beside: dict[str, Any] = {
-            "context": None if raw.context is None else cls.of(raw.context, scale="standard"),
+            "context": None if raw.context is None else _given(cls, raw.context, min_count, max_vocabulary),
             "classes": () if raw.labels is None else classes_of(raw.labels),
         }
         whole, raw = raw, _present(raw)
         if raw.kind == "text":
-            vocabulary = _vocabulary(raw, values, binarize, min_count, max_vocabulary)
-            return cls(
-                "text", "symbols", (), vocabulary=vocabulary, levels=len(vocabulary), source=raw.source, **beside
-            )
+            drops = min_documents is not None or max_documents is not None
+            raw = _spread(raw, min_documents, max_documents) if drops else raw
+            vocabulary, cutter = _vocabulary(raw, values, binarize, min_count, max_vocabulary, tokens)
+            vocabulary = (*vocabulary, END) if ends else vocabulary
+            parts = {"vocabulary": vocabulary, "levels": len(vocabulary), "cutter": cutter, "source": raw.source}
+            return cls("text", "symbols", (), drops=drops, **parts, **beside, **written)
+        if min_documents is not None or max_documents is not None:
+            raise OptionError(f"min_documents and max_documents are for text, and {raw.source} is none: leave them out")
         already = _is_binary(raw)
         values = _choose_values(raw, binarize, already) if values == "auto" else values
         _check_values(raw, values, scale, binarize)
@@ -151,13 +179,14 @@ class Schema:
             values=values,
             event_shape=_event_shape(raw, values),
             names=raw.names,
-            levels=_levels(whole, values, binarize, already, observed),
+            levels=_with_end(_levels(whole, values, binarize, already, observed), values, ends, raw),
             shift=shift,
             scale=factor,
             binarize="none" if already else binarize,
             seed=seed,
             source=raw.source,
             **beside,
+            **written,
         )
         encoding.check_range(schema, raw)
         return schema
@@ -238,8 +267,26 @@ class Schema:
             "event_shape": self.event_shape,
             "features": None if self.values == "symbols" else math.prod(self.event_shape),
             "symbols": self.levels if self.values in ("levels", "symbols") else None,
-            **({} if self.context is None else {"context": self.context.columns}),
+            **({} if self.end is None else {"end": self.end}),
+            **({} if self.context is None else self.context._of_source()),
         }
+
+    def _of_source(self) -> dict[str, tuple[int, ...] | int | None]:
+        """The sizes of a context: of one with steps, what a step is; else the columns."""
+        if self.kind not in encoding.RAGGED:
+            return {"context": self.columns}
+        symbolic = self.values == "symbols"
+        return {"source_symbols": self.levels} if symbolic else {"source_features": math.prod(self.event_shape)}
+
+    @property
+    def end(self) -> int | None:
+        """The symbol that ends a sequence or a text; None where ends are not modelled."""
+        return self.levels - 1 if self.ends and self.levels else None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary without what is no word of the data: the symbol that ends a text."""
+        return self.vocabulary[:-1] if self.ends else self.vocabulary
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -248,13 +295,18 @@ class Schema:
             return tuple(map(len, self.categories))
         return (self.levels if self.values == "levels" and self.levels else 0,) * math.prod(self.event_shape)
 
+    def __repr__(self) -> str:
+        return f"<Schema: {self.describe()}>"
+
     def describe(self) -> str:
         """The data in one line, for reports."""
         shape = " x ".join(map(str, self.event_shape))
         if self.kind == "text":
-            return f"sentences over {self.levels:,} words (rarer and new ones count as {UNKNOWN})"
+            many = f"{len(self.words):,} {self.tokens}"
+            others = "are left out" if self.drops else f"count as {UNKNOWN}"
+            return f"sentences over {many} (rarer and new ones {others}){self._how_they_end()}"
         if self.values == "symbols":
-            return f"sequences of {self.levels:,} symbols"
+            return f"sequences of {(self.levels or 0) - self.ends:,} symbols{self._how_they_end()}"
         names = f" ({', '.join(self.names)})" if 0 < len(self.names) <= 8 else ""
         noun = {
             "table": f"a table of {shape} column{'s' if shape != '1' else ''}{names}",
@@ -263,6 +315,10 @@ class Schema:
             "sequence": f"sequences of vectors of {shape}",
         }[self.kind]
         return f"{noun}, {self._describe_values()}"
+
+    def _how_they_end(self) -> str:
+        cut = "" if self.longest is None else f", cut after {self.longest:,} symbols"
+        return (", and one more that ends each" if self.ends else "") + cut
 
     def _describe_values(self) -> str:
         if self.binarize == "dynamic":
@@ -291,7 +347,7 @@ class Schema:
         if self.binarize != "none":
             return f"nats per {datum}, of the binarized values"
         if self.kind in encoding.RAGGED:
-            return f"nats per {datum}, end of {datum} not counted"
+            return f"nats per {datum}, end of {datum} {'' if self.ends else 'not '}counted"
         return f"nats per {datum}"
 
     def to_json(self) -> dict:
@@ -318,7 +374,7 @@ class Schema:
         return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
 
 
-BESIDE = {"categories", "context", "classes"}
+BESIDE = {"categories", "context", "classes", "drops", "ends", "tokens", "cutter", "longest"}
 
 
 def _is_int(value) -> bool:
@@ -352,6 +408,11 @@ _FORMS = {
     "categories": _list_of(_list_of(_is_text)),
     "context": lambda value: value is None or isinstance(value, dict),
     "classes": _list_of(_is_text),
+    "drops": lambda value: isinstance(value, bool),
+    "ends": lambda value: isinstance(value, bool),
+    "tokens": _is_text,
+    "cutter": _is_text,
+    "longest": lambda value: value is None or _is_int(value),
 }
 
 
@@ -371,23 +432,68 @@ def _check_options(values: str, scale: str, binarize: str, seed: int) -> None:
         raise OptionError(f"seed={seed}: a seed is 0 or more")
 
 
-def _vocabulary(raw: Raw, values: str, binarize: str, min_count: int, most: int | None) -> tuple[str, ...]:
+def _vocabulary(
+    raw: Raw, values: str, binarize: str, min_count: int, most: int | None, tokens: str
+) -> tuple[tuple[str, ...], str]:
     if values not in ("auto", "symbols") or binarize != "none":
         raise OptionError(f"{raw.source} holds text: its values are symbols, which are not binarized")
-    if most is not None and most < 2:
-        raise OptionError(f"max_vocabulary={most}: it must be 2 or more, one of them for {UNKNOWN}")
-    counts: Counter[str] = Counter()
-    if raw.weight is None:
-        counts.update(word for words in raw.values for word in words)
-    else:
+
+    def counts() -> Counter[str]:
+        found: Counter[str] = Counter()
+        if raw.weight is None:
+            found.update(word for words in raw.values for word in words)
+            return found
         for words, weight in zip(raw.values, raw.weight, strict=True):
             for word in words:
-                counts[word] += weight
-    counts.pop(UNKNOWN, None)
-    common = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
-    if not common:
-        raise raw.error(f"no word occurs {min_count} times: lower min_count")
-    return (UNKNOWN, *(common if most is None else common[: most - 1]))
+                found[word] += weight
+        return found
+
+    try:
+        return learn(list(raw.values), tokens, counts, min_count, most)
+    except DataError as error:
+        raise raw.error(str(error)) from error
+
+
+def _written(raw: Raw, ends: bool, tokens: str, longest: int | None) -> dict[str, Any]:
+    """What the schema says of how texts are written. Raises `OptionError` for data that are no text."""
+    if tokens != "words" and raw.kind != "text":
+        raise OptionError(f"tokens={tokens!r} is for text, and {raw.source} holds {NOUNS[raw.kind]}")
+    if longest is not None and (longest < 1 or raw.kind not in encoding.RAGGED):
+        raise OptionError(f"max_length={longest}: a number of at least 1, for sequences and text")
+    return {"ends": ends, "tokens": tokens, "longest": longest}
+
+
+def _with_end(levels: int | None, values: str, ends: bool, raw: Raw) -> int | None:
+    if ends and values != "symbols":
+        raise OptionError(
+            f"{raw.source}: the end of a datum is modelled of text and of sequences of symbols, and these are "
+            f"{NOUNS[raw.kind]} of {values} values: choose another model, or say --kind sequence --values symbols"
+        )
+    return levels + 1 if ends and levels is not None else levels
+
+
+def _spread(raw: Raw, least: float | None, most: float | None) -> Raw:
+    """The texts without the words that occur in fewer than `least` of them, or in more than `most`."""
+    least, most = (_texts_of(value, len(raw), name) for value, name in ((least, "min"), (most, "max")))
+    found = Counter(word for words in raw.values for word in set(words))
+    kept = {word for word, count in found.items() if (least or 0) <= count <= (most or len(raw))}
+    if not kept:
+        raise raw.error(f"no word occurs in {least or 0:g} to {most or len(raw):g} of {len(raw):,} texts")
+    return replace(raw, values=[[word for word in words if word in kept] for words in raw.values])
+
+
+def _texts_of(value: float | None, count: int, which: str) -> float | None:
+    if value is None:
+        return None
+    if not 0 < value < math.inf or (value > 1 and value != round(value)):
+        raise OptionError(f"{which}_documents={value:g}: a whole number of texts, or a share of them between 0 and 1")
+    return value * count if value < 1 or (which == "max" and value == 1) else value
+
+
+def _given(cls: type[Schema], context: Raw, min_count: int, most: int | None) -> Schema:
+    """The schema of a context: numbers are scaled, and words are rare or not as those of x are."""
+    scale = "auto" if context.kind in encoding.RAGGED else "standard"
+    return cls.of(context, scale=scale, min_count=min_count, max_vocabulary=most)
 
 
 def _present(raw: Raw) -> Raw:

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from latentia.data.files import decoded
 from latentia.data.files import read_text as read_file
 from latentia.data.raw import BEYOND, EXACT, Raw, first, is_writable
 from latentia.errors import DataError
 
 FIELDS = ("text", "tokens", "x")
+SOURCE = "context"
+"""The field of a JSON object that x is given, and a model conditions on."""
 FORMS = 'a list of numbers, of lists of numbers or of strings, or an object with "text", "tokens" or "x"'
 
 LARGEST = 2**63 - 1
@@ -25,28 +28,63 @@ RARE = 0.01
 
 def read_text(path: Path) -> Raw:
     """A sentence a line, tokens separated by white space; blank lines are skipped."""
-    lines = _lines(path)
+    lines = lines_of(path)
     return from_items([text for _, text in lines], path.name, np.array([line for line, _ in lines]))
 
 
-def read_jsonl(path: Path) -> Raw:
-    """A datum a line: a list, or an object with "text", "tokens" or "x"."""
-    lines = _lines(path)
-    items = [_item(text, f"{path.name}, line {line}") for line, text in lines]
-    return from_items(items, path.name, np.array([line for line, _ in lines]))
+def read_jsonl(path: Path, key: str | None = None) -> Raw:
+    """A datum a line: a list, or an object with "text", "tokens" or "x", or with `key` where one is named."""
+    lines = lines_of(path)
+    numbers = np.array([line for line, _ in lines])
+    parsed = [_json(text, f"{path.name}, line {line}") for line, text in lines]
+    items = [_item(part, f"{path.name}, line {line}", key) for part, line in zip(parsed, numbers, strict=True)]
+    raw = from_items(items, path.name, numbers)
+    given = [part.get(SOURCE) if isinstance(part, dict) else None for part in parsed]
+    if all(one is None for one in given):
+        return raw
+    for one, line in zip(given, numbers, strict=True):
+        if not isinstance(one, (list, str)) or not one:
+            raise DataError(
+                f'{path.name}, line {line}: no "{SOURCE}", which other lines have: give it to all or to none'
+            )
+    return replace(raw, context=from_items(given, f"the context of {path.name}", numbers))
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
+def read_pairs(path: Path) -> Raw:
+    """Two texts a line with a tab between them: the source, which is the context, and x."""
+    lines = lines_of(path)
+    numbers = np.array([line for line, _ in lines])
+    pairs = [text.split("\t") for _, text in lines]
+    for pair, line in zip(pairs, numbers, strict=True):
+        if len(pair) != 2 or not all(part.strip() for part in pair):
+            raise DataError(
+                f"{path.name}, line {line}: {len(pair)} texts between tabs, and a pair is two: source, text"
+            )
+    source, text = zip(*pairs, strict=True)
+    context = from_items(source, f"the source of {path.name}", numbers)
+    return replace(from_items(text, path.name, numbers), context=context)
+
+
+def lines_of(path: Path) -> list[tuple[int, str]]:
     """(number, text) of the lines that are not blank. Split at newlines only: JSON may hold other separators."""
-    lines = [(number, line) for number, line in enumerate(read_file(path).split("\n"), 1) if line.strip()]
+    return _not_blank(read_file(path), path.name)
+
+
+def read_lines(data: bytes, source: str) -> list[tuple[int, str]]:
+    """(number, text) of the lines of UTF-8 text that are not blank. Raises `DataError` for other bytes, or no line."""
+    return _not_blank(decoded(data, source), source)
+
+
+def _not_blank(text: str, source: str) -> list[tuple[int, str]]:
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
-        raise DataError(f"{path.name} is empty: it needs a line for each datum")
+        raise DataError(f"{source} is empty: it needs a line for each datum")
     return lines
 
 
-def _item(text: str, place: str) -> object:
+def _json(text: str, place: str) -> object:
     try:
-        item = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{place}: not JSON ({error.msg}): the line is truncated, or the file is no JSON lines file"
@@ -55,8 +93,14 @@ def _item(text: str, place: str) -> object:
         deep = isinstance(error, RecursionError)
         reason = "lists within lists without end" if deep else "a number of thousands of digits"
         raise DataError(f"{place}: {reason}: it is no datum; the line is damaged") from error
+
+
+def _item(item: object, place: str, key: str | None = None) -> object:
     if isinstance(item, dict):
-        item = next((item[field] for field in FIELDS if field in item), None)
+        if key is not None and key not in item:
+            has = ", ".join(map(repr, item)) or "none at all"
+            raise DataError(f"{place}: no field {key!r}; it has {has[:200]}")
+        item = next((item[field] for field in ((key,) if key else FIELDS) if field in item), None)
     if not isinstance(item, (list, str)):
         raise DataError(f"{place}: a line must be {FORMS}")
     return item

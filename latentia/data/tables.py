@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,9 @@ from latentia.data.limits import judge
 from latentia.data.raw import BEYOND, EXACT, Raw, is_writable
 from latentia.errors import DataError
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "#n/a", "#na", "<na>", "-nan", "?", ".", "-"})
+TOLD = frozenset({"?", ".", "-"})
+"""Words for missing that could be something else, so that a table is told to have them."""
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 WHOLE = re.compile(r"[+-]?[0-9]+")
 # 1,234 is one number with a comma between thousands, and another with a decimal comma
@@ -131,6 +134,12 @@ class Table:
         numbers = [number(cell) for cell in cells]
         if None in numbers:
             raise self._holds_text(j, numbers.index(None))
+        words = sorted({cell.strip() for cell in cells if isinstance(cell, str)} & TOLD)
+        if words:
+            where = repr(self.names[j]) if self.names else j + 1
+            warnings.warn(
+                f"{self.source}, column {where}: {' and '.join(map(repr, words))} is read as missing", stacklevel=4
+            )
         array = np.array(numbers, dtype=np.float64)
         if len(array) and np.nanmax(np.abs(array), initial=0) >= EXACT:
             rounded = [i for i, cell in enumerate(cells) if _is_rounded(cell, array[i])]
@@ -205,6 +214,7 @@ def read_csv(path: Path) -> Table:
                 "the file is truncated, or a separator inside a field is not quoted"
             )
     columns = [list(cells) for cells in zip(*records[1:], strict=True)]
+    columns = _with_points(path, columns)
     if _is_row(records[0], columns):
         # taken for names, a row of data would be lost without a word
         only = (
@@ -215,7 +225,49 @@ def read_csv(path: Path) -> Table:
             "a line of names above it; if these are the names, begin each with a letter"
         )
     names = tuple(name.strip() or f"column {j + 1}" for j, name in enumerate(records[0]))
-    return Table(names, columns, path.name, np.array(lines[1:]))
+    table = Table(names, columns, path.name, np.array(lines[1:]))
+    return _without_index(table) if not records[0][0].strip() else table
+
+
+def _with_points(path: Path, columns: list[list]) -> list[list]:
+    """The cells, in a file that commas do not separate with a point for each decimal comma.
+
+    Only where a column is of such numbers alone, and one of them cannot be anything else (1,234 can).
+    """
+    found = []
+    for cells in columns:
+        texts = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING]
+        commas = [text for text in texts if "," in text]
+        plain = all(DECIMAL_COMMA.fullmatch(text) or WHOLE.fullmatch(text) for text in texts)
+        found.append(plain and any(not EITHER.fullmatch(text) for text in commas))
+    # beside decimal commas a point may part thousands: 1.234 is then refused with what to do
+    if not any(found) or any(_is_pointed(cell) for cells in columns for cell in cells):
+        return columns
+    warnings.warn(f"{path.name}: commas are read as decimal commas, such as 1,5 for 1.5", stacklevel=3)
+    return [
+        [cell.replace(",", ".") for cell in cells] if any(map(_has_comma, cells)) and _is_decimal(cells) else cells
+        for cells in columns
+    ]
+
+
+def _has_comma(cell: str) -> bool:
+    return "," in cell
+
+
+def _is_decimal(cells: list[str]) -> bool:
+    texts = (cell.strip() for cell in cells)
+    return all(text.lower() in MISSING or DECIMAL_COMMA.fullmatch(text) or WHOLE.fullmatch(text) for text in texts)
+
+
+def _without_index(table: Table) -> Table:
+    """The table without a first column that has no name and counts the rows: an index that was written with it."""
+    if len(table.columns) < 2:
+        return table
+    values = [number(cell) for cell in table.columns[0]]
+    if values not in ([float(i) for i in range(len(values))], [float(i + 1) for i in range(len(values))]):
+        return table
+    warnings.warn(f"{table.source}: the first column has no name and counts the rows: it is left out", stacklevel=3)
+    return replace(table, names=table.names[1:], columns=table.columns[1:])
 
 
 def _is_row(record: Sequence[str], columns: Sequence[list]) -> bool:
@@ -235,7 +287,7 @@ def _records(path: Path) -> tuple[list[int], list[list[str]]]:
     lines, records, start = [], [], 1
     text = read_text(path)
     # pandas fills short lines silently; the csv module in its strict mode hides nothing
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(path, text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(path, text), strict=True)
     for record in _checked(reader, path):
         if record:
             lines.append(start)
@@ -244,8 +296,15 @@ def _records(path: Path) -> tuple[list[int], list[list[str]]]:
     return lines, records
 
 
-def _separator(path: Path, text: str) -> str:
-    if path.suffix.lower() == ".tsv":
+def suffix(path: Path) -> str:
+    """The suffix that says what is in a file, gzipped or not: .csv of table.csv.gz."""
+    last = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if last == ".gz" else last
+
+
+def separator_of(path: Path, text: str) -> str:
+    """What stands between the fields of a text file."""
+    if suffix(path) == ".tsv":
         return "\t"
     names = re.sub(r'"[^"]*"', "", next((line for line in io.StringIO(text) if line.strip()), ""))
     return "," if "," in names else next((mark for mark in ";\t" if mark in names), ",")

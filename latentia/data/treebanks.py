@@ -124,11 +124,8 @@ def read_brackets(path: Path) -> Raw:
 
 def is_bracketed(path: Path) -> bool:
     """Whether a file of text begins as a tree does."""
-    try:
-        with path.open("rb") as file:
-            return BRACKETED.match(file.read(400).decode("utf-8", "replace")) is not None
-    except OSError:
-        return False
+    with readable(path, "UTF-8 text"), path.open("rb") as file:
+        return BRACKETED.match(file.read(400).decode("utf-8", "replace")) is not None
 
 
 def read_zip(path: Path) -> Raw:

@@ -51,6 +51,12 @@ def _cell(value: np.number) -> str:
     return "" if np.isnan(number) else str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
+def short(value: float) -> str:
+    """Four digits of a number, as one would write it."""
+    size = abs(value)
+    return f"{value:,.0f}" if 1e4 <= size < 1e9 else f"{value:.4g}"
+
+
 def _jsonl(schema: Schema, values: np.ndarray | list) -> bytes:
     lines = (json.dumps(plain(value), ensure_ascii=False) for value in values)
     return "".join(f"{line}\n" for line in lines).encode()

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl_divergence as closed_form
 
+from latentia.distributions.discrete import kl_by_coordinate
 from latentia.distributions.joint import Draw, Joint, at, draw
 from latentia.distributions.latents import Latents, named
 
@@ -65,13 +66,16 @@ def _conditional(ours: Distribution, theirs: Distribution, z: Tensor, right: boo
     terms = _closed_form(ours, theirs) if right else None
     if terms is None:
         return (ours.log_prob(z) - theirs.log_prob(z)).unsqueeze(-1)
-    events = len(ours.event_shape) if isinstance(ours, Independent) else 0
+    events = ours.reinterpreted_batch_ndims if isinstance(ours, Independent) else 0
     terms = terms.flatten(-events) if events else terms.unsqueeze(-1)
     return terms.expand(*z.shape[:2], terms.shape[-1])
 
 
 def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:
     """KL(q || p), with the event's dimensions kept where q and p factorise."""
+    terms = kl_by_coordinate(q, p)
+    if terms is not None:
+        return terms
     if isinstance(q, Independent) and isinstance(p, Independent) and q.event_shape == p.event_shape:
         q, p = q.base_dist, p.base_dist
     if type(q) is Normal and type(p) is Normal:  # torch.compile cannot follow torch's search for the formula

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence, register_kl
 
 from latentia.distributions import latents
+from latentia.distributions.discrete import enumerable
 from latentia.distributions.latents import Latents
 
 Conditional = Distribution | Callable[[dict[str, Tensor]], Distribution]
@@ -66,7 +67,7 @@ class Joint(Distribution):
             p = part if isinstance(part, Distribution) else part(drawn)
             if name in summed:
                 drawn, weight = _every(name, p, drawn, weight, samples)
-                used = {other: self.conditional(other, drawn) for other in used} | {name: p}
+                used = {other: self.conditional(other, drawn) for other in (*used, name)}
                 continue
             shape = (len(latents.some(drawn)) if drawn else samples,) if p.batch_shape == self.batch_shape else ()
             drawn[name] = p.rsample(shape) if gradient and p.has_rsample else p.sample(shape)  # type: ignore[arg-type]
@@ -195,7 +196,7 @@ def log_prob_of_parts(parts: dict[str, Distribution], value: dict[str, Tensor]) 
 
 def _enumerable(part: Conditional) -> bool:
     # what depends on other latents shows only when it is drawn
-    return not isinstance(part, Distribution) or part.has_enumerate_support
+    return not isinstance(part, Distribution) or enumerable(part)
 
 
 def _every(

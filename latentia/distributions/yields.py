@@ -95,6 +95,11 @@ class Yield(Distribution):
         step = max(BLOCK // (one.rule.numel() + one.word.numel()), 1)
         return [slice(start, start + step) for start in range(0, size, step)]
 
+    @property
+    def mean(self) -> Tensor:
+        """Raises `CapabilityError`: sentences have none."""
+        raise CapabilityError("what a grammar derives are sentences, which have no mean: draw some instead")
+
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         if len(sample_shape):

@@ -2,77 +2,73 @@
 
 Each is an `Estimator`: called with q, a function f and a number of draws, it gives (B,), or (B, C) where f has several
 columns, in the units of f. f takes z (S, B, *latent) to (S, B) or (S, B, C); one that asks what z was drawn from is an
-`OfDraw`.
+`OfDraw`. Those with a `log_mean_exp` serve a bound by importance weights too.
+
+| estimator                               | of                       | bias | f a draw |
+|-----------------------------------------|--------------------------|------|----------|
+| `pathwise`                              | what is reparameterised  | none | 1        |
+| `enumerate`                             | few values               | none | all      |
+| `score_function`, `rloo`, `vimco`       | anything                 | none | 1        |
+| `disarm`                                | bits                     | none | 1        |
+| `Rebar`                                 | bits, one-hot values     | none | 3        |
+| `straight_through`, `reinmax`           | bits, one-hot values     | some | 1        |
+| `gumbel_softmax`, `binary_concrete`     | bits, one-hot values     | some | 1        |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
 
-from torch import Tensor
-from torch.distributions import Distribution
-
-from latentia.distributions.joint import Draw, Joint, at, draw
-from latentia.distributions.latents import Latents
-from latentia.errors import CapabilityError
+from latentia.gradients.automatic import automatic
+from latentia.gradients.disarm import disarm
+from latentia.gradients.expectation import Estimator, Function, OfDraw, enumerate, pathwise, value
+from latentia.gradients.rebar import Rebar
+from latentia.gradients.relaxed import Relaxation, binary_concrete, gumbel_softmax, reinmax, straight_through
+from latentia.gradients.score import rloo, score_function
 from latentia.gradients.still import fixed, scaled
+from latentia.gradients.study import Row, Study, study
+from latentia.gradients.vimco import vimco
 
-__all__ = ["Estimator", "Function", "OfDraw", "enumerate", "fixed", "pathwise", "scaled", "value"]
+ESTIMATORS: dict[str, Callable[[], Estimator]] = {
+    "automatic": lambda: automatic,
+    "pathwise": lambda: pathwise,
+    "enumerate": lambda: enumerate,
+    "straight_through": lambda: straight_through,
+    "reinmax": lambda: reinmax,
+    "gumbel_softmax": lambda: gumbel_softmax(),
+    "hard_gumbel_softmax": lambda: gumbel_softmax(hard=True),
+    "score": lambda: score_function(),
+    "running_mean": lambda: score_function("mean"),
+    "nvil": lambda: score_function("network"),
+    "rloo": lambda: rloo,
+    "disarm": lambda: disarm,
+    "rebar": lambda: Rebar(),
+    "vimco": lambda: vimco,
+}
+"""What the command offers, each by its name and with its defaults; what it makes is of one fit."""
 
-Function = Callable[[Any], Tensor]
-
-
-class OfDraw:
-    """A function of z that uses the distributions z was drawn from, so that q's networks are asked once. An estimator
-    that gives it z alone may do so: q is then asked again.
-
-    Args:
-        q: what z is drawn from.
-        function: of a `Draw`, (S, B) or (S, B, C).
-    """
-
-    def __init__(self, q: Distribution, function: Callable[[Draw], Tensor]):
-        self.q, self.function = q, function
-
-    def __call__(self, z: Latents) -> Tensor:
-        return self.function(at(self.q, z))
-
-
-def value(f: Function, drawn: Draw) -> Tensor:
-    """f of the draws."""
-    return f.function(drawn) if isinstance(f, OfDraw) else f(drawn.z)
-
-
-class Estimator(Protocol):
-    """E_q f(z) and its gradient: a function, or an `nn.Module` where it has a baseline of its own to learn."""
-
-    def __call__(self, q: Distribution, f: Function, samples: int) -> Tensor: ...
-
-
-def pathwise(q: Distribution, f: Function, samples: int) -> Tensor:
-    """(1/S) sum_s f(z_s) with z_s a differentiable function of q's parameters.
-
-    Latents that a `Joint` sums out are summed out exactly, and the draws are of the others.
-
-    Kingma and Welling (2014), section 2.4; Rezende, Mohamed and Wierstra (2014), section 3.
-    Raises `CapabilityError` where q cannot be reparameterised.
-    """
-    if isinstance(q, Joint) and q.summed:
-        drawn = q.branches(samples)
-        return drawn.mean(value(f, drawn))
-    if not q.has_rsample:
-        raise CapabilityError(
-            f"{type(q).__name__} cannot be reparameterised: use estimator=gradients.enumerate where z is finite"
-        )
-    drawn = draw(q, samples)
-    return drawn.mean(value(f, drawn))
-
-
-def enumerate(q: Distribution, f: Function, samples: int = 0) -> Tensor:
-    """sum_z q(z) f(z), exactly, over all values of a finite z. `samples` is not used."""
-    if not q.has_enumerate_support:
-        raise CapabilityError(f"{type(q).__name__} has no finite support to enumerate: use estimator=pathwise")
-    z = q.enumerate_support()
-    drawn = Draw(z, {"z": q}, q.log_prob(z))
-    return drawn.mean(value(f, drawn))
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "Function",
+    "OfDraw",
+    "Rebar",
+    "Relaxation",
+    "Row",
+    "Study",
+    "automatic",
+    "binary_concrete",
+    "disarm",
+    "enumerate",
+    "fixed",
+    "gumbel_softmax",
+    "pathwise",
+    "reinmax",
+    "rloo",
+    "scaled",
+    "score_function",
+    "straight_through",
+    "study",
+    "value",
+    "vimco",
+]

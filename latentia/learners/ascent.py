@@ -28,6 +28,7 @@ class Climber:
         data: that are learned from, of which an error speaks.
         full: the weight of a full minibatch of average data.
         clip, compile, eps: as `Gradient` has them.
+        beside: what the objective learns of its own, as the baseline of an estimator.
     """
 
     def __init__(
@@ -39,10 +40,13 @@ class Climber:
         clip: float | None,
         compile: bool,
         eps: float,
+        beside: nn.Module | None = None,
     ):
         self.model, self.data, self.full = model, data, full
         self.clip, self.compile, self.eps = clip, compile, eps
         self.names = {parameter: name for name, parameter in model.named_parameters()}
+        if beside is not None:
+            self.names |= {parameter: f"the objective's {name}" for name, parameter in beside.named_parameters()}
         self.parameters = list(self.names)
         self.forget()
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentia.data import Dataset, Stream, as_dataset
+from latentia.data import Dataset, Stream, as_dataset, remember
 from latentia.data.stream import draw
 from latentia.errors import CapabilityError, DataError, LikelihoodFell, NonFiniteError, OptionError
 from latentia.learners import distributed
@@ -109,9 +109,11 @@ class EM:
             name = type(model).__name__
             raise CapabilityError(f"EM needs an M-step: make {name} an EMModel (expect and update), or use Gradient")
         check_not_all_frozen(model)
-        data = (data if isinstance(data, Stream) else as_dataset(data)).frozen(seed)
+        given, data = data, (data if isinstance(data, Stream) else as_dataset(data)).frozen(seed)
         with fitting("highest", seed), torch.no_grad():
-            return _Fit(self, model, data, seed, callbacks, checkpoint).run()
+            history = _Fit(self, model, data, seed, callbacks, checkpoint).run()
+        remember(model, given, data.schema)
+        return history
 
 
 def expectations(model: EMModel, batches: Iterable[Batch], hard: bool = False) -> tuple[Statistics, Tensor]:

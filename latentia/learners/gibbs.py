@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, as_dataset, remember
 from latentia.errors import CapabilityError, DataError, NonFiniteError, OptionError
 from latentia.learners.checkpoint import Checkpoint, Tensors
 from latentia.learners.course import Course
@@ -106,7 +106,8 @@ class Gibbs:
         if not isinstance(model, Sampled):
             name = type(model).__name__
             raise CapabilityError(f"Gibbs needs a chain: write {name}.sampler and {name}.settle, or use EM or Gradient")
-        batch = as_dataset(data).frozen(seed).batch().to(model.anchor)
+        given, data = data, as_dataset(data)
+        batch = data.frozen(seed).batch().to(model.anchor)
         model.check(batch)
         weight = float(batch.weights.double().sum())
         if not weight > 0:
@@ -115,6 +116,7 @@ class Gibbs:
             fit = _Fit(self, model.sampler(batch, seed_for(seed)), weight, callbacks, checkpoint)
             with held(model):
                 model.settle(fit.run())
+        remember(model, given, data.schema)
         return fit.history
 
 

@@ -12,9 +12,9 @@ from inspect import signature
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from latentia.data import Dataset, as_dataset
+from latentia.data import Dataset, as_dataset, remember
 from latentia.errors import DataError, OptionError
 from latentia.learners.ascent import EVERY, Climber, Tally, weighted_mean
 from latentia.learners.checkpoint import Checkpoint, Tensors, snapshot, the_same_shapes
@@ -24,7 +24,7 @@ from latentia.learners.remedies import catch_up, inference_parameters
 from latentia.learners.schedules import ANNEALINGS, SCHEDULES, kl_weight, learning_rate
 from latentia.learners.settings import PRECISIONS, fitting, seed_for, usable_device, whole_steps
 from latentia.measure.information import mutual_information
-from latentia.model import LatentVariableModel, held, minibatches
+from latentia.model import LatentVariableModel, by_length, held, minibatches
 from latentia.objectives import Objective, elbo
 from latentia.progress import Bar
 
@@ -53,6 +53,8 @@ class Gradient:
         aggressive: before each step of the generative model, steps of the inference network alone until they stop
             helping (see `remedies.catch_up`); from the first epoch that does not raise the mutual information on the
             validation data, both together as usual (He et al. 2019, algorithm 1 and section 4.2).
+        cool_to: the temperature that the objective's estimator (`gradients.gumbel_softmax`) ends at, falling from its
+            own by the same factor at every step; None leaves it. The validation bound has hard draws at any.
         clip: largest norm of the gradient of the mean objective; None leaves it.
         patience: stop after so many epochs without a better validation bound; None goes on. Where there are
             validation data, the best epoch's parameters are kept.
@@ -78,6 +80,7 @@ class Gradient:
     cycles: int = 4
     pretrain: int = 0
     aggressive: bool = False
+    cool_to: float | None = None
     clip: float | None = None
     patience: int | None = 20
     eps: float = 1e-8
@@ -93,7 +96,7 @@ class Gradient:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name}={value}: it must be at least {least}")
-        for name in ("lr", "eps", "clip"):
+        for name in ("lr", "eps", "clip", "cool_to"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name}={value}: it must be a positive number")
@@ -114,6 +117,11 @@ class Gradient:
                 raise OptionError(
                     f"{name}={value!r} weighs the KL by beta, which this objective does not take: use elbo"
                 )
+
+        if self.cool_to is not None and not any(hasattr(module, "cool") for module in beside(self.objective).modules()):
+            raise OptionError(
+                "cool_to lowers a temperature, which this objective's estimator has not: use gumbel_softmax"
+            )
 
     def annealed(self, progress: float) -> Objective:
         """The objective at this progress through what follows the pretraining; below 0 in the pretraining."""
@@ -139,13 +147,28 @@ class Gradient:
         Raises:
             NonFiniteError: something became inf or NaN; it names the first thing that did.
         """
-        data = as_dataset(data)
+        given, data = data, as_dataset(data)
         if len(data) == 0:
             raise DataError("there are no data to fit")
         device = usable_device(self.device)
         with fitting(self.precision, seed), whole_steps() if self.compile else nullcontext():
             model.to(device)
-            return _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
+            history = _Fit(self, model, data, validation, seed, callbacks, checkpoint).run()
+        remember(model, given, data.schema)
+        return history
+
+
+def beside(objective: Objective) -> nn.ModuleDict:
+    """The modules among an objective's options, as an estimator with a baseline: they learn as the model does."""
+    options = objective.keywords if isinstance(objective, partial) else {}
+    return nn.ModuleDict({name: option for name, option in options.items() if isinstance(option, nn.Module)})
+
+
+def cool(modules: nn.Module, target: float, progress: float) -> None:
+    """Set the temperature of each module that has one, on its way to `target`."""
+    for module in modules.modules():
+        if hasattr(module, "cool"):
+            module.cool(target, progress)  # type: ignore[operator]
 
 
 class _Fit(Course):
@@ -180,9 +203,15 @@ class _Fit(Course):
         if not bool(weights.sum() > 0):
             raise DataError(f"{data.schema.source}: every weight is 0, so there is nothing to learn from")
         self.log_det = float(weighted_mean(data.log_det(), weights))
+        self.beside = self._begun(beside(learner.objective))
         # the weight of a full minibatch of average data
         full = min(learner.batch_size, len(data)) * float(weights.mean())
-        how: dict[str, Any] = {"clip": learner.clip, "compile": learner.compile, "eps": learner.eps}
+        how: dict[str, Any] = {
+            "clip": learner.clip,
+            "compile": learner.compile,
+            "eps": learner.eps,
+            "beside": self.beside,
+        }
         self.climber, self.dtype = Climber(model, self.data, full, **how), model.anchor.dtype
         self.epoch = self.waited = 0
         self.best_value: float | None = None
@@ -192,6 +221,18 @@ class _Fit(Course):
         if self.aggressive and self.validation is None:
             raise OptionError("aggressive=True ends by the mutual information on validation data: there are none")
         self.origin: Tensors = {}
+
+    def _begun(self, modules: nn.Module) -> nn.Module:
+        """What the objective learns beside the model, at its start: the same fit twice begins twice alike."""
+        anchor = self.model.anchor
+        for module in modules.modules():
+            if hasattr(module, "start") and (self.learner.fresh or not getattr(module, "begun", True)):
+                generator = torch.Generator().manual_seed(seed_for(self.seed, 0))
+                module.start(self.data.batch(dtype=anchor.dtype), generator)  # type: ignore[operator]
+        modules.to(anchor.device)
+        for parameter in modules.parameters():
+            parameter.data = parameter.data.to(anchor.dtype)
+        return modules
 
     def run(self) -> History:
         if not self.resume():
@@ -234,7 +275,7 @@ class _Fit(Course):
     def _trained(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
         """Those that are not frozen: a callback may freeze some, or set them free."""
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        if not trained:
+        if not set(trained) - set(self.beside.parameters()):
             raise OptionError("every parameter is frozen (requires_grad=False): there is nothing to learn")
         return trained
 
@@ -251,17 +292,20 @@ class _Fit(Course):
         # every epoch has random numbers of its own, so a resumed fit needs no generator's state
         torch.manual_seed(seed_for(self.seed, self.epoch + 1))
         self.model.train()
-        order = torch.randperm(len(self.data)).to(self.data.x.device)
+        order = self._order()
         tally, norms, rate = Tally(), [], learner.lr
         # the pretraining is before step 0
         begun, chasing = learner.pretrain * self.steps, self.aggressive and self.epoch >= learner.pretrain
-        chosen, chased = self._trained(self._generative().values() if chasing else self.climber.parameters), 0
-        for i, index in enumerate(minibatches(order, learner.batch_size)):
+        own = list(self.beside.parameters())
+        chosen, chased = self._trained([*self._generative().values(), *own] if chasing else self.climber.parameters), 0
+        for i, index in enumerate(order):
             step, total = self.epoch * self.steps + i - begun, learner.epochs * self.steps - begun
             rate = learner.lr
             if step >= 0:
                 rate = learning_rate(learner.schedule, learner.lr, step, total, learner.warmup)
             objective = learner.annealed(step / total)
+            if learner.cool_to is not None:
+                cool(self.beside, learner.cool_to, max(step / total, 0.0))
             if chasing:
                 chased += catch_up(lambda f=objective, lr=rate, i=i: self._inference_step(f, lr, i))
             batch = self.data.batch(index, self.dtype)
@@ -290,11 +334,19 @@ class _Fit(Course):
             record |= {"inference_steps": chased, "mutual_information": self._informed()}
         return record | {"seconds": time.perf_counter() - began}
 
+    def _order(self) -> list[Tensor]:
+        """The minibatches of an epoch, at random."""
+        order = torch.randperm(len(self.data)).to(self.data.x.device)
+        if self.data.lengths is None:
+            return minibatches(order, self.learner.batch_size)
+        return by_length(order, self.data.lengths, self.learner.batch_size)
+
     def _inference_step(self, objective: Objective, rate: float, step: int) -> float:
         """One ascent of the inference network alone, on data drawn at random: the bound."""
         index = torch.randint(len(self.data), (min(self.learner.batch_size, len(self.data)),))
         batch = self.data.batch(index.to(self.model.anchor.device), self.dtype)
-        ascent, _ = self.climber.step(objective, batch, list(self.inference.values()), rate, self.epoch, step)
+        chosen = [*self.inference.values(), *self.beside.parameters()]
+        ascent, _ = self.climber.step(objective, batch, chosen, rate, self.epoch, step)
         return float(ascent.mean)
 
     def _informed(self) -> float:
@@ -333,12 +385,14 @@ class _Fit(Course):
 
     def _parts(self) -> dict[str, Tensors]:
         model = snapshot(self.model)
-        return {"model": model, "best": self.best, "adam": self.climber.optimizer.tensors(), "origin": self.origin}
+        adam, own = self.climber.optimizer.tensors(), snapshot(self.beside)
+        return {"model": model, "best": self.best, "adam": adam, "origin": self.origin, "beside": own}
 
     def _take_parts(self, part: Callable[[str], Tensors], state: dict[str, Any]) -> None:
         self.model.load_state_dict(part("model"))
         self.best = the_same_shapes(part("best"), self.model)
         self.origin = part("origin")
+        self.beside.load_state_dict(part("beside"))
         self.climber.optimizer.load(part("adam"))
 
 

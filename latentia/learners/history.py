@@ -14,7 +14,7 @@ Record = dict[str, Any]
 Callback = Callable[[Record], None]
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The course of a fit.
 
@@ -28,6 +28,12 @@ class History:
     records: list[Record] = field(default_factory=list)
     stopped: str = ""
     restarts: list[float] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        last = self.records[-1] if self.records else {}
+        told = {name: value for name, value in last.items() if isinstance(value, float) and name != "seconds"}
+        figures = ", ".join(f"{name} {value:.5g}" for name, value in told.items())
+        return f"<History: {len(self.records):,} records, {self.stopped or 'not ended'}; the last: {figures or 'none'}>"
 
 
 class Learner(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latentia.data import Dataset, Stream, as_dataset
+from latentia.data import Dataset, Stream, as_dataset, remember
 from latentia.errors import CapabilityError, OptionError
 from latentia.learners.checkpoint import Checkpoint, Tensors, read_tensors, snapshot
 from latentia.learners.course import Resumable
@@ -75,7 +75,7 @@ class Online(Resumable):
         Raises:
             DataError: no data of any weight, or data that the model cannot generate.
         """
-        data = (data if isinstance(data, Stream) else as_dataset(data)).frozen(self.seed)
+        given, data = data, (data if isinstance(data, Stream) else as_dataset(data)).frozen(self.seed)
         with fitting("highest", self.seed), torch.no_grad():
             batches = data.prepared(self.model.anchor)
             weight, log_det = weigh(self.model, data, batches)
@@ -91,6 +91,7 @@ class Online(Resumable):
             for _ in range(self.passes - 1 if first else 0):
                 self.mean = {n: s / weight for n, s in expectations(self.model, batches, self.hard)[0].items()}
                 self._maximise()
+        remember(self.model, given, data.schema)
         self._tell()
         mean = float(value) / weight
         return mean + log_det if mean > IMPOSSIBLE_MEAN else -math.inf

@@ -194,7 +194,9 @@ def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any],
 def _derived(result: Evaluation, schema: Schema, observed: float, weight: float) -> Evaluation:
     """Add perplexity for symbols, and bits a dimension for discrete coordinates of a fixed number."""
     if schema.values == "symbols":
-        marks = f"{observed:,.0f} observed symbols; the end of a sequence is not counted"
+        noun = {"words": "symbols"}.get(schema.tokens, schema.tokens)
+        counted = "" if schema.ends else "not "
+        marks = f"{observed:,.0f} observed {noun}; the end of a sequence is {counted}counted"
         return replace(result, perplexity=_exp(-result.total_log_marginal / max(observed, 1.0)), divided_by=marks)
     if schema.values in ("binary", "levels") and observed > 0:
         bits = -result.total_log_marginal / (observed * math.log(2))

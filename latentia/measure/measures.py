@@ -40,7 +40,7 @@ def _figure(name: str, says: str, group: str, unit: str = "nats", of: str | None
 P, BOUND, LATENTS, CODE, TRAINING = "log p(x)", "bound", "latents", "code", "training data"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Evaluation:
     """What `latentia evaluate` says. Means over the data, weighted by their weights; what each figure is is said beside
     it, and `measures` lists them.
@@ -196,6 +196,10 @@ class Evaluation:
     evaluated_on: str = "the data given"
     layers: dict[str, dict[str, Any]] | None = None
     each: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        figures = (f"{one.name} {one.value:.5g}" for one in self.measures if isinstance(one.value, float))
+        return f"<Evaluation: {self.n:,} data, {self.evaluated_on}; {self.units}; {', '.join(figures)}>"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not finite becomes null, as JSON has no word for it."""

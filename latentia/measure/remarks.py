@@ -58,7 +58,7 @@ def _farthest(data: Dataset, index: int) -> str:
 
 def made_ready(model: LatentVariableModel, data: Dataset, seed: int) -> Dataset:
     """The data, drawn once and for all, after a check that the model can generate them."""
-    data = as_dataset(data).frozen(seed)
+    data = as_dataset(data, model.schema).frozen(seed)
     if len(data) == 0:
         raise DataError("there are no data to evaluate")
     model.check(data.batch(dtype=model.anchor.dtype).to(model.anchor))

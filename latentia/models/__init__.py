@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latentia.models.alignments.ctc import CTC
+    from latentia.models.alignments.hmm_alignment import HMMAlignment
+    from latentia.models.alignments.ibm1 import IBMModel1
+    from latentia.models.alignments.ibm2 import IBMModel2
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
@@ -18,9 +22,16 @@ if TYPE_CHECKING:
     from latentia.models.mixtures.kmeans import KMeans
     from latentia.models.mixtures.mixture_of_bernoullis import MixtureOfBernoullis
     from latentia.models.mixtures.mixture_of_categoricals import MixtureOfCategoricals
+    from latentia.models.text.language_model import LanguageModel
+    from latentia.models.text.mixture_of_language_models import (
+        InferredMixtureOfLanguageModels,
+        MixtureOfLanguageModels,
+    )
+    from latentia.models.text.text_vae import TextVAE
     from latentia.models.topics.lda import LDA
     from latentia.models.vaes.clustering_vae import ClusteringVAE
     from latentia.models.vaes.conv_ladder import ConvLadder
+    from latentia.models.vaes.discrete_vae import DiscreteVAE
     from latentia.models.vaes.ladder_vae import LadderVAE
     from latentia.models.vaes.missing_data_vae import MissingDataVAE
     from latentia.models.vaes.pixel_vae import PixelVAE
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
     from latentia.models.vaes.vamp_vae import VampVAE
 
 __all__ = [
+    "CTC",
     "HMM",
     "LDA",
     "PCFG",
@@ -36,23 +48,32 @@ __all__ = [
     "ClusteringVAE",
     "CompoundPCFG",
     "ConvLadder",
+    "DiscreteVAE",
     "ExactFactorialHMM",
     "FactorialHMM",
     "GaussianMixture",
+    "HMMAlignment",
+    "IBMModel1",
+    "IBMModel2",
+    "InferredMixtureOfLanguageModels",
     "KMeans",
     "LadderVAE",
+    "LanguageModel",
     "MissingDataVAE",
     "MixtureOfBernoullis",
     "MixtureOfCategoricals",
+    "MixtureOfLanguageModels",
     "NeuralHMM",
     "NeuralPCFG",
     "PixelVAE",
     "ProbabilisticPCA",
     "SemiSupervisedVAE",
+    "TextVAE",
     "VampVAE",
 ]
 
 _FILES = {
+    "CTC": "alignments.ctc",
     "HMM": "chains.hmm",
     "LDA": "topics.lda",
     "PCFG": "grammars.pcfg",
@@ -60,19 +81,27 @@ _FILES = {
     "ClusteringVAE": "vaes.clustering_vae",
     "CompoundPCFG": "grammars.compound_pcfg",
     "ConvLadder": "vaes.conv_ladder",
+    "DiscreteVAE": "vaes.discrete_vae",
     "ExactFactorialHMM": "chains.factorial_hmm",
     "FactorialHMM": "chains.factorial_hmm",
     "GaussianMixture": "mixtures.gaussian_mixture",
+    "InferredMixtureOfLanguageModels": "text.mixture_of_language_models",
+    "HMMAlignment": "alignments.hmm_alignment",
+    "IBMModel1": "alignments.ibm1",
+    "IBMModel2": "alignments.ibm2",
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
+    "LanguageModel": "text.language_model",
     "MissingDataVAE": "vaes.missing_data_vae",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
     "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
+    "MixtureOfLanguageModels": "text.mixture_of_language_models",
     "NeuralHMM": "chains.neural_hmm",
     "NeuralPCFG": "grammars.neural_pcfg",
     "PixelVAE": "vaes.pixel_vae",
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
+    "TextVAE": "text.text_vae",
     "VampVAE": "vaes.vamp_vae",
 }
 """The file of each model."""

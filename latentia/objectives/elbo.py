@@ -28,7 +28,7 @@ def elbo(
     free_bits: float = 0.0,
     free: Literal["dimension", "latent", "total"] = "dimension",
     stl: bool = False,
-    estimator: Estimator = gradients.pathwise,
+    estimator: Estimator = gradients.automatic,
 ) -> Bound:
     """E_q log p(x | z) - beta * sum_d max(free_bits, KL_d), with KL_d the divergence of latent dimension d.
 
@@ -46,11 +46,12 @@ def elbo(
             the prior) counts as one dimension.
         stl: sticking the landing (Roeder, Wu and Duvenaud 2017): the KL is sampled, and the part of its gradient whose
             mean is zero is left out, so that the gradient has no variance once q is the exact posterior.
-        estimator: of E_q, see `latentia.gradients`.
+        estimator: of E_q, see `latentia.gradients`: reparameterised draws, or for bits and one-hot values the score
+            function against the mean of the other draws, unless another is named.
     """
     if free not in ("dimension", "latent", "total"):
         raise OptionError(f"free={free!r}: choose one of dimension, latent, total")
-    if stl and estimator is not gradients.pathwise:
+    if stl and estimator not in (gradients.automatic, gradients.pathwise):
         raise OptionError("stl=True draws z itself: leave estimator out")
     if stl and free_bits > 0:
         raise OptionError("stl samples the KL as a whole, so free_bits has no dimensions to floor: leave one out")
@@ -58,7 +59,8 @@ def elbo(
         _no_options(model, beta, free_bits)
     q = model.posterior(batch)
     log_q: Any = gradients.fixed(q).log_prob if stl else None
-    reconstruction, terms = expected_terms(model, batch, q, samples, estimator=estimator, log_q=log_q)
+    apart = free_bits > 0
+    reconstruction, terms = expected_terms(model, batch, q, samples, estimator=estimator, log_q=log_q, apart=apart)
     return charged(reconstruction, terms, beta, free_bits, free)
 
 
@@ -76,12 +78,14 @@ def expected_terms(
     estimator: Estimator = gradients.pathwise,
     log_likelihood: Callable[[Latents], Tensor] | None = None,
     log_q: Callable[[Latents], Tensor] | None = None,
+    apart: bool = True,
 ) -> Terms:
     """The terms of the bound for any q(z | x), from one pass of its networks.
 
     Args:
         log_likelihood: log p(x | z) of draws, (S, B), in the place of the model's own.
         log_q: the density of draws in the place of q's own, (S, B): the KL is then sampled as a whole.
+        apart: the terms of a KL that is sampled one by one, not their sum alone.
     """
     if not isinstance(model, DirectedModel):
 
@@ -89,7 +93,7 @@ def expected_terms(
             density = drawn.log_q if log_q is None else log_q(drawn.z)
             return model.log_joint(batch, drawn.z) - density
 
-        return estimator(q, gradients.OfDraw(q, weight), samples), None
+        return estimator(q, gradients.OfDraw(q, weight, batch), samples), None
     prior, directed = model.prior(batch.frame), model
     closed = None if log_q is not None else kl_by_latent(q, prior)
     widths: list[int] = []
@@ -102,12 +106,14 @@ def expected_terms(
             terms = list(kl_given(q, prior, drawn).values())
         else:
             terms = [(log_q(drawn.z) - prior.log_prob(drawn.z)).unsqueeze(-1)]  # type: ignore[arg-type]
+        if not apart:
+            terms = [_columns(terms).sum(-1, keepdim=True)]
         widths[:] = [term.shape[-1] for term in terms]
         return torch.cat([fit(drawn.z).unsqueeze(-1), *terms], -1)
 
     if closed is not None:
-        return estimator(q, fit, samples), list(closed.values())
-    reconstruction, *terms = estimator(q, gradients.OfDraw(q, columns), samples).split([1, *widths], -1)
+        return estimator(q, gradients.OfDraw(q, lambda drawn: fit(drawn.z), batch), samples), list(closed.values())
+    reconstruction, *terms = estimator(q, gradients.OfDraw(q, columns, batch), samples).split([1, *widths], -1)
     return reconstruction.squeeze(-1), terms
 
 

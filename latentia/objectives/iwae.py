@@ -7,11 +7,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from latentia import gradients
 from latentia.bound import Bound
 from latentia.distributions.joint import Draw, draw
 from latentia.errors import CapabilityError, OptionError
+from latentia.gradients import Estimator
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 
 
@@ -21,6 +23,7 @@ def iwae(
     *,
     samples: int = 50,
     gradient: Literal["pathwise", "stl", "dreg"] = "pathwise",
+    estimator: Estimator | None = None,
 ) -> Bound:
     """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q: Burda, Grosse and Salakhutdinov (2016), equation 8.
 
@@ -33,19 +36,28 @@ def iwae(
             drowns in noise as K grows (Rainforth et al. 2018). "dreg" is doubly reparameterised: unbiased too, and
             better with K (Tucker et al. 2019, equation 8). "stl" leaves out the score of q: little variance, biased
             for K > 1 (Roeder, Wu and Duvenaud 2017).
+        estimator: of the bound of a q that cannot be reparameterised: `gradients.vimco`, or another that has a
+            `log_mean_exp`.
 
     Raises:
-        CapabilityError: a gradient is to be taken, and q, which is not exact, cannot be reparameterised.
+        CapabilityError: a gradient is to be taken, and q, which is not exact, cannot be reparameterised; or the
+            estimator is not one of bounds by several draws.
     """
     if gradient not in ("pathwise", "stl", "dreg"):
         raise OptionError(f"gradient={gradient!r}: choose one of pathwise, stl, dreg")
     q = model.posterior(batch)
+    if estimator is not None:
+        if gradient != "pathwise":
+            raise OptionError(f"gradient={gradient!r} draws z itself: leave estimator out")
+        return _estimated(model, batch, q, samples, estimator)
     if gradient == "pathwise":
         drawn = draw(q, samples)
         log_q = drawn.log_q
         if not q.has_rsample and not isinstance(model, TractableModel) and log_q.requires_grad:
             # what is left of the gradient would drive q away from the posterior
-            raise CapabilityError(f"{type(q).__name__} cannot be reparameterised: learn by elbo, which sums it out")
+            raise CapabilityError(
+                f"{type(q).__name__} cannot be reparameterised: learn by elbo, or give estimator=vimco"
+            )
         return _importance(*_terms(model, batch, drawn, log_q))
     if not q.has_rsample:
         raise CapabilityError(f"{type(q).__name__} cannot be reparameterised: this gradient needs that")
@@ -58,6 +70,27 @@ def iwae(
     # through z an importance weight counts twice, see Tucker et al.; the weights' own softmax gives the first
     moved = drawn._replace(z=gradients.scaled(drawn.z, share))
     return _importance(*_terms(model, batch, moved, still.log_prob(moved.z)))  # type: ignore[arg-type]
+
+
+def _estimated(model: LatentVariableModel, batch: Batch, q: Distribution, samples: int, estimator: Estimator) -> Bound:
+    log_mean_exp = getattr(estimator, "log_mean_exp", None)
+    if log_mean_exp is None:
+        raise CapabilityError(
+            f"{getattr(estimator, '__name__', type(estimator).__name__)} estimates the mean of f, not a bound by "
+            "several draws: use vimco, score_function, straight_through, gumbel_softmax or reinmax"
+        )
+    parts: list[tuple[Tensor | None, Tensor]] = []
+
+    def log_weight(drawn: Draw) -> Tensor:
+        parts[:] = [_terms(model, batch, drawn, drawn.log_q)]
+        likelihood, ratio = parts[0]
+        return ratio if likelihood is None else likelihood + ratio
+
+    value = log_mean_exp(q, gradients.OfDraw(q, log_weight, batch), samples)
+    likelihood, ratio = parts[0]
+    if likelihood is None:
+        return Bound(value)
+    return Bound(value, likelihood.detach().mean(0), -ratio.detach().mean(0))
 
 
 def _terms(model: LatentVariableModel, batch: Batch, drawn: Draw, log_q: Tensor) -> tuple[Tensor | None, Tensor]:

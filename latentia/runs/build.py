@@ -8,15 +8,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from latentia import models, objectives
 from latentia.data import Raw, Schema
 from latentia.data.blocks import Rows
 from latentia.data.stream import survey
 from latentia.errors import LatentiaError, OptionError
+from latentia.gradients import ESTIMATORS
 from latentia.inference.missing import mean_field_elbo
 from latentia.inference.refinement import semi_amortized
 from latentia.learners import EM, Gibbs, Gradient, Learner, distributed
 from latentia.model import EMModel, LatentVariableModel
+from latentia.runs.chosen import of_model
 from latentia.runs.config import Config
 
 MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
@@ -33,6 +37,7 @@ COUNTS = ("poisson", "multinomial")
 """Emissions that are of whole numbers, which a scaling would make something else."""
 VALUES = {"gaussian": "real", "mixture": "real", "poisson": "real", "multinomial": "real", "bernoulli": "binary"}
 """What x is for an emission that is asked for, even where whole numbers would be read as symbols."""
+DOCUMENTS = ("min_documents", "max_documents")
 
 
 def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVariableModel:
@@ -43,10 +48,14 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     """
     parameters = inspect.signature(MODELS[name]).parameters
     sizes = {size: value for size, value in schema.sizes().items() if size in parameters}
-    if schema.context is not None and "context" not in parameters:
-        raise _does_nothing(name, "context", "context")
+    given = {"context", "source_symbols", "source_features"} & set(schema.sizes())
+    if given - set(parameters):
+        raise _does_nothing(name, "context", *given)
     required = [p.name for p in parameters.values() if p.default is p.empty]
     for missing in required:
+        if sizes.get(missing) is None and missing in ("source_symbols", "source_features"):
+            asked = "sentences or symbols" if missing == "source_symbols" else "sequences of vectors, such as sounds"
+            raise OptionError(f"{name} needs a source of {asked} for each datum: name it with --context")
         if sizes.get(missing) is None:
             raise OptionError(
                 f"{name} needs {missing}, and {schema.describe()} have none: choose another model, --kind or --values"
@@ -96,15 +105,15 @@ def check_count(config: Config, count: int) -> None:
         raise OptionError(f"components={components}, and {count} data to learn from: it must be at most {count}")
 
 
-def build_learner(config: Config, progress: bool = True) -> Learner:
-    """The learner with its options and its objective."""
+def build_learner(config: Config, progress: bool = True, chosen: dict[str, Any] | None = None) -> Learner:
+    """The learner with its options and its objective, and what was `chosen` beside those."""
     for what, name, known in (("learner", config.learner, LEARNERS), ("objective", config.objective, OBJECTIVES)):
         if name is not None and name not in known:
             raise OptionError(f"unknown {what} {name!r}: the {what}s are {', '.join(known)}")
-    options = {**config.learner_options, "progress": progress}
+    options = {**(chosen or {}), **config.learner_options, "progress": progress}
     if config.learner == "Gradient" and config.objective:
         _at_least(config.objective_options)
-        options["objective"] = partial(OBJECTIVES[config.objective], **config.objective_options)
+        options["objective"] = partial(OBJECTIVES[config.objective], **_estimating(config.objective_options))
     if config.learner != "EM" and (distributed.size() > 1 or config.data.stream):
         asked = "a stream" if config.data.stream else f"{distributed.size()} processes"
         raise OptionError(f"--learner {config.learner} learns from data in memory in one process, not from {asked}")
@@ -112,6 +121,16 @@ def build_learner(config: Config, progress: bool = True) -> Learner:
         return LEARNERS[config.learner](**options)
     except TypeError as error:
         raise OptionError(f"{config.learner}: {error}") from error
+
+
+def _estimating(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an objective with its estimator in the place of the estimator's name."""
+    if options.get("estimator") is None:
+        return {name: value for name, value in options.items() if name != "estimator"}
+    name = options["estimator"]
+    if name not in ESTIMATORS:
+        raise OptionError(f"estimator={name!r}: choose one of {', '.join(ESTIMATORS)}")
+    return {**options, "estimator": ESTIMATORS[name]()}
 
 
 def better_reading(config: Config, kind: str) -> str | None:
@@ -131,7 +150,8 @@ def _takes(config: Config) -> bool:
     try:
         raw = config.data.read()
         schema = schema_for(raw, raw, config)
-        model = build_model(config.model, config.model_options, schema)
+        chosen = dict(choice[:2] for choice in of_model(config, schema))
+        model = build_model(config.model, {**chosen, **config.model_options}, schema)
         model.check(schema.encode(raw).batch(dtype=model.anchor.dtype))
     except LatentiaError:
         return False
@@ -144,9 +164,7 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     likelihood, source = config.model_options.get("likelihood"), config.data
     binarize = source.binarize
     if binarize == "auto":
-        # a model that has no other likelihood says so itself
-        binary = likelihood == "bernoulli" or getattr(MODELS[config.model], "binary", False)
-        binarize = "dynamic" if train.kind == "image" and binary else "none"
+        binarize = "dynamic" if train.kind == "image" and _is_binarized(train, likelihood, config.model) else "none"
     values, scale = source.values, source.scale
     emission = config.model_options.get("emission", "auto")
     if values == "auto":
@@ -158,12 +176,28 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
         "binarize": binarize,
         "min_count": source.min_count,
         "max_vocabulary": source.max_vocabulary,
+        **{name: value for name in DOCUMENTS if (value := getattr(source, name)) is not None},
         "seed": config.seed,
     }
+    # asked for alone, so that what takes rows of numbers need know nothing of text
+    if "end" in inspect.signature(MODELS[config.model]).parameters:
+        options["ends"] = True
+    options |= {"tokens": source.tokens} if source.tokens != "words" else {}
+    options |= {"longest": source.max_length} if source.max_length is not None else {}
     schema = _schema_of(train, values=values, **options)
     if schema.levels is None or schema.kind == "text":
         return schema
     return replace(schema, levels=_schema_of(whole, values=schema.values, **options).levels)
+
+
+def _is_binarized(images: Raw | Rows, likelihood: str | None, model: str) -> bool:
+    """Whether a Bernoulli likelihood is asked for, or is all that the model has; else whether the images are grey."""
+    if likelihood is not None or getattr(MODELS[model], "binary", False):
+        return likelihood in (None, "bernoulli")
+    if "likelihood" not in inspect.signature(MODELS[model]).parameters:
+        return False
+    values = images.values if isinstance(images, Raw) else images.read(images.start, images.start + 1).values
+    return np.ndim(values) < 4 or np.shape(values)[3] == 1
 
 
 def _schema_of(data: Raw | Rows, **options: Any) -> Schema:

@@ -14,10 +14,12 @@ import yaml
 import latentia
 from latentia.data import BUILTIN, Raw, read
 from latentia.data.blocks import SUFFIXES, Rows
+from latentia.data.prose import Prose
 from latentia.errors import OptionError, RunError
-from latentia.learners.checkpoint import FORMAT
 from latentia.runs.files import file_size
+from latentia.tensors import FORMAT
 
+BESIDE = ("weight", "vocabulary", "context", "labels", "group", "time", "text_column")
 LARGE = 2**30
 """Bytes above which a file is read as a stream, unless the command says otherwise."""
 
@@ -29,10 +31,14 @@ class Source:
     Attributes:
         source: a built-in name or a path.
         key, columns, kind, vocabulary: how to read it, see `latentia.data.read`.
+        tokens, max_length: of text, see `Schema.of`.
         values, scale, binarize, min_count, max_vocabulary: what x is, see `Schema.of`; binarize="auto" draws grey
             images dynamically for a Bernoulli likelihood.
         weight: the column of a table that says how often each row counts.
         context, labels: what the model conditions on, and the classes that it learns from, see `latentia.data.read`.
+        group, time: of a table whose rows are steps, which series each belongs to, and when it was.
+        text_column, lower, words, stop_words, ngrams: where a text is, and how it becomes words, see
+            `latentia.data.prose`; min_documents, max_documents: which words count, see `Schema.of`.
         first: only the first so many data.
         stream: read a .npy or Parquet file block by block at each pass, as it is larger than memory.
         holdout: the fraction kept for evaluation; validation: of the rest, the fraction for early stopping.
@@ -48,9 +54,20 @@ class Source:
     binarize: str = "auto"
     min_count: int = 2
     max_vocabulary: int | None = None
+    tokens: str = "words"
+    max_length: int | None = None
     weight: str | None = None
     context: str | None = None
     labels: str | None = None
+    group: str | None = None
+    time: str | None = None
+    text_column: str | None = None
+    lower: bool = False
+    words: str = "spaces"
+    stop_words: str = "none"
+    ngrams: int = 1
+    min_documents: float | None = None
+    max_documents: float | None = None
     first: int | None = None
     stream: bool = False
     holdout: float = 0.1
@@ -60,13 +77,22 @@ class Source:
         for name in ("holdout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name}={getattr(self, name)}: it must be at least 0 and below 1")
-        if self.stream and (self.context or self.labels):
-            raise OptionError("a stream has neither context nor labels: read the file into memory with --stream false")
+        if self.stream and (self.context or self.labels or self.group or self.time):
+            raise OptionError(
+                "a stream has neither context nor labels, group nor time: read the file into memory with --stream false"
+            )
+        _ = self.prose  # which refuses options that make no sense
         if self.first is not None and self.first < 1:
             raise OptionError(f"first={self.first}: it must be at least 1")
 
+    @property
+    def prose(self) -> Prose:
+        """How a text becomes words."""
+        return Prose(self.lower, self.words, self.stop_words, self.ngrams)
+
     def read(self) -> Raw:
-        options: dict[str, Any] = {name: getattr(self, name) for name in ("weight", "vocabulary", "context", "labels")}
+        options: dict[str, Any] = {name: getattr(self, name) for name in BESIDE}
+        options["prose"] = self.prose
         raw = read(self.source, key=self.key, columns=self.columns, kind=self.kind, **options)
         return raw if self.first is None else raw.take(np.arange(min(self.first, len(raw))))
 

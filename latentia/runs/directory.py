@@ -36,15 +36,17 @@ from latentia.data import BUILTIN, Dataset, Raw, Schema, Stream, load
 from latentia.data.bags import BAGS
 from latentia.data.blocks import Rows
 from latentia.data.files import alone, atomic_write, checksum, read_bytes
+from latentia.data.readers import TABLES
 from latentia.data.sequences import from_items
+from latentia.data.tables import suffix
 from latentia.errors import DataError, OptionError, ProcessLost, RunError
 from latentia.inference.annealed import Annealing
-from latentia.learners import Checkpoint, History, Learner, distributed
-from latentia.learners.checkpoint import packed, read_tensors, write_tensors
+from latentia.learners import Checkpoint, History, distributed
 from latentia.learners.settings import usable_device
 from latentia.measure.evaluation import PLAIN, Evaluation, evaluate
 from latentia.model import LatentVariableModel
 from latentia.report import build
+from latentia.report.summary import summary_of
 from latentia.runs.build import (
     MODELS,
     better_reading,
@@ -54,6 +56,7 @@ from latentia.runs.build import (
     check_options,
     schema_for,
 )
+from latentia.runs.chosen import of_learner, of_model, told
 from latentia.runs.config import Config
 from latentia.runs.files import (
     check_parameters,
@@ -64,7 +67,9 @@ from latentia.runs.files import (
     read_json,
     read_metrics,
 )
-from latentia.runs.parts import Parts, encode_part, in_memory, split_parts, with_labels
+from latentia.runs.parts import Parts, encode_part, in_memory, is_one_series, split_parts, with_labels
+from latentia.summary import Summary
+from latentia.tensors import packed, read_tensors, write_tensors
 
 MODEL = "model.safetensors"
 BEGUN = ("config.yaml", "environment.json", "schema.json")
@@ -166,7 +171,7 @@ class Run:
         # of processes that fit together the first checks it for all
         if config.fingerprint and not distributed.rank() and raw.fingerprint() != config.fingerprint:
             raise RunError(f"{config.data.source} has changed since {self.path} was fitted: name data with --data")
-        if len(raw) < 2 and config.data.holdout:
+        if len(raw) < 2 and config.data.holdout and not is_one_series(raw):
             raise DataError(f"{raw.source} has {len(raw)} datum: too few to hold some out; set --holdout 0")
         train, validation, test = split_parts(raw, config.data, config.seed)
         known = "schema" in self.__dict__ or (self.path / "schema.json").exists()
@@ -189,14 +194,12 @@ class Run:
         """Other data, read as this run's schema says."""
         schema = self.schema
         first = options.pop("first", None)
-        if (
-            options.get("columns") is None
-            and schema.names
-            and Path(source).suffix.lower() in (".csv", ".tsv", ".parquet")
-        ):
+        if options.get("columns") is None and schema.names and suffix(Path(source)) in TABLES:
             options["columns"] = list(schema.names)
         if Path(source).suffix.lower() in BAGS:
             options["vocabulary"] = self.config.data.vocabulary
+        for name in ("group", "time", "text_column", "prose"):
+            options.setdefault(name, getattr(self.config.data, name))
         if schema.context is not None and options.get("context") is None:
             options["context"] = self.config.data.context
         data = load(source, schema=schema, **options)
@@ -220,7 +223,7 @@ class Run:
     def blank_model(self) -> LatentVariableModel:
         """The model as constructed, before any learning. Raises `RunError` for one that latentia does not have."""
         self._known_model()
-        options = self.config.model_options
+        options = {**self._chosen, **self.config.model_options}
         if self.config.data.labels is not None:
             options = {**options, "classes": len(self.schema.classes)}
         return build_model(self.config.model, options, self.schema)
@@ -255,6 +258,8 @@ class Run:
             raise RunError(f"{path} does not fit {self.config.model} as config.yaml describes it: {error}") from error
         self._unchanged(MODEL)
         check_parameters(model, path)
+        if (self.path / "schema.json").exists():
+            model.schema = self.schema
         return model.to(usable_device(device)).eval()
 
     def _unchanged(self, name: str) -> None:
@@ -282,14 +287,15 @@ class Run:
         Of several processes (see `latentia.learners.distributed`) each learns from its share of the training data, and
         process 0 alone reads and writes the run's directory.
         """
-        learner = build_learner(self.config, progress)
         if distributed.rank():
             with self._resumable():
-                self.schema = Schema.from_json(json.loads(distributed.shared_text(str)))
+                schema, chosen = json.loads(distributed.shared_text(str))
+                self.schema, learner = Schema.from_json(schema), build_learner(self.config, progress, chosen)
                 return learner.fit(self.blank_model(), self._share(), seed=self.config.seed)
+        build_learner(self.config)  # an unknown one is refused before data are read
         with alone(self.path):
             self._still_mine()
-            return self._fit(learner)
+            return self._fit(progress)
 
     def _still_mine(self) -> None:
         """Raise `RunError` where another process has finished the run meanwhile, or made another one of it."""
@@ -298,13 +304,30 @@ class Run:
         if not Run.open(self.path).config.same_as(self.config):
             raise RunError(f"{self.path} holds another run by now: another process was given the same --out")
 
-    def _fit(self, learner: Learner) -> History:
+    def chosen(self) -> list[str]:
+        """What is chosen from the data, a sentence each. It reads them."""
+        self._known_model()
+        schema = self.parts.train.schema
+        return [*told("model", of_model(self.config, schema)), *told("learner", of_learner(self.config, self._numbers))]
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        return dict(choice[:2] for choice in of_model(self.config, self.schema))
+
+    @property
+    def _numbers(self) -> int:
+        train = self.parts.train
+        return len(train) * train.entries
+
+    def _fit(self, progress: bool) -> History:
         model = self._begin()
+        chosen = dict(choice[:2] for choice in of_learner(self.config, self._numbers))
+        learner = build_learner(self.config, progress, chosen)
         checkpoint = Checkpoint(self.path / "learner.safetensors")
         saved = checkpoint.load()
         with checkpoint.fitting():  # before metrics.jsonl is cut to what the checkpoint knows of
             keep = operator.index(saved[1]["records"]) if saved else 0
-        distributed.shared_text(lambda: json.dumps(self.parts.train.schema.to_json()))
+        distributed.shared_text(lambda: json.dumps([self.parts.train.schema.to_json(), chosen]))
         with metrics_writer(self.path / "metrics.jsonl", keep) as write, self._resumable():
             rest: dict[str, Any] = {"callbacks": [write], "checkpoint": checkpoint}
             rest["validation"] = self._known(self.parts.validation, some=True)
@@ -325,7 +348,7 @@ class Run:
     def _begin(self) -> LatentVariableModel:
         """The blank model, once the directory says what it will be fitted to, and with what."""
         train = self.parts.train
-        check_count(self.config, len(train))
+        check_count(self.config, _steps(train))
         for file in self.path.glob(".*.tmp"):
             with contextlib.suppress(OSError):  # a folder of that name is none of ours
                 file.unlink()
@@ -401,7 +424,11 @@ class Run:
 
     @property
     def evaluated_on(self) -> str:
-        return "held-out data" if len(self.parts.test) else "the training data (nothing was held out)"
+        test, train = self.parts.test, self.parts.train
+        if not len(test):
+            return "the training data (nothing was held out)"
+        one = isinstance(test, Dataset) and test.lengths is not None and len(test) == len(train) == 1
+        return f"the last {test.entries:,} numbers of the series, held out" if one else "held-out data"
 
     def evaluate(
         self,
@@ -446,16 +473,26 @@ class Run:
                 raise RunError(f"{path} is damaged: {name} is {str(value)[:80]!r}; evaluate again")
         return found
 
+    def summary(self) -> Summary:
+        """The tables of the fitted model; of topics with what the run's own data say of them, where they are there."""
+        model = self.model()
+        try:
+            train, test = in_memory(self.parts.train), self.held_out if len(self.parts.test) else None
+        except (DataError, RunError):
+            train = test = None  # moved or changed since: the parameters are the same
+        return summary_of(model, train, test)
+
     def report(self) -> Path:
         """Write report.html, evaluating first where that has not been done."""
         evaluation = self.evaluation or self.evaluate()
         model = self.model()
         for name in ("metrics.jsonl", "environment.json"):
             self._unchanged(name)
+        learner = {"learner": self.config.learner, **self.config.learner_options}
         page = build(
             title=f"{self.config.model} on {self.config.data.source}{SAMPLED if self.config.data.stream else ''}",
             model=model,
-            options={**self.config.model_options, "learner": self.config.learner, **self.config.learner_options},
+            options={**self._chosen, **self.config.model_options, **learner},
             history=read_metrics(self.path / "metrics.jsonl"),
             learned=self.learned,
             evaluation=evaluation,
@@ -467,6 +504,12 @@ class Run:
         )
         atomic_write(self.path / "report.html", page.encode("utf-8", "backslashreplace"))
         return self.path / "report.html"
+
+
+def _steps(data: Dataset | Stream) -> int:
+    """How many things there are to be shared out among components: the steps of sequences, or the data."""
+    lengths = data.lengths if isinstance(data, Dataset) else None
+    return len(data) if lengths is None else int(lengths.sum())
 
 
 def _check_sizes(run: Run, tensors: dict[str, torch.Tensor]) -> None:

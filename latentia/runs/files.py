@@ -20,7 +20,7 @@ LIMITS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "unit": lambda value: value > 0,
     "least": lambda value: value >= 0,
     "visits": lambda value: value >= 0,
-    "average": lambda value: (value >= 0) & (value <= 1),
+    "average": lambda value: value >= 0,
 }
 """What a model keeps beside its parameters, and where that lies."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,12 +55,31 @@ def split_parts(raw: Raw | Rows, source: Source, seed: int) -> tuple[Raw | Rows,
     if isinstance(raw, Rows):
         rest, held_out = raw.split(source.holdout, seed_for(seed, 7))
         return *rest.split(source.validation, seed_for(seed, 7)), held_out
+    if is_one_series(raw):
+        return _in_time(raw, source)
     order = np.random.default_rng(seed_for(seed, 7)).permutation(len(raw))
     test = _share(len(raw), source.holdout)
     rest = len(raw) - test
     validation = _share(rest, source.validation)
     cuts = (order[test + validation :], order[test : test + validation], order[:test])
     return tuple(raw.take(np.sort(cut)) for cut in cuts)  # type: ignore[return-value]
+
+
+def is_one_series(raw: Raw | Rows) -> bool:
+    """Whether these are the steps of one sequence, of which parts can only be cut in time."""
+    return isinstance(raw, Raw) and raw.kind in ("sequence", "text") and len(raw) == 1 and len(raw.values[0]) > 2
+
+
+def _in_time(raw: Raw, source: Source) -> tuple[Raw, Raw, Raw]:
+    """The beginning, the middle and the end of one sequence: what is held out comes after what is learned from."""
+    steps = len(raw.values[0])
+    test = _share(steps, source.holdout)
+    validation = _share(steps - test, source.validation)
+    ends = np.cumsum([steps - test - validation, validation, test])
+    parts = (slice(end - size, end) for end, size in zip(ends, np.diff(ends, prepend=0), strict=True))
+    return tuple(  # type: ignore[return-value]
+        replace(raw, values=[raw.values[0][part]]) if part.stop > part.start else raw.take(slice(0)) for part in parts
+    )
 
 
 def _share(count: int, fraction: float) -> int:

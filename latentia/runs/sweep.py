@@ -33,7 +33,6 @@ import torch
 
 from latentia.data.files import alone, atomic_write
 from latentia.errors import LatentiaError, OptionError, RunError
-from latentia.learners.checkpoint import read_tensors
 from latentia.measure.means import standard_error
 from latentia.measure.measures import PLAIN
 from latentia.model import EMModel
@@ -43,6 +42,7 @@ from latentia.runs.build import check_options
 from latentia.runs.config import Config, default_out
 from latentia.runs.directory import Run
 from latentia.runs.files import read_metrics
+from latentia.tensors import read_tensors
 
 GROUPS = ("--model.", "--learner.", "--objective.")
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"

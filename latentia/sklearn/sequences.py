@@ -9,8 +9,10 @@ Three forms of X:
 NaN is a missing value; a sequence ends at its last step of which anything is observed, so that rows of different
 lengths are filled up with NaN. What is asked about may be longer or shorter than what was fitted to.
 
-Steps of several sequences in one long array, (n_steps,) or (n_steps, n_features), come with hmmlearn's `lengths`, how
-many of them each sequence has. Answers are then one long array too.
+A data frame is one sequence, a step a row, of as many features as it has columns.
+
+Steps of several sequences in one long array or data frame, (n_steps,) or (n_steps, n_features), come with hmmlearn's
+`lengths`, how many of them each sequence has. Answers are then one long array too.
 """
 
 from __future__ import annotations
@@ -162,6 +164,7 @@ class SequenceEstimator(EMEstimator):
 
     def _steps(self, X: Any, lengths: Any, function: Callable[[Any, Batch], Tensor]) -> Any:
         """An answer for each step in the form of X, 0 beyond a sequence's end."""
+        single = _is_frame(X)
         X = _cut(X, lengths)
         parts = list(self._parts(X, function))  # which has checked X
         ends = [len(one) for one in X] if _is_list(X) else [np.shape(X)[1]] * len(X)
@@ -170,7 +173,7 @@ class SequenceEstimator(EMEstimator):
             for row, n in zip(as_given(part.numpy(), X), index.tolist(), strict=True):
                 found[n] = np.zeros((ends[n], *row.shape[1:]), row.dtype)
                 found[n][: len(row)] = row[: ends[n]]
-        if lengths is not None:
+        if lengths is not None or single:
             return np.concatenate(found)
         return found if _is_list(X) else np.stack(found)
 
@@ -320,12 +323,18 @@ def _is_list(X: Any) -> bool:
     return isinstance(X, (list, tuple)) and all(isinstance(one, np.ndarray) for one in X)
 
 
+def _is_frame(X: Any) -> bool:
+    """Whether X is a data frame, of pandas, polars or anyone: named columns, and a step in each row."""
+    return hasattr(X, "columns") and hasattr(X, "shape")
+
+
 def _cut(X: Any, lengths: Any, y: Any = None) -> Any:
     """X itself, or where there are `lengths` the list of its sequences. hmmlearn's users give them in the place of y.
 
     Raises:
         DataError: lengths that are not those of X, or a y that is neither a value for each sequence nor lengths.
     """
+    lengths = [len(X)] if lengths is None and _is_frame(X) else lengths
     count = X.shape[0] if hasattr(X, "shape") and len(X.shape) else len(X) if hasattr(X, "__len__") else None
     if lengths is None and count is not None and np.ndim(y) and len(y) != count:
         if not _adds_up(y, count):

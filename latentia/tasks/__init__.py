@@ -2,13 +2,15 @@
 
 from latentia.tasks.cluster import cluster, responsibilities
 from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
-from latentia.tasks.detect import anomaly_scores, auroc
+from latentia.tasks.detect import anomaly_scores, auroc, column_scores, step_scores
 from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
 from latentia.tasks.gap import Gaps, gaps
 from latentia.tasks.generate import generate
+from latentia.tasks.hamming import hamming_neighbours
 from latentia.tasks.interpolate import interpolate
 from latentia.tasks.parse import parse
+from latentia.tasks.sentences import Neighbours, completed, homotopy, neighbours, written
 from latentia.tasks.topics import coherence, document_completion, top_words
 from latentia.tasks.traverse import Traversal, traverse
 
@@ -18,12 +20,15 @@ __all__ = [
     "Filter",
     "Forecast",
     "Gaps",
+    "Neighbours",
     "Traversal",
     "anomaly_scores",
     "auroc",
     "cluster",
     "coherence",
+    "column_scores",
     "complete",
+    "completed",
     "conditional_log_likelihood",
     "decode_path",
     "document_completion",
@@ -31,9 +36,14 @@ __all__ = [
     "forecast",
     "gaps",
     "generate",
+    "hamming_neighbours",
+    "homotopy",
     "interpolate",
+    "neighbours",
     "parse",
     "responsibilities",
+    "step_scores",
     "top_words",
     "traverse",
+    "written",
 ]

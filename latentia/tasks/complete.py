@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from latentia.batch import Batch
-from latentia.data import batch_for, data_for
-from latentia.distributions import OneHot
+from latentia.data import Schema, batch_for, data_for
+from latentia.data.writing import short
+from latentia.distributions import MonotoneAlignment, OneHot
 from latentia.distributions.canonical import CanonicalGaussian
 from latentia.distributions.latents import Latents, each
 from latentia.distributions.observed import expected
@@ -129,10 +132,40 @@ def conditional_log_likelihood(
     return Conditional(whole - part, (whole_error**2 + part_error**2).sqrt(), entries)
 
 
+def errors(schema: Schema, filled: Tensor, truth: Tensor, hidden: Tensor) -> Iterator[str]:
+    """How far what was filled in lies from the truth that was hidden, in sentences: the root mean squared error, of a
+    table for each column in its own units, and of symbols and categories the share that is right."""
+    if schema.values in ("symbols", "levels") and schema.kind != "image":
+        right = (filled == truth)[hidden].double().mean()
+        yield f"{float(right):.1%} of the hidden values are filled in as they were"
+        return
+    if schema.kind != "table":
+        yield f"RMSE of the hidden values {_rmse(filled, truth, hidden):.4g}, in the model's coordinates"
+        return
+    values, known = (np.asarray(schema.decode(part), dtype=object) for part in (filled, truth))
+    where = hidden.cpu().numpy()
+    names = schema.names or tuple(f"x{j + 1}" for j in range(values.shape[1]))
+    for name, one, other, at in zip(names, values.T, known.T, where.T, strict=True):
+        if not at.any():
+            continue
+        if any(isinstance(value, str) for value in other[at]):
+            yield f"  {name}: {np.mean(one[at] == other[at]):.1%} of {at.sum():,} right"
+            continue
+        away, spread = (one[at] - other[at]).astype(np.float64), np.nanstd(other.astype(np.float64))
+        rmse = float(np.sqrt(np.mean(away**2)))
+        of = f", {rmse / spread:.2f} standard deviations of the column" if spread > 0 else ""
+        yield f"  {name}: RMSE {short(rmse)} over {at.sum():,} hidden values{of}"
+
+
+def _rmse(filled: Tensor, truth: Tensor, hidden: Tensor) -> float:
+    return float((filled.double() - truth.double())[hidden].square().mean().sqrt())
+
+
 def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
     posterior: Any = model.posterior(batch)
     z = posterior.sample((draws,))
-    given = model.conditional(_grounded(z) if isinstance(posterior, Structured) else z, batch)
+    by_step = isinstance(posterior, Structured) and not isinstance(posterior, MonotoneAlignment)
+    given = model.conditional(_grounded(z) if by_step else z, batch)
     drawn, each_mean = given.sample().reshape(draws, *batch.x.shape), expected(given)
     mean = each_mean.mean(0)
     if isinstance(posterior, OneHot):

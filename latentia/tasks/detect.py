@@ -7,6 +7,7 @@ import io
 import lzma
 import math
 import zlib
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentia.batch import Batch
 from latentia.data import Dataset, as_dataset, data_for
+from latentia.distributions import Chain
 from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.inference.refinement import refinable
 from latentia.measure.remarks import remark
 from latentia.model import LatentVariableModel, TractableModel
 from latentia.tasks.common import log_marginals
+from latentia.tasks.encode import gather
 from latentia.tasks.gap import gaps
 
 SCORES = ("likelihood", "regret", "complexity")
@@ -28,13 +33,49 @@ WARNING = (
 )
 
 
+SCALES = {
+    "likelihood": "−log p(x)",
+    "regret": "what per-datum inference gains on the encoder, 0 or more",
+    "complexity": "−log p(x) less the length of x when compressed; above 0 a general compressor knows x better",
+}
+"""What each score is."""
+
+
+def scale(score: str, data: Dataset) -> str:
+    """What the numbers of a score are, and in which unit, in words."""
+    unit = "nats per observed step" if data.schema.kind in ("sequence", "text") else "nats"
+    said = f"{SCALES[score]}, in {unit}"
+    if score == "likelihood" and data.schema.values == "real":
+        said += ", a log-density in the units of the data: it may be negative, and differences count"
+    return said
+
+
 def advice(model: LatentVariableModel, data: Dataset) -> str:
     """What to know of a likelihood as a score, and which of the others can be set beside it."""
-    others = [] if isinstance(model, TractableModel) else ["regret"]
-    others += ["complexity"] if data.schema.values != "real" or data.schema.kind == "image" else []
+    others = ["regret"] if _refinable(model, data) else []
+    others += ["complexity"] if _countable(data) else []
     if not others:
         return WARNING
     return f"{WARNING} Compare the score{'s' if len(others) > 1 else ''} {' and '.join(others)}."
+
+
+def _refinable(model: LatentVariableModel, data: Dataset) -> bool:
+    """Whether the regret is a score of this model: of an exact posterior it is 0."""
+    if isinstance(model, TractableModel) or not len(data):
+        return False
+    one = data.frozen(0).batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
+    with torch.no_grad():
+        return refinable(model, one)
+
+
+def _countable(data: Dataset) -> bool:
+    """Whether complexity is a score of these data, all of them as the first few are."""
+    whole = data.mask is None or bool(data.mask.all()) or data.lengths is not None
+    try:
+        code_lengths(data.subset(slice(0, 8)))
+    except DataError:
+        return False
+    return whole and bool(len(data))
 
 
 def ranked(scores: Tensor) -> Tensor:
@@ -95,6 +136,65 @@ def anomaly_scores(
         found = -value - length
     found = found / seen if data.schema.kind in ("sequence", "text") else found
     return torch.where(seen > 0, found, math.nan)
+
+
+def column_scores(
+    model: LatentVariableModel, data: Any, *, importance_samples: int = 200, seed: int = 0, progress: bool = False
+) -> Tensor:
+    """How odd each value of a row is given the others, -log p(x_d | the other observed columns), (N, D) float64, in
+    nats and in the units of the data; NaN where nothing is observed. It is log p of the row without the value less
+    log p of the row, exact where the model is.
+
+    Args:
+        data: a table, anything that `as_dataset` takes.
+
+    Raises:
+        DataError: data that are no table, or that the model cannot have.
+    """
+    data = data_for(model, data, seed).frozen(seed)
+    if data.x.ndim != 2 or data.lengths is not None:
+        raise DataError(f"{data.schema.source}: a score for each column is of tables, x (N, D)")
+    seen = data.batch().observed.cpu()
+    options = {"importance_samples": importance_samples, "steps": 0, "seed": seed, "progress": progress}
+    whole = log_marginals(model, data, **options)[0]
+    found = torch.full(data.x.shape, math.nan, dtype=torch.float64)
+    for j in range(data.x.shape[1]):
+        left = seen.clone()
+        left[:, j] = False
+        rest = replace(data, mask=left, x=torch.where(left, data.x, torch.zeros_like(data.x)))
+        value = log_marginals(model, rest, **options)[0] - whole
+        found[:, j] = torch.where(seen[:, j], value, math.nan)
+    return found
+
+
+def step_scores(model: LatentVariableModel, data: Any, *, seed: int = 0) -> Tensor:
+    """How odd each step of a sequence is after those before it, -log p(x_t | x_1..t-1), (N, T) float64, in nats and in
+    the units of the data; NaN beyond the end and where nothing is observed.
+
+    Raises:
+        CapabilityError: z is not a chain of states.
+        DataError: data that the model cannot have.
+    """
+    data = data_for(model, data, seed)
+
+    def scores(batch: Batch) -> Tensor:
+        q = model.posterior(batch)
+        if not isinstance(q, Chain):
+            raise CapabilityError(f"{type(model).__name__} has no score for each step: its z is no chain of states")
+        parts = q.log_potentials
+        first = parts["initial"].softmax(-1).expand(batch.size, 1, -1)
+        after = q.filtered[:, :-1].unsqueeze(-2) @ parts["transition"].softmax(-1)
+        predicted = torch.cat([first, after.squeeze(-2)], 1)
+        return -torch.logsumexp(predicted.clamp(min=1e-300).log() + parts["node"], -1)
+
+    found = gather(model, data, scores, 256, seed)
+    assert isinstance(found, Tensor)  # `scores` returns one
+    seen = data.batch().observed.cpu()
+    if data.schema.values == "real":
+        width = torch.tensor(data.schema.scale, dtype=torch.float64).log()
+        found = found.double().cpu() + (seen * width).flatten(2).sum(-1)
+    steps = seen.unsqueeze(-1).flatten(2).any(-1)
+    return torch.where(steps, found.double().cpu(), math.nan)
 
 
 def _seen(data: Dataset) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from latentia.batch import Batch, Frame
+from latentia.data import context_for
 from latentia.distributions.latents import Latents, each
 from latentia.distributions.observed import expected
 from latentia.errors import OptionError
@@ -18,7 +21,7 @@ def generate(
     n: int,
     *,
     lengths: Tensor | int | None = None,
-    context: Batch | None = None,
+    context: Any = None,
     seed: int = 0,
     mean: bool = False,
 ) -> tuple[Batch, Latents]:
@@ -27,7 +30,8 @@ def generate(
     Args:
         lengths: (n,), or one for all: how many steps each datum shall have, where the model does not generate that
             itself; without it, sequences have the model's own `length`.
-        context: what the model conditions on: n data, or one for all of them.
+        context: what the model conditions on: n data, or one for all of them; a `Batch`, or anything that `as_dataset`
+            takes, read as the context that the model was fitted with.
         mean: E[x | z] in the place of x, as pictures are usually shown.
 
     Raises:
@@ -36,6 +40,8 @@ def generate(
     """
     if n < 1:
         raise OptionError(f"n={n}: generate at least one")
+    if context is not None and not isinstance(context, Batch):
+        context = context_for(model, context)
     with using(model, seed):
         frame = framed(model, n, lengths, context)
         batch, z = model.generate(frame)

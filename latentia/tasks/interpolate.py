@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentia.batch import Batch
 from latentia.data import batch_for
 from latentia.distributions import OneHot
 from latentia.distributions.latents import each
@@ -32,20 +33,30 @@ def interpolate(model: LatentVariableModel, data: Any, *, steps: int = 8, seed: 
         DataError: data that the model cannot have.
         OptionError: an odd number of data, or fewer than 2 steps.
     """
-    if steps < 2:
-        raise OptionError(f"steps={steps}: a line has two ends at least")
     likelihood = directed(model, "interpolate").likelihood
     batch = batch_for(model, data, seed)
+    z = line(model, batch, steps, seed)
+    with using(model, seed):
+        x = expected(likelihood(z, batch.select(slice(0, None, 2)).frame))
+    return x.transpose(0, 1)
+
+
+def line(model: LatentVariableModel, batch: Batch, steps: int, seed: int = 0) -> Any:
+    """The points z between the posterior means of each pair of data, (steps, pairs, *latent). Raises as `interpolate`
+    does."""
+    if steps < 2:
+        raise OptionError(f"steps={steps}: a line has two ends at least")
     if batch.size % 2:
         raise OptionError(f"{batch.size} data do not make pairs: give an even number of them")
     with using(model, seed):
         q = model.posterior(batch)
-        if isinstance(q, Structured):
-            what = "one of K values" if isinstance(q, OneHot) else "a path of discrete states"
-            raise CapabilityError(f"{type(model).__name__} cannot interpolate: its z is {what}, no point on a line")
-        z: Any = each(lambda mean: _line(mean, steps), q.mean)
-        x = expected(likelihood(z, batch.select(slice(0, None, 2)).frame))
-    return x.transpose(0, 1)
+    if isinstance(q, Structured) or q.has_enumerate_support:
+        what = "a path of discrete states" if isinstance(q, Structured) and not isinstance(q, OneHot) else KINDS
+        raise CapabilityError(f"{type(model).__name__} cannot interpolate: its z is {what}, no point on a line")
+    return each(lambda mean: _line(mean, steps), q.mean)
+
+
+KINDS = "one of K values"
 
 
 def _line(mean: Tensor, steps: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributions import Distribution
 
 from latentia import gradients
 from latentia.batch import Batch
+from latentia.distributions.discrete import ENUMERABLE, count, enumerable
 from latentia.distributions.joint import Joint, draw
 from latentia.distributions.latents import flat
 from latentia.distributions.unnormalised import Unnormalised
@@ -31,7 +33,14 @@ def sampled_value(q: Distribution, f: gradients.Function, samples: int) -> Tenso
 def estimator_for(q: Distribution) -> gradients.Estimator:
     if q.has_rsample or (isinstance(q, Joint) and q.summed):
         return gradients.pathwise
-    return gradients.enumerate if q.has_enumerate_support else sampled_value
+    return gradients.enumerate if _enumerable(q) else sampled_value
+
+
+def _enumerable(q: Distribution) -> bool:
+    if isinstance(q, Joint):
+        with torch.no_grad():
+            return math.prod(count(part) for part in draw(q, 1).parts.values()) <= ENUMERABLE
+    return enumerable(q)
 
 
 def answers_of(model: LatentVariableModel, batch: Batch, z: Any) -> dict[str, Tensor]:

@@ -15,8 +15,19 @@ from torch.distributions.constraints import boolean as boolean_constraint
 from torch.distributions.constraints import independent as independent_constraint
 
 from latentia.batch import Batch
-from latentia.distributions import Brackets, Chain, Dependencies, Structured, Tree, observed
+from latentia.distributions import (
+    Bernoullis,
+    Brackets,
+    Categoricals,
+    Chain,
+    Dependencies,
+    Structured,
+    Tree,
+    observed,
+)
+from latentia.distributions.alignment import LatentAlignment, MonotoneAlignment
 from latentia.distributions.canonical import CanonicalGaussian
+from latentia.distributions.discrete import enumerable
 from latentia.distributions.factorial import Chains
 from latentia.distributions.flow import Flow
 from latentia.distributions.joint import Joint
@@ -41,6 +52,16 @@ def nodes(distribution: Distribution) -> tuple[Tensor, Tensor]:
     return z, distribution.log_prob(z)
 
 
+@nodes.register(Bernoullis)
+@nodes.register(Categoricals)
+def _(distribution: Bernoullis | Categoricals) -> tuple[Tensor, Tensor]:
+    """Every combination of values."""
+    if not enumerable(distribution):
+        raise NotApplicable(f"z of shape {tuple(distribution.event_shape)} has too many values")
+    z = distribution.enumerate_support()
+    return z, distribution.log_prob(z)
+
+
 @nodes.register
 def _(distribution: Chain) -> tuple[Tensor, Tensor]:
     """Every path of states: (K^T, B, T, K). A shorter chain's paths appear once, the others have log-weight -inf."""
@@ -53,6 +74,16 @@ def _(distribution: Chain) -> tuple[Tensor, Tensor]:
     repeated = ((paths > 0).unsqueeze(1) & ~inside).any(-1)
     z = z.to(node)
     return z, torch.where(repeated.to(node.device), -torch.inf, distribution.log_prob(z))
+
+
+@nodes.register(LatentAlignment)
+@nodes.register(MonotoneAlignment)
+def _(distribution: Any) -> tuple[Tensor, Tensor]:
+    """Every path of columns, as those of a chain that may go from anywhere to anywhere."""
+    node = distribution.log_potentials["node"]
+    free = {"initial": node.new_zeros(node.shape[-1]), "transition": node.new_zeros(1, node.shape[-1], node.shape[-1])}
+    z, log_weight = nodes(Chain({**free, "node": torch.zeros_like(node)}, distribution.lengths))
+    return z, torch.where(log_weight > -torch.inf, distribution.log_prob(z), -torch.inf)
 
 
 @nodes.register
@@ -252,7 +283,12 @@ def enumerate_events(model: LatentVariableModel, batch: Batch) -> tuple[Batch, T
 
 def _that_end(model: DirectedModel, events: Batch) -> Batch:
     """Of a model that generates lengths each x once: what comes after its end is nothing, and so no other x."""
-    ends = _ends(model, events)
+    if _any_length(model, events):
+        steps = events.x.shape[1]
+        events = events.select(torch.arange(events.size).repeat(steps + 1))
+        ends = torch.arange(steps + 1).repeat_interleave(events.size // (steps + 1))
+    else:
+        ends = _ends(model, events)
     if ends is None:
         return events
     kept = Batch.of(events.x, lengths=ends)
@@ -266,8 +302,21 @@ def _ends(model: DirectedModel, batch: Batch) -> Tensor | None:
     return observed.ends(model.likelihood(z, one.frame), batch.x)
 
 
+def _any_length(model: DirectedModel, batch: Batch) -> bool:
+    """Whether x may end anywhere, and no symbol of it says where."""
+    one = batch.select(slice(1))
+    z = model.prior(one.frame).sample((1,))  # type: ignore[arg-type]
+    return getattr(model.likelihood(z, one.frame), "any_length", False)
+
+
 def generates_ends(model: DirectedModel, batch: Batch) -> bool:
     return _ends(model, batch) is not None
+
+
+def rows_of(batch: Batch) -> list[tuple[float, ...]]:
+    """Each x with its length, to tell them apart."""
+    x = batch.x.flatten(1)
+    return [tuple(row) for row in (x if batch.lengths is None else torch.cat([batch.ends.unsqueeze(1), x], 1)).tolist()]
 
 
 def axes_of_x(model: DirectedModel, batch: Batch) -> tuple[list[Tensor], list[float]]:

@@ -11,7 +11,13 @@ from latentia.distributions import Structured
 from latentia.distributions.joint import Joint
 from latentia.distributions.latents import flat, named
 from latentia.model import TractableModel
-from latentia.testing.brute_force import brute_force_log_marginal, enumerate_events, likelihood_is_discrete, nodes
+from latentia.testing.brute_force import (
+    brute_force_log_marginal,
+    enumerate_events,
+    likelihood_is_discrete,
+    nodes,
+    rows_of,
+)
 from latentia.testing.expect import (
     Tiny,
     frame_of,
@@ -33,8 +39,8 @@ def check_generate(tiny: Tiny, seed: int, draws: int = 20_000) -> None:
     events, log_volume = enumerate_events(model, made.select(slice(1)))
     log_probability = brute_force_log_marginal(model, events) + log_volume
     if likelihood_is_discrete(model, events):
-        same = {tuple(row): i for i, row in enumerate(events.x.flatten(1).tolist())}
-        which = torch.tensor([same[tuple(row)] for row in x.flatten(1).tolist()])
+        same = {row: i for i, row in enumerate(rows_of(events))}
+        which = torch.tensor([same[row] for row in rows_of(made)])
         require_frequencies(
             "generate agrees with log p(x)", torch.bincount(which, minlength=len(same)), log_probability.exp()
         )

@@ -27,10 +27,11 @@ import latentia
 from latentia import cli
 from latentia.data import files
 from latentia.errors import DataError, RunError
-from latentia.learners.checkpoint import FORMAT, Checkpoint, read_tensors, write_tensors
+from latentia.learners.checkpoint import Checkpoint
 from latentia.runs.config import Config, Source
 from latentia.runs.directory import Run
 from latentia.runs.files import read_metrics
+from latentia.tensors import FORMAT, read_tensors, write_tensors
 from latentia.testing import one_thread
 
 Said = tuple[int, str]

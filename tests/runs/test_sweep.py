@@ -19,11 +19,11 @@ from latentia import cli
 from latentia.cli import fitting
 from latentia.errors import OptionError
 from latentia.evaluate import criteria
-from latentia.learners.checkpoint import read_tensors
 from latentia.report.comparison import build_comparison, conclusions
 from latentia.runs import sweep
 from latentia.runs.directory import Run
 from latentia.runs.sweep import choose, expand, values
+from latentia.tensors import read_tensors
 
 Said = tuple[int, str, str]
 

@@ -67,6 +67,9 @@ def test_what_is_hidden(tiny):
         done = complete(model, rest, draws=2, sweeps=4)
     except DataError:
         pytest.skip("an autoregressive decoder fills in only what comes last")
+    except CapabilityError:
+        assert type(model).__name__ in WITHOUT_COMPLETION
+        return
     assert torch.equal(done.draws[0][rest.observed], rest.x[rest.observed])
     assert done.expected.shape == done.draws.shape
 
@@ -85,14 +88,18 @@ def test_refinement_and_gaps(tiny):
     assert (found.approximation > -0.1).all()  # and stays below log p(x)
 
 
+WITHOUT_COMPLETION = {"PCFG", "NeuralPCFG", "CompoundPCFG"}
+"""A word of a sentence that a grammar derives is not given the others."""
 CLUSTERS = {
-    "clustering_vae", "gaussian_mixture", "kmeans", "mixture_of_bernoullis", "mixture_of_categoricals",
-    "semi_supervised_vae",
+    "clustering_vae", "gaussian_mixture", "kmeans", "language_model", "mixture_of_bernoullis",
+    "mixture_of_categoricals", "mixture_of_language_models", "mixture_of_language_models:inferred",
+    "mixture_of_language_models:shared", "semi_supervised_vae",
 }  # fmt: skip
 # the posteriors of the tiny ConvLadder and MissingDataVAE hardly move, and that is said
 ACTIVE = {
-    "clustering_vae", "ladder_vae", "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "vae", "vae:conditional",
-    "vamp_vae",
+    "clustering_vae", "discrete_vae:layers", "discrete_vae:values", "ladder_vae",
+    "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "text_vae:transformer", "vae",
+    "vae:conditional", "vamp_vae",
 }  # fmt: skip
 
 

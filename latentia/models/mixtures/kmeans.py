@@ -14,7 +14,7 @@ k-means can be compared with any other model by log p(x).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ class KMeans(GaussianMixture):
 
     Parameters: means (K, D), and the variance.
     """
+
+    hard: ClassVar = True
+    """What EM is to be unless it is asked otherwise."""
 
     def __init__(self, features: int, components: int = 8, floor: float = 1e-6):
         super().__init__(features, components, "common", floor)
