@@ -14,7 +14,8 @@ from latentia.cli.detecting import detect
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
-from latentia.cli.uses import cluster, complete, encode, gap, interpolate, parse, report, sample, show, traverse
+from latentia.cli.trees import parse
+from latentia.cli.uses import cluster, complete, encode, gap, interpolate, report, sample, show, traverse
 from latentia.errors import LatentiaError, OptionError
 
 HELP = """\

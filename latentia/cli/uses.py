@@ -6,12 +6,10 @@ import argparse
 import contextlib
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentia.cli import catalogue
 from latentia.cli.parsing import Parser, Rate, Whole, say, tell
 from latentia.cli.runs import (
     add_other,
@@ -351,55 +349,6 @@ def cluster(arguments: list[str]) -> None:
         f"accuracy {agreement.one_to_one(found, named):.4f} (each class to one cluster at most)\n"
         f"NMI {agreement.v_measure(found, named):.4f}, ARI {agreement.adjusted_rand_index(found, named):.4f}"
     )
-
-
-def parse(arguments: list[str]) -> None:
-    """The tree of a sentence, or of all sentences of the data with how well they agree with those of a treebank, which
-    the model has never seen."""
-    parser = Parser("parse", str(parse.__doc__))
-    add_run(parser)
-    parser.add_argument(
-        "sentence", nargs="*", help="a sentence, its words apart; those of the data where there is none"
-    )
-    add_other(parser, "instead of the run's own held-out data")
-    parser.add_argument(
-        "--decode",
-        choices=catalogue.constant("tasks/parse.py", "DECODERS"),
-        default="risk",
-        help="the tree of which most constituents are expected to be right, or the most probable one",
-    )
-    add_out(parser)
-    parsed = parser.parse(arguments)
-    run = opened(parsed, "first")
-    from latentia.data.files import atomic_write
-    from latentia.tasks import parse as trees_of
-
-    if parsed.sentence:
-        if parsed.data is not None:
-            raise OptionError("a sentence and --data: give one or the other")
-        (tree,) = trees_of(run.model(), run.sentence(" ".join(parsed.sentence)), decode=parsed.decode)
-        tell(str(tree))
-        return
-    data = chosen_data(run, parsed)
-    trees = trees_of(run.model(), data, decode=parsed.decode)
-    path = Path(parsed.out) if parsed.out else run.path / "parse.txt"
-    atomic_write(path, ("\n".join(map(str, trees)) + "\n").encode())
-    say(f"wrote {path}")
-    if data.trees is not None:
-        _tell_agreement(trees, data)
-
-
-def _tell_agreement(trees: Sequence[Any], data: Any) -> None:
-    from latentia.tasks.parse import agreement, gold
-
-    found = agreement(trees, gold(data))
-    tell(
-        f"{found.sentences:,} sentences; unlabelled spans of two words or more, the whole sentence's left out\n"
-        f"sentence F1 {100 * found.sentence:.1f} (1 or 0 for a sentence that has no such span), corpus F1 "
-        f"{100 * found.corpus:.1f}: precision {100 * found.precision:.1f}, recall {100 * found.recall:.1f}"
-    )
-    for label, (share, count) in list(found.labels.items())[:8]:
-        tell(f"  {label:6} {100 * share:5.1f} % of {count:,} found")
 
 
 def gap(arguments: list[str]) -> None:
