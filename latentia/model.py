@@ -242,7 +242,11 @@ class DirectedModel(LatentVariableModel):
         return self.prior(batch.frame).log_prob(z) + self.log_likelihood(batch, z)
 
     def generate(self, frame: Frame) -> tuple[Batch, Latents]:
-        z: Any = self.prior(frame).sample((1,))  # type: ignore[arg-type]
+        return self.generate_from(self.prior(frame), frame)
+
+    def generate_from(self, prior: Distribution, frame: Frame) -> tuple[Batch, Latents]:
+        """Draws with z from another distribution than the prior, such as the prior given a part of z."""
+        z: Any = prior.sample((1,))  # type: ignore[arg-type]
         likelihood = self.likelihood(z, frame)
         x = likelihood.sample()
         ends = observed.ends(likelihood, x)

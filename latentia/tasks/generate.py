@@ -6,13 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import OneHotCategorical
 
 from latentia.batch import Batch, Frame
 from latentia.data import context_for
+from latentia.distributions.joint import Joint
 from latentia.distributions.latents import Latents, each
 from latentia.distributions.observed import expected
-from latentia.errors import OptionError
-from latentia.model import LatentVariableModel
+from latentia.distributions.onehot import restricted
+from latentia.errors import CapabilityError, OptionError
+from latentia.model import DirectedModel, LatentVariableModel
 from latentia.tasks.common import directed, using
 
 
@@ -22,6 +25,7 @@ def generate(
     *,
     lengths: Tensor | int | None = None,
     context: Any = None,
+    known: Tensor | None = None,
     seed: int = 0,
     mean: bool = False,
 ) -> tuple[Batch, Latents]:
@@ -32,11 +36,13 @@ def generate(
             itself; without it, sequences have the model's own `length`.
         context: what the model conditions on: n data, or one for all of them; a `Batch`, or anything that `as_dataset`
             takes, read as the context that the model was fitted with.
+        known: (n, K) or (1, K), for a model whose first latent is a class: rows that mark the classes that each draw
+            may have. All else is drawn given it.
         mean: E[x | z] in the place of x, as pictures are usually shown.
 
     Raises:
-        CapabilityError: the model has no `generate`, or with `mean` no `likelihood`.
-        OptionError: n below 1.
+        CapabilityError: the model has no `generate`, or with `mean` no `likelihood`, or with `known` no class.
+        OptionError: n below 1, or classes that are not those of the model.
     """
     if n < 1:
         raise OptionError(f"n={n}: generate at least one")
@@ -44,12 +50,26 @@ def generate(
         context = context_for(model, context)
     with using(model, seed):
         frame = framed(model, n, lengths, context)
-        batch, z = model.generate(frame)
+        batch, z = model.generate(frame) if known is None else _given(directed(model, "be given a class"), frame, known)
         if mean:
             one = each(lambda part: part.unsqueeze(0), z)
             x = expected(directed(model, "show means").likelihood(one, frame)).squeeze(0)
             batch = Batch.of(x, lengths=batch.lengths, context=batch.context)
     return batch, z
+
+
+def _given(model: DirectedModel, frame: Frame, known: Tensor) -> tuple[Batch, Latents]:
+    prior = model.prior(frame)
+    first = prior.first if isinstance(prior, Joint) else prior
+    if not isinstance(first, OneHotCategorical):
+        raise CapabilityError(f"{type(model).__name__} has no class that a draw could be given: its first z is none")
+    if known.ndim != 2 or known.shape[1] != first.event_shape[0] or len(known) not in (1, frame.size):
+        raise OptionError(f"known of shape {tuple(known.shape)}: (n, {first.event_shape[0]}), or one row for all")
+    chosen = restricted(first, known.to(model.anchor).expand(frame.size, -1))
+    if not isinstance(prior, Joint):
+        return model.generate_from(chosen, frame)
+    parts = {**prior.parts, next(iter(prior.parts)): chosen}
+    return model.generate_from(Joint(parts, prior.summed), frame)
 
 
 def framed(model: LatentVariableModel, n: int, lengths: Tensor | int | None, context: Batch | None) -> Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +19,7 @@ from latentia.model import Batch
 from latentia.models import VAE, SemiSupervisedVAE
 from latentia.models.vaes.semi_supervised_vae import tiny
 from latentia.objectives import elbo, iwae, supervised
+from latentia.tasks import generate
 from latentia.testing.brute_force import NODES, enumerate_latents, nodes
 
 
@@ -221,3 +223,30 @@ def test_labels_and_options_without_sense():
         supervised(model, batch, teacher="parents")  # type: ignore[arg-type]
     with pytest.raises(CapabilityError, match="summed out"):
         supervised(VAE((2,), latent=1), Batch(torch.zeros(1, 2)))
+
+
+def test_draws_given_a_class_have_it_and_the_likelihood_that_it_says():
+    """The frequencies of x drawn given y are those of p(x | y), by enumeration of p(x, y) and quadrature over z."""
+    model, _ = unlabelled()
+    drawn, z = generate(model, 20_000, known=torch.tensor([[0.0, 1.0]]), seed=1)
+    assert isinstance(z, dict)
+    assert bool((z["y"] == torch.tensor([0.0, 1.0])).all())
+    every = torch.cartesian_prod(*[torch.arange(2)] * 3).double()
+    events = Batch(every)
+    values, log_weight = enumerate_latents(model, events)
+    own = values["y"][..., 1] > 0  # type: ignore[call-overload]
+    with torch.no_grad():
+        joint = (model.log_likelihood(events, values) + log_weight).where(own, -torch.inf)
+    log_p = torch.logsumexp(joint, 0) + math.log(2)
+    number = torch.bincount((drawn.x @ torch.tensor([4.0, 2.0, 1.0]).double()).long(), minlength=8)
+    assert abs(float(log_p.exp().sum()) - 1) < 1e-9
+    error = (log_p.exp() * (1 - log_p.exp()) / 20_000).sqrt()
+    assert bool(((number / 20_000 - log_p.exp()).abs() < 5 * error).all())
+    mixed = torch.eye(2).repeat(3, 1)
+    _, z = generate(model, 6, known=mixed)
+    assert isinstance(z, dict)
+    assert torch.equal(z["y"], mixed.double())
+    with pytest.raises(OptionError, match="known of shape"):
+        generate(model, 6, known=torch.eye(3))
+    with pytest.raises(CapabilityError, match="no class"):
+        generate(VAE((3,), latent=1), 2, known=torch.eye(2))
