@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from latentia.models.alignments.hmm_alignment import HMMAlignment
     from latentia.models.alignments.ibm1 import IBMModel1
     from latentia.models.alignments.ibm2 import IBMModel2
+    from latentia.models.alignments.latent_attention import LatentAttention, VariationalAttention
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
@@ -44,6 +45,7 @@ __all__ = [
     "IBMModel2",
     "KMeans",
     "LadderVAE",
+    "LatentAttention",
     "MissingDataVAE",
     "MixtureOfBernoullis",
     "MixtureOfCategoricals",
@@ -52,6 +54,7 @@ __all__ = [
     "ProbabilisticPCA",
     "SemiSupervisedVAE",
     "VampVAE",
+    "VariationalAttention",
 ]
 
 _FILES = {
@@ -69,6 +72,7 @@ _FILES = {
     "IBMModel2": "alignments.ibm2",
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
+    "LatentAttention": "alignments.latent_attention",
     "MissingDataVAE": "vaes.missing_data_vae",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
     "MixtureOfCategoricals": "mixtures.mixture_of_categoricals",
@@ -77,6 +81,7 @@ _FILES = {
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "VampVAE": "vaes.vamp_vae",
+    "VariationalAttention": "alignments.latent_attention",
 }
 """The file of each model."""
 
