@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from latentia.models.alignments.hmm_alignment import HMMAlignment
     from latentia.models.alignments.ibm1 import IBMModel1
     from latentia.models.alignments.ibm2 import IBMModel2
+    from latentia.models.alignments.latent_attention import LatentAttention, VariationalAttention
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
@@ -66,6 +67,7 @@ __all__ = [
     "KMeans",
     "LadderVAE",
     "LanguageModel",
+    "LatentAttention",
     "MissingDataVAE",
     "Mixture",
     "MixtureOfBernoullis",
@@ -79,6 +81,7 @@ __all__ = [
     "SemiSupervisedVAE",
     "TextVAE",
     "VampVAE",
+    "VariationalAttention",
     "VectorQuantizedVAE",
 ]
 
@@ -104,6 +107,7 @@ _FILES = {
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
     "LanguageModel": "text.language_model",
+    "LatentAttention": "alignments.latent_attention",
     "MissingDataVAE": "vaes.missing_data_vae",
     "Mixture": "mixtures.mixture",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
@@ -118,6 +122,7 @@ _FILES = {
     "TextVAE": "text.text_vae",
     "VampVAE": "vaes.vamp_vae",
     "VectorQuantizedVAE": "vaes.vector_quantized_vae",
+    "VariationalAttention": "alignments.latent_attention",
 }
 """The file of each model."""
 

@@ -12,11 +12,12 @@ from latentia.bound import Bound
 from latentia.distributions.divergence import kl_divergence
 from latentia.errors import CapabilityError
 from latentia.model import LatentVariableModel, TractableModel
+from latentia.objectives.alignment import alignment_elbo
 from latentia.objectives.elbo import elbo
 from latentia.objectives.iwae import iwae
 from latentia.objectives.supervised import supervised
 
-__all__ = ["Bound", "Objective", "elbo", "exact", "iwae", "kl_divergence", "supervised"]
+__all__ = ["Bound", "Objective", "alignment_elbo", "elbo", "exact", "iwae", "kl_divergence", "supervised"]
 
 Objective = Callable[[LatentVariableModel, Batch], Bound]
 

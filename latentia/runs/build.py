@@ -31,6 +31,7 @@ OBJECTIVES = {
     "iwae": objectives.iwae,
     "supervised": objectives.supervised,
     "exact": objectives.exact,
+    "alignment_elbo": objectives.alignment_elbo,
     "semi_amortized": semi_amortized,
     "mean_field_elbo": mean_field_elbo,
 }

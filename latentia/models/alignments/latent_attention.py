@@ -1,0 +1,285 @@
+"""Attention as a latent variable: which source word does the next word of a translation come from?
+
+    z_t | x_1..t-1, source ~ Categorical(a_t),   a_t = softmax(scores of the decoder's state with each source word)
+    x_t | z_t = j, x_1..t-1, source ~ Categorical(network(state_t, source_j)),   up to the symbol that ends x
+
+    exact:  log p(x | source) = sum_t log sum_j a_tj p(x_t | state_t, source_j)
+    soft:   log p(x | source) = sum_t log p(x_t | state_t, sum_j a_tj source_j)
+
+Ordinary attention is the second line: it feeds the mean of the source's vectors to the network, and z says nothing
+about x. In the first, z is summed out, which costs J times the words' softmax and no more, since given x_1..t-1 the z_t
+are independent. The posterior p(z_t | x) is then exact: it has seen the word itself, which attention has not. A hidden
+word adds nothing, and a mark is read in its place: what later words would say about it is not summed out.
+
+`monotonic` makes z a path that never goes back: position j is followed by itself or a later one, a_t restricted to
+those and normalised; p(x) is summed by the chain's recursion (Wu and Cotterell 2019). `VariationalAttention` has an
+inference network q(z_t | x, source) in the place of the sum, for when a sum is too dear; it shares every other network.
+
+    Deng, Kim, Chiu, Guo and Rush (2018), "Latent alignment and variational attention", sections 3 and 4
+    Wu and Cotterell (2019), "Exact hard monotonic attention for character-level transduction"
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from latentia.batch import Batch, Frame
+from latentia.distributions.alignment import LatentAlignment
+from latentia.distributions.chain import Chain
+from latentia.distributions.onehot import RULED_OUT
+from latentia.errors import DataError, OptionError
+from latentia.model import LatentVariableModel, TractableModel
+from latentia.networks.attention import Scorer, SourceReader, WordHead, Writer
+from latentia.networks.frames import restarted
+
+KINDS = ("soft", "exact", "monotonic")
+
+
+class LatentAttention(TractableModel):
+    """p(x | source) of sentences with their end, the attention soft, summed out, or a path that never goes back.
+
+    z is one-hot, (B, T, J): for each word of x a source position. That of the end is always summed out. With soft
+    attention p(z | x) is the attention itself.
+
+    Args:
+        symbols: V (comes from the data); one more, V, ends a sentence and is the model's own.
+        source_symbols: E, source words (comes from the context's data).
+        attention: soft, exact or monotonic; the networks are the same.
+        hidden: units of every network; the source's vectors have twice as many.
+        dropout: of embeddings and of all that is fed to a linear layer.
+        length: the most words that are generated, the end among them.
+    """
+
+    def __init__(
+        self,
+        symbols: int,
+        source_symbols: int,
+        attention: Literal["soft", "exact", "monotonic"] = "exact",
+        hidden: int = 128,
+        dropout: float = 0.0,
+        length: int = 50,
+    ):
+        super().__init__()
+        if attention not in KINDS:
+            raise OptionError(f"attention={attention!r}: choose one of {', '.join(KINDS)}")
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout={dropout}: it must be at least 0 and below 1")
+        self.symbols, self.source_symbols, self.attention, self.length = symbols, source_symbols, attention, length
+        self.reader = SourceReader(source_symbols, hidden, dropout)
+        self.writer = Writer(symbols + 1, hidden, 2 * hidden, dropout)
+        self.scorer = Scorer(hidden, 2 * hidden)
+        self.head = WordHead(symbols + 1, hidden, 2 * hidden, dropout)
+
+    def posterior(self, batch: Batch) -> LatentAlignment | Chain:
+        return self.given_source(batch, *self.memory(batch.frame))
+
+    def given_source(self, batch: Batch, memory: Tensor, there: Tensor) -> LatentAlignment | Chain:
+        """The posterior, of a source that has been read."""
+        words, seen = self.with_end(batch)
+        states = self.writer(words, _mean(memory, there))
+        attention = self.attend(states, memory, there)
+        if self.attention == "soft":
+            terms = _picked(self.head(states, attention.exp() @ memory), words)
+            terms = torch.where(seen, terms, 0.0).unsqueeze(-1)
+        else:
+            terms = torch.where(seen.unsqueeze(-1), self.emissions(states, memory, words), 0.0)
+        if self.attention == "monotonic":
+            return self._path(attention, terms, there, batch.ends)
+        node = attention + terms
+        end = _at(node, batch.ends).logsumexp(-1, keepdim=True)
+        return LatentAlignment({"node": _added(node[:, :-1], end, batch.ends)}, batch.ends)
+
+    def with_end(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """x with the symbol that ends it, and which of them are observed, (B, T + 1). A word that is hidden is read as
+        the end's symbol, which stands nowhere else before the end."""
+        place = torch.arange(batch.x.shape[1] + 1, device=batch.x.device)
+        words = torch.where(batch.observed, batch.x, self.symbols)
+        words = torch.cat([words, torch.full_like(batch.x[:, :1], self.symbols)], 1)
+        seen = torch.cat([batch.observed, torch.zeros_like(batch.observed[:, :1])], 1)
+        return words, seen | (place == batch.ends.unsqueeze(-1))
+
+    def memory(self, frame: Frame) -> tuple[Tensor, Tensor]:
+        """The source's vectors (B, J, M), and which positions there are (B, J)."""
+        source = frame.given()
+        there = source.inside
+        return self.reader(torch.where(there, source.x, 0), source.ends), there
+
+    def attend(self, states: Tensor, memory: Tensor, there: Tensor) -> Tensor:
+        """log a_t, (B, T, J), -inf where there is no source word."""
+        return self.scorer(states, memory).masked_fill(~there.unsqueeze(1), -torch.inf).log_softmax(-1)
+
+    def emissions(self, states: Tensor, memory: Tensor, words: Tensor) -> Tensor:
+        """log p(x_t | z_t = j), (B, T, J): a softmax over words for each pair of a step and a position."""
+        every = self.head(states.unsqueeze(2), memory.unsqueeze(1))
+        return _picked(every, words.unsqueeze(-1).expand(every.shape[:-1]))
+
+    def _path(self, attention: Tensor, terms: Tensor, there: Tensor, ends: Tensor) -> Chain:
+        """A chain whose step to t goes from i to j >= i with a_tj over the sum of those."""
+        attention = attention.clamp(min=RULED_OUT)  # -inf has no gradient in a cumulative sum
+        rest = attention.flip(-1).logcumsumexp(-1).flip(-1)
+        ahead = torch.ones(there.shape[1], there.shape[1], dtype=torch.bool, device=there.device).triu()
+        move = (attention[:, 1:].unsqueeze(2) - rest[:, 1:].unsqueeze(-1)).masked_fill(~ahead, -torch.inf)
+        # from where there is no source word nothing goes on, and 0 keeps what is never reached finite
+        move = torch.where(there[:, None, :, None], move, 0.0)
+        # what the end says of the last word's position: where its own is, is summed out
+        last = move[torch.arange(len(move), device=move.device), (ends - 1).clamp(min=0)]
+        end = (last + _at(terms, ends).unsqueeze(1)).logsumexp(-1)
+        node = _added(terms[:, :-1], end, ends)
+        return Chain({"initial": attention[:, 0], "transition": move[:, :-1], "node": node}, ends)
+
+    @torch.no_grad()
+    def generate(self, frame: Frame) -> tuple[Batch, Tensor]:
+        """Words drawn one after another, each from its source position; with soft attention z is drawn beside them."""
+        memory, there = self.memory(frame)
+        x = torch.full((frame.size, self.length), self.symbols, device=memory.device)
+        z = memory.new_zeros(frame.size, self.length, memory.shape[1])
+        floor = torch.zeros(frame.size, dtype=torch.long, device=memory.device)
+        for t in range(self.length):
+            state = self.writer(x[:, : t + 1], _mean(memory, there))[:, -1:]
+            attention = self.attend(state, memory, self._reachable(there, floor))[:, 0]
+            floor = torch.distributions.Categorical(logits=attention).sample()
+            z[:, t].scatter_(1, floor.unsqueeze(1), 1.0)
+            given = memory[torch.arange(frame.size), floor].unsqueeze(1)
+            given = given if self.attention != "soft" else attention.exp().unsqueeze(1) @ memory
+            drawn = torch.distributions.Categorical(logits=self.head(state, given)[:, 0]).sample()
+            over = (x[:, :t] == self.symbols).any(1)
+            x[:, t] = torch.where(over, self.symbols, drawn)
+        ends = (x != self.symbols).long().cumprod(1).sum(1)
+        steps = torch.arange(self.length, device=x.device)
+        z = z * (steps < ends.unsqueeze(-1)).unsqueeze(-1)
+        return Batch.of(torch.where(steps < ends.unsqueeze(-1), x, 0), lengths=ends, context=frame.context), z
+
+    def _reachable(self, there: Tensor, floor: Tensor) -> Tensor:
+        if self.attention != "monotonic":
+            return there
+        return there & (torch.arange(there.shape[1], device=there.device) >= floor.unsqueeze(-1))
+
+    @torch.no_grad()
+    def next_words(self, frame: Frame, x: Tensor) -> Tensor:
+        """log p(x_t | x_1..t-1, source) of the word after x (B, t), z summed out, (B, V + 1), the end last."""
+        if self.attention == "monotonic":
+            raise OptionError("with monotonic attention the next word depends on the whole path: draw by generate")
+        memory, there = self.memory(frame)
+        padded = torch.cat([x, torch.full((len(memory), 1), self.symbols, device=memory.device)], 1)
+        state = self.writer(padded, _mean(memory, there))[:, -1:]
+        attention = self.attend(state, memory, there)[:, 0]
+        if self.attention == "soft":
+            return self.head(state, attention.exp().unsqueeze(1) @ memory)[:, 0].log_softmax(-1)
+        every = self.head(state, memory).log_softmax(-1)
+        return torch.logsumexp(attention.unsqueeze(-1) + every, 1)
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        restarted(self, generator)
+
+    def check(self, batch: Batch) -> None:
+        if batch.x.ndim != 2 or batch.x.is_floating_point():
+            raise DataError(f"sentences are x (B, T) of symbols, and the data have shape {tuple(batch.x.shape)}")
+        if batch.size and int(batch.ends.min()) < 1:
+            raise DataError("a sentence has no word at all: leave the pair out")
+        source = batch.context
+        if source is None or source.x.ndim != 2 or source.x.is_floating_point():
+            raise DataError("a translation has a source sentence, (B, J) of symbols: give it as the context")
+        for what, words, most in (("x", batch, self.symbols), ("the source", source, self.source_symbols)):
+            if words.x.numel() and not 0 <= int(words.x.min()) <= int(words.x.max()) < most:
+                raise DataError(f"{what} has symbols up to {int(words.x.max())}, and the model those below {most}")
+
+
+class VariationalAttention(LatentVariableModel):
+    """The same p(x, z | source), and q(z_t | x, source) from a network that has read all of x.
+
+    Args:
+        symbols, source_symbols, hidden, dropout, length: see `LatentAttention`.
+    """
+
+    def __init__(self, symbols: int, source_symbols: int, hidden: int = 128, dropout: float = 0.0, length: int = 50):
+        super().__init__()
+        self.generative = LatentAttention(symbols, source_symbols, "exact", hidden, dropout, length)
+        self.target_reader = SourceReader(symbols + 1, hidden, dropout)
+        self.guess = Scorer(2 * hidden, 2 * hidden)
+
+    def both(self, batch: Batch) -> tuple[LatentAlignment, LatentAlignment]:
+        """p(z | x), whose log-partition is log p(x), and q(z | x), of one reading of the source."""
+        read = self.generative.memory(batch.frame)
+        p = self.generative.given_source(batch, *read)
+        assert isinstance(p, LatentAlignment)  # its attention is exact
+        return p, self._posterior(batch, *read)
+
+    def posterior(self, batch: Batch) -> LatentAlignment:
+        return self._posterior(batch, *self.generative.memory(batch.frame))
+
+    def _posterior(self, batch: Batch, memory: Tensor, there: Tensor) -> LatentAlignment:
+        words, _ = self.generative.with_end(batch)
+        read = self.target_reader(words, batch.ends + 1)[:, :-1]
+        node = self.guess(read, memory).masked_fill(~there.unsqueeze(1), -torch.inf).log_softmax(-1)
+        return LatentAlignment({"node": node}, batch.ends)
+
+    def log_joint(self, batch: Batch, z: Any) -> Tensor:
+        return self.generative.posterior(batch).score(z)
+
+    def generate(self, frame: Frame) -> tuple[Batch, Tensor]:
+        return self.generative.generate(frame)
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        restarted(self, generator)
+
+    def check(self, batch: Batch) -> None:
+        self.generative.check(batch)
+
+
+def _picked(logits: Tensor, words: Tensor) -> Tensor:
+    """log-softmax of logits (..., V) at words (...)."""
+    return logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _at(steps: Tensor, place: Tensor) -> Tensor:
+    """What each datum has at its own step, (B, T, K) to (B, K)."""
+    return steps[torch.arange(len(steps), device=steps.device), place]
+
+
+def _added(node: Tensor, value: Tensor, ends: Tensor) -> Tensor:
+    """node (B, T, J) with value (B, J or 1) added at each datum's last step."""
+    last = torch.arange(node.shape[1], device=node.device) == ends.unsqueeze(-1) - 1
+    return node + last.unsqueeze(-1) * value.unsqueeze(1)
+
+
+def _mean(memory: Tensor, there: Tensor) -> Tensor:
+    """The mean of a source's vectors, (B, M)."""
+    inside = there.unsqueeze(-1)
+    return (memory * inside).sum(1) / inside.sum(1).clamp(min=1)
+
+
+def _tiny_batch() -> Batch:
+    """Two target and two source words; pairs of at most two and two."""
+    x = torch.tensor([[0, 1], [1, 1], [1, 0], [0, 0]])
+    source = Batch(torch.tensor([[0, 1], [1, 0], [1, 1], [0, 1]]), lengths=torch.tensor([2, 1, 2, 2]))
+    return Batch.of(x, lengths=torch.tensor([2, 2, 1, 2]), context=source)
+
+
+def _tiny(seed: int, attention: Literal["soft", "exact", "monotonic"]) -> tuple[LatentAttention, Batch]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LatentAttention(2, 2, attention, hidden=2, length=3).double()
+    return model, _tiny_batch()
+
+
+def tiny(seed: int) -> tuple[LatentAttention, Batch]:
+    """Attention that is summed out, of two words on each side."""
+    return _tiny(seed, "exact")
+
+
+def tiny_soft(seed: int) -> tuple[LatentAttention, Batch]:
+    return _tiny(seed, "soft")
+
+
+def tiny_monotonic(seed: int) -> tuple[LatentAttention, Batch]:
+    return _tiny(seed, "monotonic")
+
+
+def tiny_variational(seed: int) -> tuple[VariationalAttention, Batch]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = VariationalAttention(2, 2, hidden=2, length=3).double()
+    return model, _tiny_batch()
