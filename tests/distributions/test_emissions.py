@@ -20,6 +20,7 @@ from latentia.distributions.emissions import (
     MultinomialEmissions,
     PoissonEmissions,
 )
+from latentia.distributions.emissions.gaussian import missing, patterns
 from latentia.distributions.emissions.rows import some_rows
 from latentia.errors import DataError
 from latentia.kernels.bags import spread_rows, sum_rows
@@ -563,3 +564,36 @@ def test_another_number_of_columns_is_refused(name):
     family, x, _ = case(name)
     with pytest.raises(DataError, match="4 features"):
         family.check(x[:, :2], None)
+
+
+# ------------------------------------------------------------------------------------------- patterns of missing
+
+
+@pytest.mark.parametrize("kind", ["full", "tied"])
+@pytest.mark.parametrize("held", [patterns.HELD, 100])
+def test_rows_grouped_by_what_is_missing_are_as_one_by_one(kind, held, monkeypatch):
+    """Against the matrices of each pattern in torch, all of them together and a few at a time."""
+    monkeypatch.setattr(patterns, "HELD", held)
+    generator = torch.Generator().manual_seed(0)
+    x = 2 + 3 * torch.randn(80, 4, generator=generator, dtype=torch.float64)
+    mask = torch.rand(x.shape, generator=generator) < 0.6
+    mask[0] = False
+    family = GaussianEmissions(STATES, 4, kind).double()
+    with torch.no_grad():
+        family.start(x, mask, torch.ones(80).double(), generator)
+        family.means.data += torch.randn(STATES, 4, generator=generator, dtype=torch.float64)
+        share = torch.rand(80, STATES, generator=generator, dtype=torch.float64)
+        # what lies under the mask may be anything
+        under = torch.where(mask, x, 1e9)
+        assert torch.allclose(patterns.log_prob(family, under, mask), missing.log_prob_missing(family, x, mask))
+        found = patterns.statistics(family, under, mask, share)
+        expected = missing.statistics_missing(family, x, mask, share)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.allclose(found[name], value, rtol=1e-10, atol=1e-10), name
+        prior, weight = torch.randn(STATES, generator=generator).double(), torch.rand(80, generator=generator).double()
+        sums, value = patterns.mixture_step(family, under, mask, weight, prior, False)
+        log_joint = prior + missing.log_prob_missing(family, x, mask)
+        assert float(value) == pytest.approx(float(weight @ log_joint.logsumexp(1)))
+        expected = missing.statistics_missing(family, x, mask, weight.unsqueeze(1) * log_joint.softmax(1))
+        assert torch.allclose(sums["square"], expected["square"], rtol=1e-10, atol=1e-10)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from latentia.distributions.emissions.base import Statistics, check_scale
-from latentia.distributions.emissions.gaussian import densities, m_step, missing, seeding, statistics
+from latentia.distributions.emissions.gaussian import densities, m_step, missing, patterns, seeding, statistics
 from latentia.distributions.emissions.gaussian.parameters import COARSE, LEAST, Gaussians, dtype_name
 from latentia.errors import DataError
 
@@ -33,7 +33,8 @@ class GaussianEmissions(Gaussians):
     def log_prob(self, x: Tensor, mask: Tensor | None) -> Tensor:
         mask = _of_some(mask)
         if mask is not None and self.dense:
-            return missing.log_prob_missing(self, x, mask)
+            by_pattern = patterns.log_prob if patterns.applies(self, x) else missing.log_prob_missing
+            return by_pattern(self, x, mask)
         return densities.log_prob(self, x, mask)
 
     def given(self, z: Tensor) -> Distribution:
@@ -67,7 +68,9 @@ class GaussianEmissions(Gaussians):
         """float64 sums over the M observations, weighted by responsibility (M, K)."""
         mask = _of_some(mask)
         if mask is not None and self.dense:
-            return missing.statistics_missing(self, x, mask, responsibility)
+            with_gradient = responsibility.requires_grad or not patterns.applies(self, x)
+            by_pattern = missing.statistics_missing if with_gradient else patterns.statistics
+            return by_pattern(self, x, mask, responsibility)
         return statistics.statistics(self, x, mask, responsibility)
 
     def mixture_step(
@@ -78,10 +81,19 @@ class GaussianEmissions(Gaussians):
             return statistics.mixture_step(self, x, mask, weight, log_prior, hard)
         whole = mask.all(1)
         if not whole.any():
-            return super().mixture_step(x, mask, weight, log_prior, hard)
-        holed = super().mixture_step(x[~whole], mask[~whole], weight[~whole], log_prior, hard)
+            return self._holed_step(x, mask, weight, log_prior, hard)
+        holed = self._holed_step(x[~whole], mask[~whole], weight[~whole], log_prior, hard)
         full = statistics.mixture_step(self, x[whole], None, weight[whole], log_prior, hard)
         return {name: full[0][name] + value for name, value in holed[0].items()}, full[1] + holed[1]
+
+    def _holed_step(
+        self, x: Tensor, mask: Tensor, weight: Tensor, log_prior: Tensor, hard: bool
+    ) -> tuple[Statistics, Tensor]:
+        """`mixture_step` of rows of which something is missing, where coordinates are correlated."""
+        with torch.no_grad():
+            if patterns.applies(self, x):
+                return patterns.mixture_step(self, x, mask, weight, log_prior, hard)
+        return super().mixture_step(x, mask, weight, log_prior, hard)
 
     def update(self, total: Statistics) -> None:
         m_step.update(self, total)
