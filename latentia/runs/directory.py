@@ -203,6 +203,7 @@ class Run:
     @cached_property
     def parts(self) -> Parts:
         """The run's own data, read again. Raises `RunError` when they have changed since."""
+        self._known_model()
         config = self.config
         if config.data.source not in BUILTIN and not os.path.exists(config.data.source):
             raise RunError(

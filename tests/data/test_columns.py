@@ -100,7 +100,7 @@ def test_what_was_told_is_corrected():
         ({"columns": "paid:count,sum:real"}, ["no column 'sum'"]),
         ({"exclude": "sum"}, ["no column 'sum'"]),
         ({"values": "real"}, ["column 'plan'", "--exclude"]),
-        ({"kind": "sequence"}, ["columns of words"]),
+        ({"kind": "sequence"}, ["column 'plan' holds text"]),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, words):
@@ -121,7 +121,7 @@ def test_words_that_are_no_categories_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"line 5, column 'zone' holds text, '3a'.*--columns zone:category"):
         load(path)
     assert load(path, columns="zone:category").schema.categories == (("1", "2", "3", "3a"), ("a", "b"))
-    for cell in ("1,5", "1_000", "1.234.567"):
+    for cell in ("1_000", "1.234.567"):
         path.write_text(f'paid,plan\n"{cell}",a\n"{cell}",b\n')
         with pytest.raises(DataError, match="holds text"):
             load(path)

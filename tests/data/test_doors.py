@@ -51,8 +51,7 @@ def test_excel(tmp_path):
         same(read(path))
     frame["b"] = ["x", "y"]
     frame.to_excel(path, index=False)
-    with pytest.raises(DataError, match="line 2, column 'b' holds text"):
-        read(path)
+    assert read(path).mixed
     path.write_bytes(b"PK no workbook")
     with pytest.raises(DataError, match=r"t.xlsx cannot be read as an Excel workbook"):
         read(path)

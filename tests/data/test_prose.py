@@ -85,8 +85,9 @@ def test_errors_name_the_place_and_print_no_article(tmp_path):
     (tmp_path / "d.csv").write_text(f"id,text\n1,{article}\n2,\n")
     with pytest.raises(DataError, match="line 3, column 'text' has no text"):
         read(tmp_path / "d.csv", text_column="text")
+    (tmp_path / "d.csv").write_text("text\n" + "\n".join(f"{article} {i}" for i in range(40)))
     with pytest.raises(DataError) as caught:
-        read(tmp_path / "d.csv")
+        load(tmp_path / "d.csv")
     assert len(str(caught.value)) < 400
     (tmp_path / "d.jsonl").write_text(json.dumps({"text": article}) + "\n" + json.dumps({"texts": article}))
     with pytest.raises(DataError, match=r"line 2: no field .text.; it has .texts.") as caught:

@@ -209,7 +209,9 @@ def test_works_where_gradients_are_off():
 
 def test_an_exact_posterior_is_given_back():
     model, batch = gaussian_mixture.tiny(0)
-    assert torch.equal(refine(model, batch).log_partition, model.posterior(batch).log_partition)
+    # with a gradient and without one it is computed by two ways
+    found, own = refine(model, batch).log_partition, model.posterior(batch).log_partition
+    assert torch.allclose(found, own, rtol=1e-12, atol=1e-12)
     assert refined(model) is model
 
 

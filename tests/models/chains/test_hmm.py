@@ -349,7 +349,7 @@ def test_free_parameters_are_counted():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(OptionError, match="symbols=V or features=D"):
+    with pytest.raises(OptionError, match="give one of symbols=V, features=D"):
         HMM(states=2)
     with pytest.raises(OptionError, match="symbols are categorical"):
         HMM(features=2, emission="categorical")
