@@ -92,7 +92,7 @@ def test_a_new_category_is_refused_by_its_place(capsys, table, tmp_path):
 
 @pytest.mark.parametrize("model", ["VAE", "MissingDataVAE"])
 def test_vaes_take_mixed_columns(capsys, table, model):
-    options = ("--model.latent", "2", "--model.hidden", "[16]", "--learner.epochs", "40")
+    options = ("--model.latent", "2", "--model.hidden", "[16]", "--learner.epochs", "8")
     run, words = fitted(capsys, table, *options, model=model)
     assert "plan (category: basic, plus, pro)" in words
     assert said(capsys, "sample", run.path, "--n", "5")[0] == 0
