@@ -244,8 +244,9 @@ def test_digits_factors_have_a_truth_to_measure_against(run):
     assert annealed == pytest.approx(truth, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_walk_from_one_sentence_to_another(run):
-    text = run("sentence_walk.py", 4)
+    text = run("sentence_walk.py")
     plain, deep = (float(number) for number in re.findall(r"log p\(x\) = (-?[\d.]+)", text))
     assert -60 < plain < -10
     assert -60 < deep < -10
