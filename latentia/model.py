@@ -98,8 +98,9 @@ def minibatches(order: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
-POOL = 50
-"""Minibatches whose data are put together by length: the fewer, the more alike are an epoch's minibatches at random."""
+POOL = 8
+"""Minibatches whose data are put together by length: of more, padding would be less, and each of one length alone, of
+which the gradient is another than that of all data."""
 
 
 def by_length(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
