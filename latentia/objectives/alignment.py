@@ -33,7 +33,8 @@ def alignment_elbo(model: LatentVariableModel, batch: Batch, *, samples: int = 0
         raise CapabilityError(f"{name} has no inference network over alignments: write {name}.both, or use exact")
     if samples < 0 or samples == 1:
         raise OptionError(f"samples={samples}: 0 sums all positions out, and 2 or more are draws")
-    p, q = both(batch)
+    pair: Any = both(batch)
+    p, q = pair
     if not samples:
         return Bound(q.expected_score(p.log_potentials) + q.entropy())
     inside = torch.arange(q.event_shape[0], device=q.lengths.device) < q.lengths.unsqueeze(-1)
