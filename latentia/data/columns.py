@@ -166,6 +166,8 @@ def settled(raw: Raw) -> Raw:
 def rows(raw: Raw) -> np.ndarray:
     """The rows of a table, or the steps of all sequences, (M, D)."""
     values = raw.values if isinstance(raw.values, list) else [np.asarray(raw.values)]
+    if not len(values):
+        return np.zeros((0, max(len(raw.told), len(raw.names))))  # an empty part of a split
     return np.concatenate([np.reshape(value, (-1, np.shape(value)[-1])) for value in values])
 
 
@@ -173,7 +175,7 @@ def _apart(raw: Raw, values: np.ndarray) -> np.ndarray | list:
     """The inverse of `rows`."""
     if not isinstance(raw.values, list):
         return values.reshape(np.shape(raw.values))
-    return np.split(values, np.cumsum([len(value) for value in raw.values])[:-1])
+    return np.split(values, np.cumsum([len(value) for value in raw.values])[:-1]) if raw.values else []
 
 
 def index_of(raw: Raw, i: int, j: int) -> tuple[int, ...]:
