@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,7 +122,7 @@ def test_an_hmm_takes_series_of_mixed_columns(capsys, tmp_path):
     code, heard = said(capsys, *words, *options)
     assert code == 0, heard
     assert "level (real), mode (category: rest, walk), steps (count)" in heard
-    model = Run.open(tmp_path / "days").model()
+    model: Any = Run.open(tmp_path / "days").model()
     assert sorted(model.emissions.part("count").rates.flatten().tolist()) == pytest.approx([1, 10], rel=0.15)
     page = (tmp_path / "days" / "report.html").read_text()
     assert "could not be made" not in page
