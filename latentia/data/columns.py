@@ -147,20 +147,44 @@ def settled(raw: Raw) -> Raw:
     Two different whole numbers are yes or no if they are 0 and 1, and else categories; whole numbers from 0 or 1 with a
     variance that a count may have are counts; all else is real.
     """
-    told = list(raw.told or [Told()] * np.shape(raw.values)[-1])
-    values = np.array(raw.values, dtype=np.float64)
+    values = rows(raw).astype(np.float64)
+    told = list(raw.told or [Told()] * values.shape[1])
     for j, one in enumerate(told):
         if one.kind and (one.names or one.kind != "category"):
             continue
-        column = values[..., j]
+        column = values[:, j]
         kind = one.kind or _tell(column[~np.isnan(column)])
         names: tuple[str, ...] = ()
         if kind == "category":
             labels = [name_of(value) for value in column]
             names = _order(labels)
-            values[..., j] = positions(labels, names)
+            values[:, j] = positions(labels, names)
         told[j] = Told(kind, names)
-    return replace(raw, values=values, told=tuple(told), mixed=True)
+    return replace(raw, values=_apart(raw, values), told=tuple(told), mixed=True)
+
+
+def rows(raw: Raw) -> np.ndarray:
+    """The rows of a table, or the steps of all sequences, (M, D)."""
+    values = raw.values if isinstance(raw.values, list) else [np.asarray(raw.values)]
+    if not len(values):
+        return np.zeros((0, max(len(raw.told), len(raw.names))))  # an empty part of a split
+    return np.concatenate([np.reshape(value, (-1, np.shape(value)[-1])) for value in values])
+
+
+def _apart(raw: Raw, values: np.ndarray) -> np.ndarray | list:
+    """The inverse of `rows`."""
+    if not isinstance(raw.values, list):
+        return values.reshape(np.shape(raw.values))
+    return np.split(values, np.cumsum([len(value) for value in raw.values])[:-1]) if raw.values else []
+
+
+def index_of(raw: Raw, i: int, j: int) -> tuple[int, ...]:
+    """Where cell j of row i of `rows` is."""
+    if not isinstance(raw.values, list):
+        return (*map(int, np.unravel_index(i, np.shape(raw.values)[:-1])), j)
+    ends = np.cumsum([len(value) for value in raw.values])
+    which = int(np.searchsorted(ends, i, side="right"))
+    return which, i - int(ends[which] - len(raw.values[which])), j
 
 
 def _tell(values: np.ndarray) -> str:
@@ -178,7 +202,7 @@ def _tell(values: np.ndarray) -> str:
 
 def judge(raw: Raw, kinds: Sequence[str], names: Sequence[tuple[str, ...]]) -> None:
     """Raise `DataError` for categories that hardly repeat themselves: nothing can be learned of names and texts."""
-    values = np.asarray(raw.values)
+    values = rows(raw)
     for j, known in enumerate(names):
         observed = int(np.count_nonzero(~np.isnan(values[:, j])))
         if kinds[j] == "category" and (len(known) > MOST or (len(known) > FEW and 2 * len(known) > observed)):
@@ -194,16 +218,17 @@ def coded(raw: Raw, columns: Sequence[Column]) -> Raw:
     Raises:
         DataError: a cell that its column cannot have, with its place.
     """
-    values = np.array(raw.values, dtype=np.float64)
+    values = rows(raw).astype(np.float64)
     for j, column in enumerate(columns):
-        told, given = raw.told[j] if raw.told else Told(), values[:, j].copy()
-        if column.kind in ("category", "binary") and (column.names or told.names) and told.names != column.names:
-            values[:, j] = _renamed(raw, j, given, told, column)
-        elif column.kind in ("real", "count") and told.kind == "category":
-            _refuse(raw, j, ~np.isnan(given), told, "no number, and the column of the run had numbers")
+        own, given = raw.told[j] if raw.told else Told(), values[:, j].copy()
+        if column.kind in ("category", "binary") and (column.names or own.names) and own.names != column.names:
+            values[:, j] = _renamed(raw, j, given, own, column)
+        elif column.kind in ("real", "count") and own.kind == "category":
+            _refuse(raw, j, ~np.isnan(given), own, "no number, and the column of the run had numbers")
         if column.kind in ("count", "binary"):
             _check_numbers(raw, j, values[:, j], column)
-    return replace(raw, values=values, told=tuple(Told(column.kind, column.names) for column in columns))
+    told = tuple(Told(column.kind, column.names) for column in columns)
+    return replace(raw, values=_apart(raw, values), told=told)
 
 
 def _renamed(raw: Raw, j: int, given: np.ndarray, told: Told, column: Column) -> np.ndarray:
@@ -225,9 +250,9 @@ def _renamed(raw: Raw, j: int, given: np.ndarray, told: Told, column: Column) ->
 def _refuse(raw: Raw, j: int, bad: np.ndarray, told: Told, what: str) -> None:
     if bad.any():
         i = int(bad.argmax())
-        value = float(np.asarray(raw.values)[i, j])
+        value = float(rows(raw)[i, j])
         shown = told.names[int(value)] if told.names else name_of(value)
-        raise raw.error(f"{shown[:80]!r} is {what}", (i, j))
+        raise raw.error(f"{shown[:80]!r} is {what}", index_of(raw, i, j))
 
 
 def _check_numbers(raw: Raw, j: int, values: np.ndarray, column: Column) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentia.data.cells import numbered
-from latentia.data.columns import coded
+from latentia.data.columns import coded, index_of, rows
 from latentia.data.limits import judge_repeated
 from latentia.data.raw import NOUNS, Raw, first
 from latentia.data.tokens import END, cut, join
@@ -66,12 +66,13 @@ def encode(schema: Schema, raw: Raw) -> Encoded:
 
 def _refuse_words(raw: Raw) -> None:
     """Raise `DataError` for words where the run had numbers."""
+    values = rows(raw)
     for j, told in enumerate(raw.told):
-        seen = ~np.isnan(np.asarray(raw.values)[:, j])
+        seen = ~np.isnan(values[:, j])
         if told.names and seen.any():
             i = int(seen.argmax())
-            word = told.names[int(np.asarray(raw.values)[i, j])]
-            raise raw.error(f"holds text, {word[:80]!r}, where the run was fitted on numbers", (i, j))
+            word = told.names[int(values[i, j])]
+            raise raw.error(f"holds text, {word[:80]!r}, where the run was fitted on numbers", index_of(raw, i, j))
 
 
 def conform(schema: Schema, raw: Raw) -> Raw:

@@ -92,7 +92,8 @@ def read(
         source = plain
     table = open_table(source)
     if group is not None or time is not None or (kind == "sequence" and table is not None and table.names):
-        return _steps(source, table, group, time, columns, weight, context, labels)
+        chosen = Columns(columns, (), exclude, kinds or {})
+        return _steps(source, table, group, time, chosen, weight, context, labels)
     if kind == "text" and context is not None and (plain := plain_text(context)) is not None:
         context = plain
     beside = Beside.of(source, table, context, labels)
@@ -163,7 +164,7 @@ def _texts(source, table: tables.Table | None, column: str) -> Raw:
     return sequences.read_jsonl(existing(path), column)
 
 
-def _steps(source, table, group, time, columns, weight, context, labels) -> Raw:
+def _steps(source, table, group, time, columns: Columns, weight, context, labels) -> Raw:
     """A table whose rows are steps. Raises `DataError` for one that has no named columns, and for what stands beside
     x: a series has no cell of its own where that could be."""
     if table is None or not table.names:
@@ -172,7 +173,10 @@ def _steps(source, table, group, time, columns, weight, context, labels) -> Raw:
         )
     if any(part is not None for part in (weight, context, labels)):
         raise OptionError("rows that are steps of a series have neither weight, nor context, nor labels: leave it out")
-    return finite(series(table, group, time, None if columns is None else split(columns)))
+    chosen, said = asked(columns.chosen, table.names)
+    left = table.without(list(table.select(split(columns.exclude)).names)) if columns.exclude else table
+    known = {name: kind for name, kind in columns.kinds.items() if name in (chosen or left.names)}
+    return finite(series(left, group, time, chosen, known | said))
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ class Schema:
     @classmethod
     def _mixed(cls, raw: Raw, scale: str, binarize: str, beside: dict[str, Any]) -> Schema:
         """Of columns that are each of their own kind."""
-        if raw.kind != "table" or binarize != "none":
+        if raw.kind not in ("table", "sequence") or binarize != "none" or _is_symbolic(raw):
             raise OptionError(f"values='mixed' is for the columns of a table, and {raw.source} is {NOUNS[raw.kind]}")
         raw = _present(columns.settled(raw))
         _check_observed(raw, "mixed")
@@ -232,7 +232,7 @@ class Schema:
         return cls(
             kind=raw.kind,
             values="mixed",
-            event_shape=np.shape(raw.values)[1:],
+            event_shape=(len(kinds),),
             names=raw.names,
             shift=tuple(np.where(number, shift, 0.0).tolist()),
             scale=tuple(np.where(number, factor, 1.0).tolist()),

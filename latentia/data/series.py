@@ -7,18 +7,26 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from latentia.data.columns import raw_of
 from latentia.data.raw import Raw
 from latentia.data.tables import MISSING, Table, number
 from latentia.errors import DataError
 
 
-def series(table: Table, group: str | None, time: str | None, columns: list[str] | None = None) -> Raw:
+def series(
+    table: Table,
+    group: str | None,
+    time: str | None,
+    columns: list[str] | None = None,
+    kinds: dict[str, str] | None = None,
+) -> Raw:
     """The rows of a table as sequences of vectors, one for each value of `group`, in the order of `time`.
 
     Args:
         group: the column that names the series; None: all rows are one.
         time: the column of numbers or dates to sort by; None: as the rows stand.
         columns: those of x; None: all others. One of text makes sequences of its words.
+        kinds: of what kind columns are, by name, where that is said.
 
     Raises:
         DataError: a column that is not there, a cell of `group` or `time` that is empty, a time that is neither a
@@ -30,13 +38,14 @@ def series(table: Table, group: str | None, time: str | None, columns: list[str]
     order = [rows if time is None else rows[_sorted(table, time, rows)] for rows in first]
     lines = None if table.lines is None else table.lines[[rows.min() for rows in first]]
     cells = chosen.columns[0] if chosen.columns else []
-    if len(chosen.columns) == 1 and any(isinstance(cell, str) and number(cell) is None for cell in cells):
+    if len(chosen.columns) == 1 and not kinds and any(isinstance(cell, str) and number(cell) is None for cell in cells):
         words = [
             [_word(cell, table, i) for i, cell in zip(rows, (cells[i] for i in rows), strict=True)] for rows in order
         ]
         return Raw("text", words, source=table.source, lines=lines)
-    values = np.asarray(chosen.raw().values)
-    return Raw("sequence", [values[rows] for rows in order], chosen.names, table.source, lines=lines)
+    raw = raw_of(chosen, kinds or {})
+    values, told = np.asarray(raw.values), {"told": raw.told, "mixed": raw.mixed}
+    return Raw("sequence", [values[rows] for rows in order], chosen.names, table.source, lines=lines, **told)
 
 
 def _members(table: Table, group: str | None) -> list[np.ndarray]:

@@ -208,7 +208,7 @@ def _needs_columns(name: str) -> bool:
 def with_kinds(raw: Raw | Rows, config: Config) -> Raw | Rows:
     """The data with the kinds of their columns told, where they are mixed: by all data, as how many categories there
     can be is part of what the data are."""
-    if not isinstance(raw, Raw) or raw.kind != "table":
+    if not isinstance(raw, Raw) or raw.kind not in ("table", "sequence"):
         return raw
     values = values_for(raw, config)
     return settled(raw) if values == "mixed" or (values == "auto" and raw.mixed) else raw

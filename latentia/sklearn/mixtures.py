@@ -400,11 +400,6 @@ class Mixture(FiniteMixture):
         x, z = self._draw(n_samples)
         return np.asarray(self.schema_.decode(x)), z.argmax(-1).numpy()
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.categorical = True
-        return tags
-
 
 def covariance(kind: str) -> str:
     """scikit-learn's word for a kind of covariance in this library's. Raises `OptionError` for any other word."""

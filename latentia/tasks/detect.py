@@ -45,7 +45,7 @@ def scale(score: str, data: Dataset) -> str:
     """What the numbers of a score are, and in which unit, in words."""
     unit = "nats per observed step" if data.schema.kind in ("sequence", "text") else "nats"
     said = f"{SCALES[score]}, in {unit}"
-    if score == "likelihood" and data.schema.values == "real":
+    if score == "likelihood" and data.schema.values in ("real", "mixed"):
         said += ", a log-density in the units of the data: it may be negative, and differences count"
     return said
 
@@ -190,7 +190,7 @@ def step_scores(model: LatentVariableModel, data: Any, *, seed: int = 0) -> Tens
     found = gather(model, data, scores, 256, seed)
     assert isinstance(found, Tensor)  # `scores` returns one
     seen = data.batch().observed.cpu()
-    if data.schema.values == "real":
+    if data.schema.values in ("real", "mixed"):
         width = torch.tensor(data.schema.scale, dtype=torch.float64).log()
         found = found.double().cpu() + (seen * width).flatten(2).sum(-1)
     steps = seen.unsqueeze(-1).flatten(2).any(-1)

@@ -12,7 +12,7 @@ import pytest
 from latentia.data import Schema, load, read
 from latentia.errors import DataError, OptionError
 from latentia.learners import EM, Gradient
-from latentia.models import GaussianMixture, Mixture, MixtureOfCategoricals
+from latentia.models import HMM, GaussianMixture, Mixture, MixtureOfCategoricals
 
 PLANS = ["basic", "pro", None, "plus"]
 
@@ -100,7 +100,6 @@ def test_what_was_told_is_corrected():
         ({"columns": "paid:count,sum:real"}, ["no column 'sum'"]),
         ({"exclude": "sum"}, ["no column 'sum'"]),
         ({"values": "real"}, ["column 'plan'", "--exclude"]),
-        ({"kind": "sequence"}, ["column 'plan' holds text"]),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, words):
@@ -183,6 +182,20 @@ def test_a_schema_comes_back_and_one_from_before_is_read():
     for broken in ({"kinds": ["real"]}, {"kinds": [*KINDS[:-1], "word"]}, {"categories": []}, {"kinds": []}):
         with pytest.raises(DataError, match="damaged"):
             Schema.from_json({**content, **broken})
+
+
+def test_rows_of_mixed_columns_are_steps_of_a_series():
+    frame = customers().assign(who=["a", "b", "b"] * 8)
+    data = load(frame, group="who", columns="visits,plan,age")
+    assert (data.schema.kind, data.schema.kinds) == ("sequence", ("count", "category", "real"))
+    assert data.x.shape == (2, 16, 3)
+    assert data.decoded()[1][:2, 1].tolist() == ["pro", pytest.approx(np.nan, nan_ok=True)]
+    again = load(frame.iloc[:9], schema=data.schema, group="who", columns="visits,plan,age")
+    assert np.array_equal(again.x[0, :3], data.x[0, :3])
+    with pytest.raises(DataError, match=r"row 1, step 3, column 'plan': 'gold' is none of basic, plus, pro"):
+        load(frame.replace({"plan": {None: "gold"}}), schema=data.schema, group="who", columns="visits,plan,age")
+    model = HMM(columns=data.schema.sizes()["columns"], states=2).double()
+    EM(steps=3, tol=0.5, progress=False).fit(model, data)
 
 
 def test_the_fingerprint_tells_what_a_position_means():

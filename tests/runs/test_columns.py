@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ def test_a_new_category_is_refused_by_its_place(capsys, table, tmp_path):
 
 @pytest.mark.parametrize("model", ["VAE", "MissingDataVAE"])
 def test_vaes_take_mixed_columns(capsys, table, model):
-    options = ("--model.latent", "2", "--model.hidden", "[16]", "--learner.epochs", "40")
+    options = ("--model.latent", "2", "--model.hidden", "[16]", "--learner.epochs", "8")
     run, words = fitted(capsys, table, *options, model=model)
     assert "plan (category: basic, plus, pro)" in words
     assert said(capsys, "sample", run.path, "--n", "5")[0] == 0
@@ -100,6 +101,32 @@ def test_vaes_take_mixed_columns(capsys, table, model):
     assert {row["plan"] for row in drawn} <= {"basic", "plus", "pro"}
     code, words = said(capsys, "complete", run.path, "--data", table)
     assert code == 0, words
+
+
+def test_an_hmm_takes_series_of_mixed_columns(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    z = np.repeat(rng.integers(2, size=60), 10)
+    frame = pd.DataFrame(
+        {
+            "who": np.repeat(["a", "b", "c"], 200),
+            "minute": np.tile(np.arange(200), 3),
+            "level": rng.normal(5 * z, 1).round(2),
+            "mode": np.where(rng.random(600) < 0.1 + 0.8 * z, "walk", "rest"),
+            "steps": rng.poisson(1 + 9 * z),
+        }
+    )
+    frame.loc[3, "mode"] = None
+    frame.to_csv(tmp_path / "days.csv", index=False)
+    words = ("fit", "--model", "HMM", "--data", tmp_path / "days.csv", "--group", "who", "--time", "minute")
+    options = ("--holdout", "0", "--model.states", "2", "--out", tmp_path / "days")
+    code, heard = said(capsys, *words, *options)
+    assert code == 0, heard
+    assert "level (real), mode (category: rest, walk), steps (count)" in heard
+    model: Any = Run.open(tmp_path / "days").model()
+    assert sorted(model.emissions.part("count").rates.flatten().tolist()) == pytest.approx([1, 10], rel=0.15)
+    page = (tmp_path / "days" / "report.html").read_text()
+    assert "could not be made" not in page
+    assert "walk" in page
 
 
 def test_a_model_of_numbers_says_what_it_takes(capsys, table):
