@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false
+# pyright: reportMissingImports=false, reportArgumentType=false
 """A step of EM for a mixture over mixed columns with missing values, beside StepMix, from the same parameters.
 
     python benchmarks/mixed.py
