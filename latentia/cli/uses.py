@@ -402,11 +402,16 @@ def show(arguments: list[str]) -> None:
 
 
 def report(arguments: list[str]) -> None:
-    """Write the HTML report of a run again."""
+    """Write the HTML report of a run again; of a sweep those of all its members, and the page that links to them."""
     parser = Parser("report", str(report.__doc__))
-    add_run(parser)
-    run = opened(parser.parse(arguments))
-    say(f"report: {run.report()}")
+    parser.add_argument("run", metavar="RUN", help="directory of a run or of a sweep")
+    parsed = parser.parse(arguments)
+    if (Path(parsed.run) / "sweep.json").exists():
+        from latentia.runs.sweep import report as report_sweep
+
+        say(f"report: {report_sweep(Path(parsed.run))}")
+        return
+    say(f"report: {opened(parsed).report()}")
 
 
 HALVES = ("top", "bottom", "left", "right")

@@ -40,9 +40,6 @@ class Gradient:
         objective: what is climbed; bind options with `functools.partial(elbo, beta=0.5)`.
         epochs: most passes over the data.
         batch_size: data a step; a last datum alone joins those of the step before.
-        pool: of sequences and text, minibatches that are sorted by length together: with 8, an epoch of captions has
-            less padding and takes less time; but a minibatch of like lengths is no random sample, and where lengths
-            are much of what there is to learn its steps are worse. 1 sorts nothing.
         lr: the highest learning rate.
         schedule: of the learning rate: constant, cosine, linear, exponential or stages (see `schedules`).
         warmup: steps over which the rate rises to `lr`.
@@ -56,8 +53,6 @@ class Gradient:
         aggressive: before each step of the generative model, steps of the inference network alone until they stop
             helping (see `remedies.catch_up`); from the first epoch that does not raise the mutual information on the
             validation data, both together as usual (He et al. 2019, algorithm 1 and section 4.2).
-        cool_to: the temperature that the objective's estimator (`gradients.gumbel_softmax`) ends at, falling from its
-            own by the same factor at every step; None leaves it. The validation bound has hard draws at any.
         clip: largest norm of the gradient of the mean objective; None leaves it.
         patience: stop after so many epochs without a better validation bound; None goes on. Where there are
             validation data, the best epoch's parameters are kept.
@@ -70,12 +65,16 @@ class Gradient:
         fresh: begin from a random start, not from the parameters that the model has. What is frozen
             (`requires_grad_(False)`, of a part of the model too) keeps its values all the same.
         progress: show a bar when there is a terminal.
+        pool: of sequences and text, minibatches that are sorted by length together: with 8, an epoch of captions has
+            less padding and takes less time; but a minibatch of like lengths is no random sample, and where lengths
+            are much of what there is to learn its steps are worse. 1 sorts nothing.
+        cool_to: the temperature that the objective's estimator (`gradients.gumbel_softmax`) ends at, falling from its
+            own by the same factor at every step; None leaves it. The validation bound has hard draws at any.
     """
 
     objective: Objective = elbo
     epochs: int = 100
     batch_size: int = 128
-    pool: int = 1
     lr: float = 1e-3
     schedule: Literal["constant", "cosine", "linear", "exponential", "stages"] = "constant"
     warmup: int = 0
@@ -84,7 +83,6 @@ class Gradient:
     cycles: int = 4
     pretrain: int = 0
     aggressive: bool = False
-    cool_to: float | None = None
     clip: float | None = None
     patience: int | None = 20
     eps: float = 1e-8
@@ -93,6 +91,8 @@ class Gradient:
     device: str = "cpu"
     fresh: bool = True
     progress: bool = True
+    pool: int = 1
+    cool_to: float | None = None
 
     def __post_init__(self):
         least_of = {"epochs": 1, "batch_size": 1, "pool": 1, "patience": 1, "warmup": 0, "cycles": 1, "pretrain": 0}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
 
 from latentia.report import figures
 from latentia.report.page import templates
@@ -21,19 +24,27 @@ CHOSEN = {
     "bic": "best BIC",
     "aic": "best AIC",
 }
+REPORT = "report.html"
 MOST_TICKS = 12
 WIDE = 50
 """The ratio of the largest to the least value from which on an option has a logarithmic axis."""
 
 
-def build_comparison(summary: Summary) -> str:
-    """One HTML page that needs nothing else, made of what sweep.json holds."""
+def build_comparison(summary: Summary, linked: Collection[str] = ()) -> str:
+    """One HTML page that needs nothing else, made of what sweep.json holds.
+
+    Args:
+        linked: the names of members that have a report, to which the page links: each in the directory of its name,
+            beside the page.
+    """
     panels = [panel for panel in (_held_out(summary), _criteria(summary)) if panel is not None]
     for index, panel in enumerate(panels):
-        panel.content = figures.apart(panel.content, index)
+        panel.content = figures.apart(panel.content, index, panel.name)
     head = [name.split(".")[-1] for name in summary["options"]]
     told = ["; ".join(remarks(member, summary["best"])) for member in summary["members"]]
     cells = [[*row, words] for row, words in zip(rows(summary), told, strict=True)]
+    for member, row in zip(summary["members"], cells, strict=True):
+        row[0] = _link(member["name"], row[0]) if member["name"] in linked else row[0]
     compared = table([*head, *HEAD, ""], cells, _caption(summary), text=len(head))
     compared.content["words"] = len(head) + len(HEAD)
     return (
@@ -45,9 +56,15 @@ def build_comparison(summary: Summary) -> str:
             varied=" and ".join(name.split(".")[-1] for name in summary["options"]),
             on=_on(summary),
             conclusions=conclusions(summary),
+            links={member["name"]: _link(member["name"], member["name"]) for member in summary["members"]},
+            linked=linked,
             sections=[Section("compared", "Side by side", "", [*panels, compared])],
         )
     )
+
+
+def _link(name: str, words: str) -> Markup:
+    return Markup('<a href="{}">{}</a>').format(f"{quote(name)}/{REPORT}", words)
 
 
 def rows(summary: Summary) -> list[list[str]]:

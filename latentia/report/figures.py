@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -24,6 +24,7 @@ INK, FAINT, RULE, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", RULE: "var(--rule)", PAPER: "var(--paper)"}
 PALETTE = ("#3d6f94", "#c2703d", "#5b8c5a", "#a35d86", "#b09a3e", "#5f63a8", "#3f8f8b", "#a8504a", "#7a6a58", "#7d8794")
 MAIN, SECOND, MUTED = PALETTE[0], PALETTE[1], "#a3adb5"
+DARK, LIGHT = "#22262b", "#fdfcfa"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f3f1ec", "#a9c1d1", MAIN, "#173a56"])
 WIDTH = 8.2  # inches: the width of the text
 MOST_POINTS = 900  # more are a thinned sample: each is a mark of its own in the file
@@ -74,9 +75,11 @@ def draw(
         return _svg(figure, width / WIDTH)
 
 
-def apart(svg: Markup, number: int) -> Markup:
-    """The same figure with its names prefixed, so that no two figures of a page share one."""
-    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", str(svg)))
+def apart(svg: Markup, number: int, name: str) -> Markup:
+    """The same figure with its names prefixed, so that no two figures of a page share one; a screen reader says
+    `name`."""
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", str(svg))
+    return Markup(text.replace('<svg role="img"', f'<svg role="img" aria-label="{escape(name)}"', 1))
 
 
 def _svg(figure: Figure, share: float) -> Markup:
@@ -196,6 +199,15 @@ def heat(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
     bar = axes.figure.colorbar(mesh, ax=axes, fraction=0.035, pad=0.02, aspect=28)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(length=0)
+
+
+def numbers(axes: Axes, matrix: np.ndarray) -> None:
+    """Each cell's probability in it, in an ink that is read on its colour in the dark too."""
+    most = matrix.max(initial=0.0)
+    for (row, column), value in np.ndenumerate(matrix):
+        ink = DARK if value < 0.55 * most else LIGHT
+        size = 8 if len(matrix) <= 8 else 6.5
+        axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=size)
 
 
 def histograms(axes: Axes, data: np.ndarray, samples: np.ndarray, name: str) -> None:

@@ -18,7 +18,8 @@ from latentia.errors import CapabilityError
 from latentia.model import DirectedModel, Frame, LatentVariableModel
 from latentia.report import columns, figures, pictures
 from latentia.report.codes import codes
-from latentia.report.panel import Panel, table
+from latentia.report.panel import Panel, gathered, table
+from latentia.report.paths import decoded
 from latentia.report.words import finite, number, percent
 from latentia.tasks import encode, responsibilities
 from latentia.tasks.cluster import Clusters
@@ -26,7 +27,7 @@ from latentia.tasks.common import using
 
 ACTIVE = 0.01  # variance of the posterior mean: Burda et al. (2016)
 MOST_DATA, MOST_SEQUENCES = 4000, 2000
-WORDS, MOST_STATES, MOST_COLUMNS, MOST_LABELS = 12, 40, 12, 12
+WORDS, MOST_STATES, MOST_COLUMNS, MOST_LABELS, MOST_NUMBERS = 12, 40, 12, 12, 12
 BATCH = 128
 
 
@@ -47,7 +48,7 @@ def latents(
     if isinstance(q, OneHot):
         return _clusters(model, _part(data, MOST_DATA), seed)
     if isinstance(q, Chain):
-        return _states(model, _part(train, MOST_SEQUENCES), len(train), seed)
+        return _states(model, _part(train, MOST_SEQUENCES), len(train), data, seed)
     if isinstance(q, Dirichlet) and isinstance(model, DirectedModel) and data.schema.values == "symbols":
         return [_topics(model, train, seed)]
     units = _units(model, _part(data, MOST_DATA), evaluation, seed)
@@ -329,7 +330,12 @@ def _mean_images(data: Dataset, r: np.ndarray, order: np.ndarray, fitted: _Fitte
     images = mean[shown].reshape(-1, min(10, len(shown)), *x.shape[1:])
     picture = pictures.grid(images, pictures.white(data.schema, x))
     of = "in the fitted model" if known else f"over the {len(x):,} data shown"
-    return Panel("pictures", [{"name": "", "picture": picture}], f"The mean image of each cluster {of}, largest first.")
+    names = "\n".join(
+        f"{row[0]} … {row[-1]}" if len(row) > 1 else str(row[0]) for row in shown.reshape(len(images), -1)
+    )
+    told = ", ".join(map(str, shown))
+    caption = f"The mean image of each cluster {of}, largest first: {told}."
+    return Panel("pictures", [{"name": names, "picture": picture}], caption)
 
 
 # shares of topics ---------------------------------------------------------------------------------------------------
@@ -355,8 +361,8 @@ def _observed_steps(train: Dataset) -> float:
 # a chain of states --------------------------------------------------------------------------------------------------
 
 
-def _states(model: LatentVariableModel, train: Dataset, count: int, seed: int) -> list[Panel]:
-    """Of the model's own chain, run for sequences as long as those that it was fitted to."""
+def _states(model: LatentVariableModel, train: Dataset, count: int, data: Dataset, seed: int) -> list[Panel]:
+    """Of the model's own chain, run for sequences as long as those that it was fitted to; and some data decoded."""
     if not isinstance(model, DirectedModel):
         raise CapabilityError(f"{type(model).__name__} has no prior: its states cannot be told from its parameters")
     with using(model, seed):
@@ -381,7 +387,7 @@ def _states(model: LatentVariableModel, train: Dataset, count: int, seed: int) -
         mean = _numpy(expected(likelihood)).reshape(width) * scale + shift
         deviation = np.sqrt(_numpy(_variance(likelihood)).reshape(width)) * scale
         panels.append(group_table((share, mean, deviation), order, column_names(train), "state", True))
-    return [*panels, _transition_map(transition, order)]
+    return [*panels, _transition_map(transition, order), *gathered(lambda: decoded(model, data, order, seed))]
 
 
 def _given_states(model: DirectedModel, train: Dataset, states: int, seed: int) -> Distribution:
@@ -435,6 +441,8 @@ def _transition_map(counts: np.ndarray, order: np.ndarray) -> Panel:
 
     def paint(axes) -> None:
         figures.heat(axes, matrix, [str(k) for k in order])
+        if len(order) <= MOST_NUMBERS:
+            figures.numbers(axes, matrix)
         axes.set_xlabel("to state")
         axes.set_ylabel("from state")
 

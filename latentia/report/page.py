@@ -91,7 +91,7 @@ def _figures_apart(sections: Sequence[Section]) -> None:
     """Give every figure names of its own."""
     drawn = [panel for section in sections for panel in section.panels if panel.kind == "svg"]
     for index, panel in enumerate(drawn):
-        panel.content = figures.apart(panel.content, index)
+        panel.content = figures.apart(panel.content, index, panel.name)
 
 
 def _option(value: Any) -> str:

@@ -24,6 +24,11 @@ class Panel:
     caption: str = ""
     title: str = ""
 
+    @property
+    def name(self) -> str:
+        """What a screen reader calls it: its title, and what its caption says first."""
+        return ": ".join(filter(None, (self.title, self.caption.split(". ")[0].rstrip("."))))
+
 
 @dataclass
 class Section:

@@ -108,7 +108,8 @@ def _interpolations(model: LatentVariableModel, data: Dataset, seed: int) -> Pan
         "From one datum (left end, rebuilt) to another (right end): the straight line between their posterior means."
     )
     picture = pictures.grid(lines.reshape(len(lines), ACROSS, *data.schema.event_shape), _top(data))
-    return Panel("pictures", [{"name": "", "picture": picture}], caption, "Interpolations")
+    names = "\n".join(f"pair {i + 1}" for i in range(len(lines)))
+    return Panel("pictures", [{"name": names, "picture": picture}], caption, "Interpolations")
 
 
 def _traversals(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:

@@ -37,7 +37,7 @@ from latentia.measure.means import standard_error
 from latentia.measure.measures import PLAIN, check_comparable
 from latentia.model import EMModel
 from latentia.progress import Bar
-from latentia.report.comparison import build_comparison
+from latentia.report.comparison import REPORT, build_comparison
 from latentia.runs.build import check_options
 from latentia.runs.config import Config, default_out
 from latentia.runs.directory import Run
@@ -213,7 +213,7 @@ class Sweep:
             errors = _fit_each(waiting, importance_samples, jobs or _cores(), lambda ended: bar.show(done + ended))
         summary = self._summary(errors)
         atomic_write(self.out / "sweep.json", json.dumps(summary, indent=1).encode())
-        atomic_write(self.out / "sweep.html", build_comparison(summary).encode("utf-8", "backslashreplace"))
+        _report_each(self.out, summary, {name for name in summary["best"].values() if name}, progress)
         return summary
 
     def _summary(self, errors: dict[str, str]) -> dict[str, Any]:
@@ -236,6 +236,36 @@ class Sweep:
             "best": choose(good, held_out=config.data.holdout > 0),
             "members": results,
         }
+
+
+def report(out: Path, progress: bool = True) -> Path:
+    """Write the report of every member of a finished sweep, and its page, which links to them. Returns the page.
+
+    Raises:
+        RunError: there is no sweep, or what it holds is damaged.
+    """
+    try:
+        summary = json.loads((out / "sweep.json").read_bytes())
+        fitted = {member["name"] for member in summary["members"] if not member["error"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{out} holds no finished sweep, or a damaged one: the same `latentia sweep` again") from error
+    with alone(out):
+        return _report_each(out, summary, fitted, progress)
+
+
+def _report_each(out: Path, summary: dict[str, Any], names: set[str], progress: bool) -> Path:
+    """Write the reports of the members that are named, and the page with links to all that there are."""
+    try:
+        with Bar("reports", len(names), 0, shown=progress) as bar, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it is about is said in the report
+            for done, name in enumerate(sorted(names), 1):
+                Run.open(out / name).report()
+                bar.show(done)
+    finally:
+        linked = {member["name"] for member in summary["members"] if (out / member["name"] / REPORT).exists()}
+        page = build_comparison(summary, linked)
+        atomic_write(out / "sweep.html", page.encode("utf-8", "backslashreplace"))
+    return out / "sweep.html"
 
 
 @contextmanager

@@ -81,7 +81,15 @@ WANTED = {
         "EM step",
         "p(x) = log sum_k",
     ],
-    "hmm": ["The words of each state", "most favoured", "Transitions", "Sentences drawn", "EM step"],
+    "hmm": [
+        "The words of each state",
+        "most favoured",
+        "Transitions",
+        "Sentences drawn",
+        "EM step",
+        "Decoded",
+        "<sub>",
+    ],
     "vae": [
         "Units",
         "Map",
@@ -128,6 +136,26 @@ def test_nothing_is_named_twice(html):
     assert len(ids) == len(set(ids))
     for reference in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text):
         assert "".join(reference) in ids
+
+
+def test_every_figure_and_picture_has_a_name(html):
+    _, text = html
+    for drawn in re.findall(r"<svg[^>]*>", text):
+        assert re.search(r'aria-label="[^"]{5,}"', drawn)
+    assert not re.findall(r'<img(?![^>]*alt="[^"]*\w)[^>]*>', text)
+    assert 'class="pictures plain"' not in text  # rows of pictures say what they are
+
+
+def test_transitions_have_numbers_and_series_are_decoded():
+    rng = np.random.default_rng(0)
+    series = [np.cumsum(rng.normal(size=(30, 2)), 0) for _ in range(5)]
+    data = load(series, scale="standard")
+    model = started(HMM(features=2, states=3).double(), data)
+    text = page(model, data, history=STEPS)
+    figure = text[text.index("<h3>Transitions") : text.index("<h3>Decoded")]
+    assert len(re.findall(r">\s*[01]\.\d\d\s*</text>", figure)) >= 9
+    assert "state 0" in text[text.index("<h3>Decoded") :]
+    assert "could not be made" not in text
 
 
 def test_same_page_twice():

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -164,6 +165,25 @@ def test_one_that_fails_is_reported_and_loses_no_other(swept, summary):
     assert "components=200" in errors[3]
     assert all((swept / f"components={k}" / "model.safetensors").exists() for k in (1, 2, 3))
     assert "Failed: components=200: components=200, and" in (swept / "sweep.html").read_text()
+
+
+def test_the_page_links_to_the_reports_that_there_are(swept, summary, command):
+    def linked() -> list[str]:
+        return re.findall(r'<td><a href="([^"]+)/report.html">', (swept / "sweep.html").read_text())
+
+    chosen = {name for name in summary["best"].values() if name}
+    assert {unquote(name) for name in linked()} == chosen
+    status, _, said = command("report", swept)
+    assert status == 0
+    assert "sweep.html" in said
+    fitted = [member["name"] for member in summary["members"] if not member["error"]]
+    assert [unquote(name) for name in linked()] == fitted
+    assert all((swept / name / "report.html").exists() for name in fitted)
+    (swept.parent / "empty").mkdir()
+    (swept.parent / "empty" / "sweep.json").write_text("{}")
+    status, _, error = command("report", swept.parent / "empty")
+    assert status == 2
+    assert "no finished sweep" in error
 
 
 def test_the_same_command_keeps_what_is_finished(swept, table, command):
