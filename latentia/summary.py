@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, NamedTuple
@@ -18,11 +19,17 @@ from torch.distributions import Bernoulli, Categorical, Dirichlet, Distribution
 
 from latentia.batch import Frame
 from latentia.distributions import Chain, Joint, OneHot
+from latentia.distributions.columns import ByColumn
 from latentia.distributions.latents import named
 from latentia.distributions.observed import expected, plain
 
 MOST_COLUMNS, MOST_ROWS, MOST_STATES, WORDS = 6, 40, 12, 8
 """Of a table that is to be read; what is left out is said."""
+MOST_NAMES, LEAST_SHARE = 2, 0.005
+OF_COLUMNS = (
+    "Of numbers mean ± standard deviation in the units of the data, of counts the mean, of categories the likeliest "
+    "with their probabilities, of yes or no that of yes."
+)
 ENDS = 1e-3
 """The chance that a chain ends at any step, where the share of time that it spends in each state is asked for: a
 stationary distribution knows nothing of states that are passed through once, and need not exist."""
@@ -225,6 +232,8 @@ def _with_emissions(
         return Table(title, head, rows, f"What they are like is for their draws to tell.{left}")
     if isinstance(inner, Categorical):
         return _categories(title, head, rows, order, share, inner.probs, schema, left)
+    if isinstance(inner, ByColumn) and schema is not None and schema.kinds:
+        return _mixed(title, head, rows, order, share, inner, schema, left)
     mean, variance = (part.reshape(count, -1).double() for part in (expected(given), inner.variance))
     columns = _telling(share.double(), mean, variance)
     names = _names(schema, mean.shape[1])
@@ -267,6 +276,68 @@ def _categories(
     rows = [[*row, *more] for row, more in zip(rows, cells, strict=True)]
     caption = f"The most probable level of each column, and its probability.{rest}{left}"
     return Table(title, [*head, *(names[j] for j in columns)], rows, caption)
+
+
+def _mixed(
+    title: str,
+    head: list[str],
+    rows: list[list[str]],
+    order: list[int],
+    share: Tensor,
+    given: ByColumn,
+    schema: Any,
+    left: str,
+) -> Table:
+    """Columns of their own kind, each in the words that suit it."""
+    count, total = len(share), len(schema.fields)
+    apart = torch.stack([_apart(part, where.index(j), share) for part, where, j in _by_column(given, total)])
+    columns = apart.argsort(descending=True, stable=True)[:MOST_COLUMNS].sort().values.tolist()
+    cells = {j: told_column(given, schema.fields[j], j) for j in columns}
+    rows = [[*row, *(cells[j][k] for j in columns)] for row, k in zip(rows, order, strict=True)]
+    rest = f" The {len(columns)} of {total:,} columns that tell most." if len(columns) < total else ""
+    caption = f"{OF_COLUMNS}{rest}{left if count > len(order) else ''}"
+    return Table(title, [*head, *(schema.fields[j].name for j in columns)], rows, caption)
+
+
+def _by_column(given: ByColumn, total: int) -> Iterator[tuple[Distribution, list[int], int]]:
+    """Of each column the part that it is in, the columns of that, and itself."""
+    for j in range(total):
+        part, where = next((part, where) for part, where in given.parts if j in where)
+        yield part, where, j
+
+
+def _apart(part: Distribution, place: int, share: Tensor) -> Tensor:
+    """How far apart a column's clusters or states lie, from 0 to 1: of categories the mean distance in total variation
+    from all of them together, of others the share of the variance that lies between them."""
+    share = share.double()
+    if isinstance(part, Categorical):
+        probs = part.probs[..., place, :].reshape(len(share), -1).double()
+        return share @ (0.5 * (probs - share @ probs).abs().sum(-1))
+    mean, variance = (value[..., place].reshape(-1).double() for value in (part.mean, part.variance))
+    between = share @ (mean - share @ mean) ** 2
+    return between / (between + share @ variance).clamp(min=1e-300)
+
+
+def told_column(given: ByColumn, column: Any, j: int) -> list[str]:
+    """Column j of the schema's `fields` in each of the K groups that p(x | z = k), batch shape (..., K, D), is of: mean
+    and deviation of numbers in the units of the data, the likeliest categories, the probability of yes, a mean count.
+    """
+    part, place = next((part, where.index(j)) for part, where in given.parts if j in where)
+    if isinstance(part, Categorical):
+        probs = part.probs[..., place, :].reshape(-1, part.probs.shape[-1]).double()
+        return [_likeliest(row, column.names) for row in probs]
+    mean, spread = (value[..., place].reshape(-1).double() for value in (part.mean, part.variance.sqrt()))
+    if column.kind == "binary":
+        return [f"{column.names[1] if column.names else '1'} {_percent(float(value))}" for value in mean]
+    if column.kind == "count":
+        return [f"{float(value):.3g}" for value in mean]
+    mean, spread = mean * column.scale + column.shift, spread * column.scale
+    return [_mean(float(m), float(s)) for m, s in zip(mean, spread, strict=True)]
+
+
+def _likeliest(probs: Tensor, names: tuple[str, ...]) -> str:
+    best = probs.argsort(descending=True, stable=True)[:MOST_NAMES].tolist()
+    return ", ".join(f"{names[v]} {_percent(float(probs[v]))}" for v in best if probs[v] >= LEAST_SHARE)
 
 
 def _telling(share: Tensor, mean: Tensor, variance: Tensor) -> list[int]:

@@ -237,8 +237,9 @@ class Dataset:
 
     @property
     def unknown(self) -> float | None:
-        """The share of the words that are not in the vocabulary, and count as "<unk>"; None where there is none."""
-        if not self.schema.vocabulary:
+        """The share of the words that are not in the vocabulary, and count as "<unk>"; None where there is none, and
+        where they are left out."""
+        if not self.schema.vocabulary or self.schema.drops:
             return None
         seen = self.x if self.seen is None else self.x[self.seen]
         seen = seen if self.schema.end is None else seen[seen != self.schema.end]

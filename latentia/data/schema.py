@@ -393,7 +393,7 @@ class Schema:
         if self.kind == "text":
             many = f"{len(self.words):,} {self.tokens}"
             others = "are left out" if self.drops else f"count as {UNKNOWN}"
-            return f"sentences over {many} (rarer and new ones {others}){self._how_they_end()}"
+            return f"{self.datum}s over {many} (rarer and new ones {others}){self._how_they_end()}"
         if self.values == "symbols":
             return f"sequences of {(self.levels or 0) - self.ends:,} symbols{self._how_they_end()}"
         if self.kinds:
@@ -438,10 +438,16 @@ class Schema:
         return not any(self.shift) and all(scale == 1 for scale in self.scale)
 
     @property
+    def datum(self) -> str:
+        """What one datum is called: a text of which words may be left out, as its order says nothing, is a document."""
+        if self.kind == "text":
+            return "document" if self.drops else "sentence"
+        return {"table": "row", ARRAY: "datum"}.get(self.kind, self.kind)
+
+    @property
     def unit(self) -> str:
         """The unit of log p(x), in words."""
-        datums = {"table": "row", "image": "image", "sequence": "sequence", "text": "sentence", ARRAY: "datum"}
-        datum = datums[self.kind]
+        datum = self.datum
         if self.values in ("real", "mixed"):
             return f"nats per {datum}, in the units of the data as given"
         if self.binarize != "none":

@@ -125,6 +125,8 @@ def _emissions(likelihood: Distribution, width: int, single: bool) -> Emissions 
 
 
 def _words(family: Emissions, data: Dataset) -> str:
+    if data.schema.drops:
+        return "the same words in every document"
     if data.schema.kind in SEQUENTIAL:
         return "steps independent of each other"
     return "one Gaussian" if isinstance(family, GaussianEmissions) and family.dense else "independent coordinates"

@@ -27,6 +27,8 @@ from latentia.measure.verdict import (
 from latentia.measure.walk import Walk, walk
 from latentia.model import LatentVariableModel
 
+RARE = 1e-3
+"""A value of z that fewer of the data have is used by none of note."""
 ACTIVE = 0.01
 """A unit is active when the variance over x of its posterior mean exceeds this (Burda et al. 2016, section 5.2)."""
 
@@ -40,7 +42,10 @@ class Diagnosis:
         mutual_information: I(x; z) under q, nats; mutual_information_se: its standard error.
         mutual_information_ceiling: log of the number of data it was estimated on: it cannot exceed that.
         mutual_information_upper, total_correlation, dimension_wise_kl, and their errors: see `Information`.
-        active_units, latent_units: how many of the units vary with x, and how many there are.
+        active_units, latent_units: how many of the units vary with x, and how many there are. A unit does where the
+            variance of its posterior mean is above 0.01 (Burda et al. 2016, section 4.2); a share, or the probability
+            of a value, of mean m where it is above a hundredth of m (1 - m), the largest that it can be (or of 0.001,
+            if that is more).
         verdict: the same in words.
         layers: of several latents, each one's `kl`, E_q of the divergence of its conditionals (nats, None without a
             prior), `active_units` and `latent_units`, by its name.
@@ -81,7 +86,9 @@ def diagnose(
 def diagnosed(found: Walk, weight: Tensor, gain: Gain | None = None) -> Diagnosis:
     """The diagnosis of what a walk over data of these weights, (N,), has found."""
     means, average = found.means.present, found.means.average
-    varies = means.weight @ (means.rows - average) ** 2 > ACTIVE * means.weight.sum()
+    shares = isinstance(found.posterior, (Structured, Dirichlet))
+    largest = (average * (1 - average)).clamp(min=RARE) if shares else 1.0
+    varies = means.weight @ (means.rows - average) ** 2 > ACTIVE * largest * means.weight.sum()
     present = weight > 0
     share = weight[present] / weight[present].sum()
     terms = None if found.units is None else (share @ found.units[present]).tolist()

@@ -85,7 +85,7 @@ class Evaluation:
     )
     active_units: int = _figure(
         "active units",
-        "latent dimensions whose posterior mean changes with x (variance above 0.01)",
+        "latent dimensions whose posterior mean changes with x (variance above 0.01; of shares, of what it can be)",
         LATENTS,
         "units",
         "latent_units",
@@ -220,13 +220,21 @@ ALWAYS = ("log_marginal", "elbo")
 """What is listed even where it is not finite."""
 
 
+def _is_exact(found: dict[str, Any]) -> bool:
+    """Whether the bound is log p(x) itself."""
+    bound, value = found.get("elbo"), found.get("log_marginal")
+    if found.get("method") != "exact" or bound is None or value is None:
+        return False
+    return math.isclose(bound, value, rel_tol=1e-6, abs_tol=1e-9)
+
+
 def measures(found: dict[str, Any]) -> list[Measure]:
     """The figures of an evaluation as it was saved, those about one thing together; at the end whatever else is a
-    number there, which another version has measured."""
+    number there, which another version has measured. A bound that is log p(x) itself is not said twice."""
     listed = [
         Measure(key=key, value=found[key], se=found.get(f"{key}_se"), **{**about, "of": found.get(about["of"])})
         for key, about in FIGURES.items()
-        if key in found and (key in ALWAYS or found[key] is not None)
+        if key in found and (key in ALWAYS or found[key] is not None) and not (key == "elbo" and _is_exact(found))
     ]
     order = list(dict.fromkeys(about["group"] for about in FIGURES.values()))
     others = [

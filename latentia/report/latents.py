@@ -414,6 +414,7 @@ def _words_of_states(counts: np.ndarray, order: np.ndarray, data: Dataset, noun:
         lift = np.where(counts[k] >= 2, given / np.maximum(frequency, 1e-300), 0.0)
         states.append(
             {
+                "noun": noun,
                 "name": str(k),
                 "share": percent(share[k]),
                 "width": f"{100 * share[k] / share.max():.1f}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -46,7 +47,7 @@ def _tagged(words: Any, path: np.ndarray) -> Markup:
 def _drawn(data: Dataset, states: list[np.ndarray], order: np.ndarray, cut: str) -> Panel:
     numbers = data.schema.decode(data.x, data.mask, data.lengths, names=False)
     values = [np.asarray(one, dtype=np.float64)[: len(path)] for one, path in zip(numbers, states, strict=True)]
-    column = _telling(np.concatenate(values), np.concatenate(states))
+    column = _telling(np.concatenate(values), np.concatenate(states), data.schema.kinds)
     name = data.schema.names[column] if data.schema.names else f"x{column + 1}"
     rank = np.argsort(order)
 
@@ -81,11 +82,15 @@ def _spans(axes, path: np.ndarray, rank: np.ndarray) -> None:
         start = end
 
 
-def _telling(values: np.ndarray, states: np.ndarray) -> int:
-    """The column of which the states explain the largest share of the variance; values (M, D), states (M,)."""
+def _telling(values: np.ndarray, states: np.ndarray, kinds: Sequence[str]) -> int:
+    """The column of which the states explain the largest share of the variance; one of numbers, where there is one.
+
+    values (M, D), states (M,), and what each column is, () where all are numbers.
+    """
+    _, group = np.unique(states, return_inverse=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column that is nowhere observed has no mean
-        _, group = np.unique(states, return_inverse=True)
         mean = np.stack([np.nanmean(values[group == k], 0) for k in range(group.max() + 1)])[group]
-        share = np.nanvar(mean, 0) / np.nanvar(values, 0)
-    return int(np.argmax(np.nan_to_num(share, nan=0.0, posinf=0.0)))
+        share = np.nan_to_num(np.nanvar(mean, 0) / np.nanvar(values, 0), nan=0.0, posinf=0.0)
+    named = np.array([kind in ("category", "binary") for kind in kinds] or [False] * len(share))
+    return int(np.argmax(share - 2 * named))

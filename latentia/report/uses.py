@@ -21,7 +21,7 @@ from latentia.tasks.common import directed, using
 from latentia.tasks.detect import advice, ranked
 
 ACROSS, SHOWN, DRAWS, SWEEPS = 12, 8, 3, 100
-SENTENCES, ROWS, MOST_HISTOGRAMS, MANY = 10, 8, 12, 2000
+SENTENCES, ROWS, MOST_HISTOGRAMS, MOST_NUMBERS, MANY = 10, 8, 12, 40, 2000
 PAIRS, POINTS = 3, 6  # of homotopies
 TOLD, IMPORTANCE = 500, 64  # data whose oddness is told, and draws for it
 
@@ -240,11 +240,13 @@ def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list
 def _sequence_samples(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     drawn, _ = generate(model, SENTENCES, seed=seed)
     lines = [_line(line) for line in data.schema.decode(drawn.x, None, drawn.lengths)]
-    what = "Sentences" if data.schema.kind == "text" else "Sequences"
+    what = f"{data.schema.datum.capitalize()}s"
     return Panel("lines", lines, f"{what} drawn from the model.", "Samples")
 
 
 def _homotopies(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
+    if len(data) < 2:
+        return []
     batch = _shown(model, data, 2 * PAIRS, seed)
     batch = batch.select(slice(0, batch.size // 2 * 2))
     caption = (
@@ -259,5 +261,6 @@ def _line(values) -> str:
     """The words, or the first numbers, of a sequence."""
     if isinstance(values, list):
         return " ".join(values)
-    shown = [number(v.item()) if np.ndim(v) == 0 else f"({number(v.tolist(), 3)})" for v in values[:40]]
+    most = MOST_NUMBERS if np.ndim(values) == 1 else -(-MOST_NUMBERS // np.shape(values)[1])
+    shown = [number(v.item()) if np.ndim(v) == 0 else f"({number(v.tolist(), 3)})" for v in values[:most]]
     return ("  " if np.ndim(values) == 1 else ", ").join(shown)
