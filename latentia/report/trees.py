@@ -40,6 +40,7 @@ RULES, LABELS, PHRASES, GOLD = 20, 15, 4, 3
 LEAST_SHARE = 0.0005
 """Of what is told in tenths of a per cent."""
 BATCH = 32
+NO_BREAK = "\N{NO-BREAK SPACE}"
 LEVEL = 0.24
 """Inches between a part and the whole."""
 
@@ -190,9 +191,8 @@ def _covered(found: Sequence[Node], people: Sequence[Node] | None) -> Panel:
 def _commonest(values: Sequence[str], most: int, share: bool = False) -> str:
     counts = Counter(values).most_common(most)
     if share:
-        return ", ".join(
-            f"{name}\N{NO-BREAK SPACE}{100 * count / len(values):.0f}\N{NO-BREAK SPACE}%" for name, count in counts
-        )
+        parts = [(name, round(100 * count / len(values))) for name, count in counts]
+        return ", ".join(f"{name}{NO_BREAK}{part}{NO_BREAK}%" for name, part in parts if part)
     return "; ".join(name if len(name) <= 40 else f"{name[:39]}…" for name, _ in counts)
 
 
