@@ -9,12 +9,14 @@ import torch
 
 from latentia import gradients
 from latentia.data import as_dataset, load
+from latentia.distributions.derivations import nodes_of
 from latentia.errors import CapabilityError, DataError, OptionError
 from latentia.learners import Gradient
 from latentia.measure.marginal import log_marginal
 from latentia.model import Batch, Frame
 from latentia.models import URNNG, LanguageModel
 from latentia.models.grammars import urnng
+from latentia.models.grammars.shift_reduce import _Stack
 from latentia.objectives import elbo, iwae
 from latentia.tasks import parse
 from latentia.testing import agrees, brute_force_log_marginal
@@ -168,11 +170,11 @@ def test_the_exact_entropy_leaves_less_to_chance():
 
 
 def test_generated_sentences_and_trees_have_their_frequencies():
-    model, _ = urnng.tiny(0)
+    model, _ = urnng.tiny(2)
     found, _ = derivations(model, WORDS)
     model.length = WORDS
     with seeded(0):
-        made, z = model.generate(Frame(6000))
+        made, z = model.generate(Frame(20_000))
     assert (made.x.gather(1, made.ends.unsqueeze(1) - 1) == model.end).all()
     place = {(words, tuple(sorted(spans))): i for i, (words, spans) in enumerate(found)}
     counts = torch.zeros(len(found), dtype=torch.long)
@@ -180,6 +182,25 @@ def test_generated_sentences_and_trees_have_their_frequencies():
         counts[place[tuple(row[: end - 1]), tuple(sorted(map(tuple, chart.nonzero().tolist())))]] += 1
     # those that are longer are drawn again
     require_frequencies("words and trees are drawn from p(x, z)", counts, torch.stack(list(found.values())).softmax(0))
+
+
+@pytest.mark.parametrize("tiny", [urnng.tiny, urnng.tiny_layers])
+def test_what_is_written_step_by_step_is_read_all_at_once(tiny):
+    """The stack's state over a whole sentence, when it ends, is that which its tree gives."""
+    network = tiny(0)[0].generator
+    with seeded(0), torch.no_grad():
+        stack = _Stack(network, 200, 6, torch.arange(200) % 6 + 1)
+        made, done = stack.run()
+        x, words, z = (part[done] for part in made)
+        nodes, valid = nodes_of(z > 0, words)
+        leaf = nodes.height == 0
+        parts = network.composition(network.embedding(x[nodes.tree[leaf], nodes.start[leaf]]), nodes)
+        features = network.stack(parts, nodes)[1:]
+    assert valid.all()
+    assert words.max() > 3
+    whole = (nodes.start == 0) & (nodes.end + 1 == words[nodes.tree])
+    assert parts[whole].allclose(stack.parts[done, 1, 0], atol=1e-12)
+    assert features[whole].allclose(stack.state[done, 1, -1, 0], atol=1e-12)
 
 
 def test_lengths_that_are_given_are_kept():
