@@ -14,6 +14,7 @@ from latentia.cli.detecting import detect
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
+from latentia.cli.strings import align, decode
 from latentia.cli.trees import parse
 from latentia.cli.uses import cluster, complete, encode, gap, interpolate, report, sample, show, traverse
 from latentia.errors import LatentiaError, OptionError
@@ -32,6 +33,8 @@ usage: latentia COMMAND [options]           latentia COMMAND --help explains a c
   complete     fill in what is missing, or what is hidden to see how well that goes
   traverse     what each latent dimension does
   cluster      the clusters of the data, and how well they agree with labels
+  align        where in its context each symbol comes from: word by word
+  decode       what a recording says, or a sentence in the other language, by its context
   parse        the trees of sentences, and how well they agree with those of a treebank
   detect       what does not belong: a score of oddness for each datum
   gap          what the encoder gives away of the bound, and what its family of posteriors does
@@ -146,6 +149,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "complete": complete,
     "traverse": traverse,
     "cluster": cluster,
+    "align": align,
+    "decode": decode,
     "parse": parse,
     "detect": detect,
     "gap": gap,

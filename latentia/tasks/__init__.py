@@ -1,7 +1,9 @@
 """The verbs: each works on every model that has the capability it needs."""
 
+from latentia.tasks.align import align
 from latentia.tasks.cluster import cluster, responsibilities
 from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
+from latentia.tasks.decode import decode
 from latentia.tasks.detect import anomaly_scores, auroc, column_scores, step_scores
 from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
@@ -22,6 +24,7 @@ __all__ = [
     "Gaps",
     "Neighbours",
     "Traversal",
+    "align",
     "anomaly_scores",
     "auroc",
     "cluster",
@@ -30,6 +33,7 @@ __all__ = [
     "complete",
     "completed",
     "conditional_log_likelihood",
+    "decode",
     "decode_path",
     "document_completion",
     "encode",
