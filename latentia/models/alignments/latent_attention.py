@@ -32,6 +32,7 @@ from latentia.distributions.chain import Chain
 from latentia.distributions.decoding import State, beam
 from latentia.distributions.onehot import RULED_OUT
 from latentia.errors import DataError, OptionError
+from latentia.kernels.vocabulary import log_probabilities
 from latentia.model import LatentVariableModel, TractableModel
 from latentia.networks.attention import Scorer, SourceReader, WordHead, Writer
 from latentia.networks.frames import restarted
@@ -83,10 +84,10 @@ class LatentAttention(TractableModel):
         states = self.writer(words, _mean(memory, there))
         attention = self.attend(states, memory, there)
         if self.attention == "soft":
-            terms = _picked(self.head(states, attention.exp() @ memory), words)
-            terms = torch.where(seen, terms, 0.0).unsqueeze(-1)
+            terms = self._log_prob(states, attention.exp() @ memory, words, seen).unsqueeze(-1)
         else:
-            terms = torch.where(seen.unsqueeze(-1), self.emissions(states, memory, words), 0.0)
+            inside = torch.arange(words.shape[1], device=words.device) <= batch.ends.unsqueeze(-1)
+            terms = self.emissions(states, memory, words, (seen & inside).unsqueeze(-1) & there.unsqueeze(1))
         if self.attention == "monotonic":
             return self._path(attention, terms, there, batch.ends)
         node = attention + terms
@@ -112,10 +113,18 @@ class LatentAttention(TractableModel):
         """log a_t, (B, T, J), -inf where there is no source word."""
         return self.scorer(states, memory).masked_fill(~there.unsqueeze(1), -torch.inf).log_softmax(-1)
 
-    def emissions(self, states: Tensor, memory: Tensor, words: Tensor) -> Tensor:
-        """log p(x_t | z_t = j), (B, T, J): a softmax over words for each pair of a step and a position."""
-        every = self.head(states.unsqueeze(2), memory.unsqueeze(1))
-        return _picked(every, words.unsqueeze(-1).expand(every.shape[:-1]))
+    def emissions(self, states: Tensor, memory: Tensor, words: Tensor, where: Tensor) -> Tensor:
+        """log p(x_t | z_t = j), (B, T, J), `where` it is asked for, 0 elsewhere: a softmax over words for each pair of
+        a step and a position."""
+        words = words.unsqueeze(-1).expand(*words.shape, memory.shape[1])
+        return self._log_prob(states.unsqueeze(2), memory.unsqueeze(1), words, where)
+
+    def _log_prob(self, states: Tensor, attended: Tensor, words: Tensor, where: Tensor) -> Tensor:
+        """log p of each word, 0 but `where` it is asked for; the logits are never stored whole."""
+        features = self.head.features(states, attended)[where]
+        output = self.head.output
+        found = log_probabilities(features, output.weight, output.bias, words[where])
+        return found.new_zeros(where.shape).masked_scatter(where, found)
 
     def _path(self, attention: Tensor, terms: Tensor, there: Tensor, ends: Tensor) -> Chain:
         """A chain whose step to t goes from i to j >= i with a_tj over the sum of those."""
@@ -267,11 +276,6 @@ class VariationalAttention(LatentVariableModel):
 
     def check(self, batch: Batch) -> None:
         self.generative.check(batch)
-
-
-def _picked(logits: Tensor, words: Tensor) -> Tensor:
-    """log-softmax of logits (..., V) at words (...)."""
-    return logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
 def _at(steps: Tensor, place: Tensor) -> Tensor:

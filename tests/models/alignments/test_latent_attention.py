@@ -68,7 +68,8 @@ def test_monotonic_attention_is_a_sum_over_paths_that_never_go_back():
         words, _ = model.with_end(batch)
         states = model.writer(words, (memory * there.unsqueeze(-1)).sum(1) / there.sum(1, keepdim=True))
         attention = model.attend(states, memory, there).exp()
-        terms = model.emissions(states, memory, words).exp()
+        every = torch.ones(*words.shape, there.shape[1], dtype=torch.bool)
+        terms = model.emissions(states, memory, words, every).exp()
         for b, value in enumerate(model.posterior(batch).log_partition):
             steps, total = int(batch.ends[b]) + 1, 0.0
             for path in itertools.combinations_with_replacement(range(int(there[b].sum())), steps):
