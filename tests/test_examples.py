@@ -129,6 +129,14 @@ def test_sentence_topics_predict_better_than_one_topic(run):
     assert sum(float(weight) for weight, _ in topics) == pytest.approx(100, abs=0.5)
 
 
+def test_bags_of_words_foretell_the_other_half(run):
+    text = run("bags_of_words.py", 8)
+    found = dict(re.findall(r"^(.+): the other half of a sentence has perplexity (\d+)$", text, re.MULTILINE))
+    assert found.keys() == {"LDA", "continuous naive Bayes", "NVDM", "ProdLDA"}
+    assert all(50 < float(perplexity) < 600 for perplexity in found.values())
+    assert len(re.findall(r"^  (?: \S+){6}$", text, re.MULTILINE)) == 6
+
+
 @pytest.mark.slow
 def test_digit_ladder_has_a_say_in_both_layers(run, tmp_path):
     text = run("digit_ladder.py", tmp_path / "layers.png")
