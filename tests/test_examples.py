@@ -129,6 +129,7 @@ def test_sentence_topics_predict_better_than_one_topic(run):
     assert sum(float(weight) for weight, _ in topics) == pytest.approx(100, abs=0.5)
 
 
+@pytest.mark.slow
 def test_bags_of_words_foretell_the_other_half(run):
     text = run("bags_of_words.py", 8)
     found = dict(re.findall(r"^(.+): the other half of a sentence has perplexity (\d+)$", text, re.MULTILINE))
@@ -149,6 +150,7 @@ def test_digit_ladder_has_a_say_in_both_layers(run, tmp_path):
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_digit_rows_are_better_described_by_chains_that_share_the_work(run):
     text = run("digit_rows.py")
     ordinary, mean_field, exact = (float(value) for value in re.findall(r"held-out image ([\d.]+) nats", text))
@@ -240,6 +242,7 @@ def test_digits_priors_are_compared_by_log_p(run):
     assert rows[3][2] < rows[0][2]
 
 
+@pytest.mark.slow
 def test_digits_factors_have_a_truth_to_measure_against(run):
     text = run("digits_factors.py")
     held_out = [float(value) for value in re.findall(r"held-out log p\(x\) (-[\d.]+)", text)]
