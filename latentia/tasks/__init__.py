@@ -2,6 +2,7 @@
 
 from latentia.tasks.cluster import cluster, responsibilities
 from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
+from latentia.tasks.compress import Compressed, compress, decompress
 from latentia.tasks.detect import anomaly_scores, auroc, column_scores, step_scores
 from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
@@ -16,6 +17,7 @@ from latentia.tasks.traverse import Traversal, traverse
 
 __all__ = [
     "Completion",
+    "Compressed",
     "Conditional",
     "Filter",
     "Forecast",
@@ -29,8 +31,10 @@ __all__ = [
     "column_scores",
     "complete",
     "completed",
+    "compress",
     "conditional_log_likelihood",
     "decode_path",
+    "decompress",
     "document_completion",
     "encode",
     "forecast",
