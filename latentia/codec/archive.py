@@ -76,8 +76,8 @@ class Archive:
         begun = start + FRONT.size + 32
         if len(data) != begun + sum(sizes):
             raise DataError(
-                f"{name} has {len(data):,} bytes where {begun + sum(sizes):,} were written: it was cut off or added to; "
-                "fetch it again"
+                f"{name} has {len(data):,} bytes where {begun + sum(sizes):,} were written: it was cut off or added "
+                "to; fetch it again"
             )
         parts = np.cumsum([begun, *sizes])
         packed, side, payload = (data[a:b] for a, b in pairwise(parts.tolist()))

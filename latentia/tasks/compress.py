@@ -149,6 +149,11 @@ def decompress(model: LatentVariableModel, data: bytes, name: str = "the file") 
     return Dataset(x, terms.mask, model.schema, lengths=lengths, rows=torch.arange(1, len(x) + 1), drawn=True)
 
 
+def precision_of(data: bytes, name: str = "the file") -> float | None:
+    """What real values were rounded to multiples of. Raises `DataError` as `decompress` does."""
+    return Archive.from_bytes(data, name).header.get("precision")
+
+
 def fingerprint(model: LatentVariableModel) -> str:
     """The sha256 of a model's parameters, in hex."""
     return checksum(packed(model.state_dict(), {"model": type(model).__name__}))
