@@ -43,7 +43,9 @@ def runs(tmp_path_factory):
     for seed in (0, 1):
         words = f"fit --model MixtureOfBernoullis --data {folder / 'digits.npy'} --kind image --seed {seed}"
         with pytest.raises(SystemExit) as end:
-            cli.main([*words.split(), *"--learner.restarts 1 --learner.steps 5 --out".split(), str(folder / f"{seed}")])
+            cli.main(
+                [*words.split(), *["--learner.restarts", "1", "--learner.steps", "5", "--out"], str(folder / f"{seed}")]
+            )
         assert not end.value.code
     return folder
 
