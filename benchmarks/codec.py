@@ -222,13 +222,15 @@ def _general(data: Dataset) -> dict[str, float]:
 
 
 def _fitted(model: LatentVariableModel, train: Dataset, minutes: float, objective: Any, **options: Any) -> float:
-    """Fit for about so many minutes: an epoch's time tells how many there will be. Seconds that it took."""
+    """Fit for about so many minutes: a hundredth's time tells how many epochs there will be, or, where there is time
+    for less than one, how much of the data. Seconds that it took."""
     begun = time.perf_counter()
-    records: list[dict[str, Any]] = []
     once = Gradient(objective, epochs=1, progress=False, patience=None, **options)
-    once.fit(model, train.subset(slice(0, len(train) // 10)), callbacks=[records.append])
-    each = max(10 * records[-1]["seconds"], 1e-3)
-    epochs = max(int((60 * minutes - (time.perf_counter() - begun)) / each), 1)
+    once.fit(model, train.subset(slice(0, len(train), 100)))
+    each = 100 * (time.perf_counter() - begun)
+    share = 60 * minutes / each
+    epochs = max(int(share), 1)
+    train = train if share >= 1 else train.subset(slice(0, max(int(share * len(train)), 1)))
     whole = Gradient(objective, epochs=epochs, schedule="cosine", progress=False, patience=None, **options)
     whole.fit(model, train)
     print(f"  fitted for {time.perf_counter() - begun:.0f} s, {epochs} epochs", flush=True)

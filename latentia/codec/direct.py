@@ -139,7 +139,7 @@ class Direct:
         p = self._likelihood(rows)
         if isinstance(p, AutoregressiveCategorical):
             return walks.sentences(p, asked, share)
-        share = share.expand(rows.batch.size, -1)
+        share = share.unsqueeze(-1).expand(-1, rows.batch.size)
         return _columns(share, self._tables(rows, p), asked, range(asked.where.shape[1]))
 
     def _likelihood(self, rows: Rows) -> Distribution:
@@ -170,22 +170,27 @@ class Direct:
         initial, transition = (part.double() for part in steps)
         found, count = self._tables(rows, self._likelihood(rows)), rows.batch.x.shape[1]
         width = asked.where.shape[1] // max(count, 1)
-        share = initial.expand(rows.batch.size, -1)
+        share = initial.unsqueeze(-1).expand(-1, rows.batch.size)
         for t in range(count):
             share = yield from _columns(share, found, asked, range(t * width, (t + 1) * width))
-            share = share @ transition
+            share = transition.T @ share
 
 
 def _columns(share: Tensor, found: Tables, asked: Asked, columns: range) -> Any:
-    """Column after column, given p(k), (B, K); returns p(k | these columns)."""
+    """Column after column, given p(k), (K, B); returns p(k | these columns)."""
     for place, d in enumerate(columns):
-        (rows,) = asked.where[:, d].nonzero(as_tuple=True)
+        rows = torch.arange(len(asked.where)) if asked.complete else asked.where[:, d].nonzero().squeeze(-1)
         if not len(rows):
             continue
         table = found[place]
         # of all rows, so that the product has one shape on both sides
-        answer = yield Question(Choices((share @ table)[rows]), rows, torch.full_like(rows, d))
-        share = share.index_copy(0, rows, after(share[rows], table[:, answer].T))
+        chance = (table.T @ share).T
+        every = len(rows) == len(chance)
+        answer = yield Question(Choices(chance if every else chance[rows]), rows, torch.full_like(rows, d))
+        likelihood = table[:, answer]
+        share = (
+            after(share, likelihood, 0) if every else share.index_copy(1, rows, after(share[:, rows], likelihood, 0))
+        )
     return share
 
 

@@ -47,16 +47,23 @@ class Lattice(NamedTuple):
             raise DataError(f"codes are of whole numbers from 0 to {MOST - 1:,}, and the data have {low:g} to {high:g}")
         return cls(np.zeros(1), np.ones(1), int(high) + 1)
 
+    @property
+    def whole(self) -> bool:
+        """Whether values are their own numbers."""
+        return not self.shift.any() and bool((self.width == 1).all())
+
     def numbers(self, x: Tensor) -> Tensor:
         """The number i of each value, x (B, D) to int64 (B, D)."""
-        if not x.is_floating_point():
-            return x.long()
+        if self.whole:
+            return x.long().clamp(0, self.levels - 1)
         shift, width = (torch.from_numpy(part) for part in (self.shift, self.width))
         columns = x.double().unflatten(1, (-1, len(shift)))
         return ((columns - shift) / width).round().long().flatten(1).clamp(0, self.levels - 1)
 
     def values(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """The value of each number, int64 (B, D) to x (B, D)."""
+        if self.whole:
+            return index.to(dtype)
         shift, width = (torch.from_numpy(part) for part in (self.shift, self.width))
         columns = index.unflatten(1, (-1, len(shift)))
         return (shift + width * columns.double()).flatten(1).to(dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +27,8 @@ from latentia.model import DirectedModel, LatentVariableModel, TractableModel
 BLOCK = 256
 """Data that networks are asked about at once."""
 GROWTH = 0.15
-"""A block borrows some six times what a datum adds to the message: it may have this share of the data before it."""
+"""A block draws of each datum some six times what it adds to the message, for each sample: it may have this share of
+the data before it, divided by the samples, and borrows nothing more."""
 PROBED = 4
 STEPS = 16
 """Data, and steps of each, by which two sides compare their rounding."""
@@ -63,7 +65,7 @@ class Terms:
         order = torch.arange(self.count) if self.lengths is None else self.lengths.argsort(stable=True)
         begun = 0
         while begun < self.count:
-            size = min(max(int(GROWTH * begun), 1), self.block) if growing else self.block
+            size = min(max(int(GROWTH * begun / self.samples), 1), self.block) if growing else self.block
             yield order[begun : begun + size]
             begun += size
 
@@ -188,7 +190,7 @@ def decoded(model: LatentVariableModel, terms: Terms, found: Coder, payload: byt
         DataError: the message does not end where it began.
     """
     stack, like = Stack.from_bytes(payload), model.anchor
-    x = torch.zeros(terms.count, int(np.prod(terms.shape)), dtype=torch.long)
+    x = torch.zeros(terms.count, math.prod(terms.shape), dtype=torch.long)
     lengths = torch.zeros(terms.count, dtype=torch.long) if terms.tells else terms.lengths
     for index in reversed(list(terms.blocks(isinstance(found, BitsBack)))):
         rows = found.pop(terms.rows(index, like), stack)
@@ -228,15 +230,36 @@ def terms_from_json(found: dict[str, Any], side: bytes) -> Terms:
         kept = dict(found)
         lattice, has_lengths, has_mask = kept.pop("lattice"), kept.pop("lengths"), kept.pop("mask")
         kept["shape"] = tuple(kept["shape"])
-        kept["lattice"] = Lattice(np.array(lattice["shift"]), np.array(lattice["width"]), lattice["levels"])
-        raw = zlib.decompress(side) if side else b""
-        cut = 4 * kept["count"] if has_lengths else 0
-        if has_lengths:
-            kept["lengths"] = torch.from_numpy(np.frombuffer(raw[:cut], dtype="<i4").astype(np.int64))
-        if has_mask:
-            size = kept["count"] * int(np.prod(kept["shape"]))
-            bits = np.unpackbits(np.frombuffer(raw[cut:], dtype=np.uint8), count=size)
-            kept["mask"] = torch.from_numpy(bits.astype(bool)).reshape(kept["count"], *kept["shape"])
-        return Terms(**kept)
+        shift, width = (np.array(lattice[name], dtype=np.float64) for name in ("shift", "width"))
+        terms = Terms(**kept, lattice=Lattice(shift, width, lattice["levels"]))
+        _check(terms)
+        return replace(terms, **_beside(terms, side, has_lengths, has_mask))
     except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise DataError(f"the header is damaged ({type(error).__name__}: {error})") from error
+        raise DataError(f"the header is damaged ({type(error).__name__}: {error}): fetch the file again") from error
+
+
+def _check(terms: Terms) -> None:
+    """Raise `ValueError` for numbers that no message has."""
+    whole = {"count": terms.count, "samples": terms.samples, "block": terms.block, "levels": terms.lattice.levels}
+    whole |= {f"shape[{d}]": size for d, size in enumerate(terms.shape)}
+    for name, value in whole.items():
+        if type(value) is not int or not 1 <= value < 2**40:
+            raise ValueError(f"{name} is {value!r}")
+    if type(terms.borrowed) is not int or not {type(terms.floating), type(terms.tells)} <= {bool}:
+        raise ValueError("of other types than it was written with")
+
+
+def _beside(terms: Terms, side: bytes, has_lengths: bool, has_mask: bool) -> dict[str, Tensor]:
+    """Lengths and mask."""
+    cut, numbers = 4 * terms.count * bool(has_lengths), terms.count * math.prod(terms.shape) * bool(has_mask)
+    size = cut + -(-numbers // 8)
+    raw = zlib.decompressobj().decompress(side, size + 1) if size else b""  # and no more, whatever it holds
+    if len(raw) != size:
+        raise ValueError("the side information has another size")
+    found = {}
+    if has_lengths:
+        found["lengths"] = torch.from_numpy(np.frombuffer(raw[:cut], dtype="<i4").astype(np.int64))
+    if has_mask:
+        bits = np.unpackbits(np.frombuffer(raw[cut:], dtype=np.uint8), count=numbers)
+        found["mask"] = torch.from_numpy(bits.astype(bool)).reshape(terms.count, *terms.shape)
+    return found

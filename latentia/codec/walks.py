@@ -250,10 +250,12 @@ def sentences(p: AutoregressiveCategorical, asked: Asked, weights: Tensor) -> Wa
         logits, state = p.words.step(symbol.repeat(count), state)
 
 
-def after(share: Tensor, chance: Tensor) -> Tensor:
-    """p(k | x) from p(k) and p(x | k), (R, K) each: p(k) still where no k could have given x."""
+def after(share: Tensor, chance: Tensor, dim: int = -1) -> Tensor:
+    """p(k | x) from p(k) and p(x | k), k along `dim`: p(k) still where no k could have given x."""
     found = share * chance.double()
-    total = found.sum(-1, keepdim=True)
+    total = found.sum(dim, keepdim=True)
+    if bool((total > 0).all()):
+        return found.div_(total)
     return torch.where(total > 0, found / total.where(total > 0, 1.0), share)
 
 

@@ -12,7 +12,7 @@ A pop from a message that holds no such symbol is a draw from the distribution, 
 what bits-back coding lives by.
 
 The work is that of `constriction.stream.stack.AnsCoder`, whose words these are, and `constriction` has nothing for a
-normal's cells of equal prior probability; where each bit has a probability of its own, this is 8 times as fast:
+normal's cells of equal prior probability; where each bit has a probability of its own, this is several times as fast:
 `benchmarks/codec.py` measures the two.
 
 Shapes: N symbols. Words are uint32, heads uint64. Kernels take the message as `words`, `head` (1,) and `place` (2,),

@@ -38,6 +38,9 @@ from latentia.files import checksum
 from latentia.model import DirectedModel, LatentVariableModel
 from latentia.tensors import packed
 
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+KEYS = {"model", "parameters", "probe", "environment", "terms", "data", "payload"}
+
 
 @dataclass(frozen=True)
 class Compressed:
@@ -130,6 +133,8 @@ def decompress(model: LatentVariableModel, data: bytes, name: str = "the file") 
     """
     archive = Archive.from_bytes(data, name)
     header = archive.header
+    if not isinstance(header, dict) or header.get("dtype") not in DTYPES or not set(header) >= KEYS:
+        raise DataError(f"{name} is damaged: its header lacks what every file has; fetch it again")
     _same_model(model, header, name)
     terms = terms_from_json(header["terms"], archive.side)
     with steady(model):
@@ -137,7 +142,7 @@ def decompress(model: LatentVariableModel, data: bytes, name: str = "the file") 
         if probed(model, terms, found) != header["probe"]:
             raise RunError(_otherwise(name, header))
         numbers, lengths = decoded(model, terms, found, archive.payload)
-    dtype = getattr(torch, header["dtype"])
+    dtype: torch.dtype = getattr(torch, header["dtype"])
     x = terms.lattice.values(numbers, dtype) if terms.floating else numbers.to(dtype)
     x = x.reshape(terms.count, *terms.shape)
     batch = Batch(x, terms.mask, lengths)
