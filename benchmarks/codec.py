@@ -12,9 +12,10 @@
     coder     Bernoullis with a probability each: this library's kernel beside constriction
 
 `--minutes` is how long the networks are fitted, all together; what they would reach in more is not told. Everything is
-decoded again and compared. The model's own passes are one of the encoder and one of the decoder for each datum, in the
-blocks and on the one thread that a codec has. Published for the images: BB-ANS 0.19, gzip 0.33, WebP 0.44 bits a pixel
-(Townsend et al. 2019, table 2). The result goes to benchmarks/results/codec.json.
+decoded again and compared. Times are of the processor, as a machine may be busy. The model's own passes are one of the
+encoder and one of the decoder for each datum, in the blocks and on the one thread that a codec has. Published for the
+images: BB-ANS 0.19, gzip 0.33, WebP 0.44 bits a pixel (Townsend et al. 2019, table 2). The result goes to
+benchmarks/results/codec*.json, with the minutes in its name.
 """
 
 from __future__ import annotations
@@ -68,7 +69,11 @@ def main() -> None:
     for name in wanted:
         print(f"{name}", flush=True)
         result[name] = parts[name]()
-    print(written("codec", result, Path(options.out)))
+    said = [("minutes", f"{options.minutes:g}", "15"), ("sampled", options.sampled, 10_000)]
+    name = "_".join(
+        ["codec", *(options.only or []), *(f"{name}-{value}" for name, value, usual in said if value != usual)]
+    )
+    print(written(name, result, Path(options.out)))
 
 
 def images(options: argparse.Namespace, name: str, minutes: float) -> dict[str, Any]:
@@ -85,7 +90,8 @@ def images(options: argparse.Namespace, name: str, minutes: float) -> dict[str, 
         seconds = _fitted(model, train, minutes, elbo, batch_size=100, lr=2e-3)
     found = {"fit_seconds": seconds, "bits_back": _coded(model, test, _bound(model, test, 1))}
     if name == "vae" and options.samples > 1:
-        some = test.subset(slice(0, options.sampled))
+        # like digits are together in the file
+        some = test.subset(torch.linspace(0, len(test) - 1, min(options.sampled, len(test))).long())
         found["samples"] = options.samples
         found["sampled_images"] = len(some)
         found["sampled"] = _coded(model, some, _bound(model, some, options.samples), samples=options.samples)
@@ -133,12 +139,12 @@ def coders(count: int = 2_000_000) -> dict[str, float]:
 
     model = constriction.stream.model.Bernoulli(perfect=False)
     for _ in range(3):
-        theirs, begun = constriction.stream.stack.AnsCoder(), time.perf_counter()
+        theirs, begun = constriction.stream.stack.AnsCoder(), time.process_time()
         theirs.encode_reverse(x.astype(np.int32), model, probs)
-        pushed = time.perf_counter() - begun
+        pushed = time.process_time() - begun
         theirs.decode(model, probs)
         rates = {"constriction_push": count / pushed / 1e6}
-        _best(found, rates | {"constriction_pop": count / (time.perf_counter() - begun - pushed) / 1e6})
+        _best(found, rates | {"constriction_pop": count / (time.process_time() - begun - pushed) / 1e6})
     print("  " + ", ".join(f"{name} {rate:.1f} M/s" for name, rate in found.items()), flush=True)
     return found
 
@@ -152,12 +158,12 @@ def _coded(model: LatentVariableModel, data: Dataset, bound: float, samples: int
     """Lengths and times of the code of the data, which are decoded again."""
     compress(model, data.subset(slice(0, 2)), samples=samples)  # compiled by now
     with _timer() as spent:
-        begun = time.perf_counter()
+        begun = time.process_time()
         made = compress(model, data, samples=samples)
-        encoding, pushed = time.perf_counter() - begun, sum(spent)
-        begun = time.perf_counter()
+        encoding, pushed = time.process_time() - begun, sum(spent)
+        begun = time.process_time()
         back = decompress(model, made.file)
-        decoding, popped = time.perf_counter() - begun, sum(spent) - pushed
+        decoding, popped = time.process_time() - begun, sum(spent) - pushed
     if not torch.equal(back.x, data.x):
         sys.exit("the data that came back are others")
     passes = _passes(model, data)
@@ -192,7 +198,7 @@ def _coded(model: LatentVariableModel, data: Dataset, bound: float, samples: int
 def _passes(model: Any, data: Dataset) -> float:
     """Seconds of one pass of encoder and decoder; of an exact model of its posterior."""
     with steady(model):
-        begun = time.perf_counter()
+        begun = time.process_time()
         for start in range(0, len(data), BLOCK):
             batch = data.batch(slice(start, start + BLOCK), model.anchor.dtype)
             q = model.posterior(batch)
@@ -200,7 +206,7 @@ def _passes(model: Any, data: Dataset) -> float:
                 model.likelihood(draw(q, 1).z, batch.frame).probs  # noqa: B018  # logits are made when asked for
             else:
                 q.log_partition  # noqa: B018
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
 
 def _bound(model: LatentVariableModel, data: Dataset, samples: int) -> float:
@@ -245,9 +251,9 @@ def _timer() -> Iterator[list[float]]:
 
     def timed(function: Callable[..., None]) -> Callable[..., None]:
         def run(*arguments: Any) -> None:
-            begun = time.perf_counter()
+            begun = time.process_time()
             function(*arguments)
-            spent.append(time.perf_counter() - begun)
+            spent.append(time.process_time() - begun)
 
         return run
 

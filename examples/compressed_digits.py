@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(1)  # for so few data a second thread costs more than it brings
     train, test = load("digits", binarize="fixed").split(0.3)
     mixture = MixtureOfBernoullis((8, 8), components=40, smoothing=0.5).double()
-    EM(restarts=2, steps=60, progress=False).fit(mixture, train, seed=0)
+    EM(restarts=2, steps=300, progress=False).fit(mixture, train, seed=0)
     vae = VAE((8, 8), latent=6, hidden=(100,))
     Gradient(epochs=80, batch_size=64, lr=2e-3, progress=False).fit(vae, train, seed=0)
 

@@ -131,7 +131,8 @@ class Cells(NamedTuple):
         start, size = (np.empty(len(values), dtype=np.uint32) for _ in range(2))
         each = int(self.floor)
         entropy.cells(*self[:5], values, each, entropy.FINE, start, size)
-        return Slots(start, size, entropy.FINE)
+        # a cell without a slot was never drawn: it comes of a message that is decoded wrongly, and its data are refused
+        return Slots(start, np.maximum(size, 1), entropy.FINE)
 
     def pop(self, stack: Stack) -> np.ndarray:
         found = np.empty(len(self.loc), dtype=np.int64)

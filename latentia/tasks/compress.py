@@ -29,6 +29,7 @@ from latentia.codec.message import (
     terms_from_json,
     terms_to_json,
 )
+from latentia.codec.stack import Starved
 from latentia.codec.steady import steady
 from latentia.codec.walks import Content
 from latentia.data import Dataset, as_dataset, data_for
@@ -141,7 +142,10 @@ def decompress(model: LatentVariableModel, data: bytes, name: str = "the file") 
         found = coder(model, terms)
         if probed(model, terms, found) != header["probe"]:
             raise RunError(_otherwise(name, header))
-        numbers, lengths = decoded(model, terms, found, archive.payload)
+        try:
+            numbers, lengths = decoded(model, terms, found, archive.payload)
+        except Starved as error:
+            raise DataError(f"{name} cannot be decoded: {_otherwise(name, header)}") from error
     dtype: torch.dtype = getattr(torch, header["dtype"])
     x = terms.lattice.values(numbers, dtype) if terms.floating else numbers.to(dtype)
     x = x.reshape(terms.count, *terms.shape)
