@@ -120,6 +120,16 @@ def test_digit_bits_choose_a_number_of_clusters_and_complete_images(run):
     assert given > alone + 3
 
 
+def test_compressed_digits_are_shorter_than_by_general_compressors(run, tmp_path):
+    text = run("compressed_digits.py", tmp_path / "where.png")
+    bits = {name.strip(): float(value) for name, value in re.findall(r"^  (.{24}) ([\d.]+)", text, re.MULTILINE)}
+    others = min(bits[name] for name in ("gzip", "bz2", "xz", "PNG", "WebP"))
+    assert bits["mixture"] < others
+    assert bits["VAE, ten samples"] < bits["VAE"] < others
+    assert bits["uncompressed"] == pytest.approx(1, abs=1e-3)
+    assert (tmp_path / "where.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_sentence_topics_predict_better_than_one_topic(run):
     text = run("sentence_topics.py")
     one, several = (float(number) for number in re.findall(r"held-out perplexity ([\d.]+)", text))

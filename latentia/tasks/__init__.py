@@ -3,6 +3,7 @@
 from latentia.tasks.align import align
 from latentia.tasks.cluster import cluster, responsibilities
 from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
+from latentia.tasks.compress import Compressed, compress, decompress
 from latentia.tasks.decode import decode
 from latentia.tasks.detect import anomaly_scores, auroc, column_scores, step_scores
 from latentia.tasks.encode import decode_path, encode
@@ -18,6 +19,7 @@ from latentia.tasks.traverse import Traversal, traverse
 
 __all__ = [
     "Completion",
+    "Compressed",
     "Conditional",
     "Filter",
     "Forecast",
@@ -32,9 +34,11 @@ __all__ = [
     "column_scores",
     "complete",
     "completed",
+    "compress",
     "conditional_log_likelihood",
     "decode",
     "decode_path",
+    "decompress",
     "document_completion",
     "encode",
     "forecast",
