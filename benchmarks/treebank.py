@@ -4,13 +4,17 @@
     python benchmarks/treebank.py PCFG --seeds 3
     python benchmarks/treebank.py NeuralPCFG --seeds 3
     python benchmarks/treebank.py CompoundPCFG --seeds 3
+    python benchmarks/treebank.py LanguageModel --most 20
+    python benchmarks/treebank.py URNNG --most 20
 
 Protocol: punctuation and currency signs removed, lower case, N for numbers; sentences of 2 to 40 words; the order
 shuffled once with seed 0, and a tenth each for validation and for the test; the vocabulary is that of the training
 part, words seen once are "<unk>". F1 is unlabelled, without spans of one word and of the whole sentence; a sentence
 that has no gold span has recall 1 (`latentia.tasks.parse.Agreement`). Of the seeds the one of the highest validation
 bound is named, never that of the highest F1. Perplexity counts the end of a sentence as a word more; that of the
-compound PCFG is by its bound, so at most that. Trees are those of minimum risk. Results go to benchmarks/results/.
+compound PCFG is by its bound, so at most that, and the URNNG's by importance samples of q. Trees are those of minimum
+risk. The language model is an LSTM of the URNNG's size, with the same words and ends; it has no trees. Results go to
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -21,18 +25,22 @@ import math
 import statistics
 import time
 import warnings
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from latentia.data import Dataset, load, read
 from latentia.learners import EM, Gradient
+from latentia.measure.marginal import log_marginal
 from latentia.model import LatentVariableModel, TractableModel
-from latentia.models import PCFG, CompoundPCFG, NeuralPCFG
-from latentia.objectives import elbo, exact
+from latentia.models import PCFG, URNNG, CompoundPCFG, LanguageModel, NeuralPCFG
+from latentia.objectives import Objective, elbo, exact
 from latentia.tasks import parse
 from latentia.tasks.parse import (
     Agreement,
+    Parser,
     agreement,
     balanced,
     gold,
@@ -43,17 +51,19 @@ from latentia.tasks.parse import (
 )
 
 RESULTS = Path(__file__).parent / "results"
+GENERATORS: dict[str, Any] = {"URNNG": URNNG, "LanguageModel": LanguageModel}
+"""What writes a sentence with its end as a symbol."""
 
 
-def parts(path: str, most: int) -> tuple[Dataset, Dataset, Dataset]:
-    """Training, validation and test sentences of 2 to `most` words."""
+def parts(path: str, most: int, ends: bool = False) -> tuple[Dataset, Dataset, Dataset]:
+    """Training, validation and test sentences of 2 to `most` words; with `ends` each has its end as a symbol more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sentences of one word, which are left out
         raw = read(path)
     raw = raw.take([len(words) <= most for words in raw.values])
     order = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0)).numpy()
     tenth = len(raw) // 10
-    train = load(raw.take(order[2 * tenth :]), min_count=2)
+    train = load(raw.take(order[2 * tenth :]), min_count=2, ends=ends)
     validation, test = (load(raw.take(order[a : a + tenth]), schema=train.schema) for a in (0, tenth))
     return train, validation, test
 
@@ -64,6 +74,11 @@ def make(name: str, parsed: argparse.Namespace, symbols: int) -> LatentVariableM
         return PCFG(symbols, smoothing=parsed.smoothing, **labels).double()
     if name == "NeuralPCFG":
         return NeuralPCFG(symbols, hidden=parsed.hidden, **labels)
+    if name in GENERATORS:
+        # the end is the last symbol
+        size = {"embedding": parsed.embedding, "hidden": parsed.hidden, "dropout": parsed.dropout}
+        reader = {"reader": parsed.reader} if name == "URNNG" else {}
+        return GENERATORS[name](symbols, symbols - 1, **size, **reader)
     return CompoundPCFG(symbols, hidden=parsed.hidden, encoder=parsed.hidden, latent=parsed.latent, **labels)
 
 
@@ -73,30 +88,41 @@ def fit(model: LatentVariableModel, train: Dataset, validation: Dataset, parsed:
             warnings.simplefilter("ignore")  # the number of steps is the protocol's
             EM(steps=parsed.steps, restarts=1).fit(model, train, seed=seed)
         return
-    objective = exact if isinstance(model, TractableModel) else elbo
     learner = Gradient(
-        objective, epochs=parsed.epochs, batch_size=parsed.batch_size, lr=parsed.lr, clip=3.0, patience=parsed.epochs
+        objective_of(model, parsed.samples),
+        epochs=parsed.epochs,
+        batch_size=parsed.batch_size,
+        lr=parsed.lr,
+        clip=3.0,
+        patience=parsed.epochs,
     )
     learner.fit(model, train, validation=validation, seed=seed)
 
 
+def objective_of(model: LatentVariableModel, samples: int) -> Objective:
+    """log p(x) where it is exact, else its bound; of the URNNG by so many trees a sentence."""
+    if isinstance(model, TractableModel):
+        return exact
+    return partial(elbo, samples=samples, stl=True) if isinstance(model, URNNG) else elbo
+
+
 @torch.no_grad()
-def bound(model: LatentVariableModel, data: Dataset) -> float:
-    """log p(x), or its bound by one draw of z, in nats a sentence."""
+def bound(model: LatentVariableModel, data: Dataset, samples: int) -> float:
+    """log p(x), or its bound by one draw of z (or of the URNNG so many), in nats a sentence."""
     model.eval()
     total = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _, batch in data.by_length(32):
             batch = batch.to(model.anchor)
-            objective = exact if isinstance(model, TractableModel) else elbo
-            total += float(objective(model, batch).value.double().sum())
+            total += float(objective_of(model, samples)(model, batch).value.double().sum())
     return total / len(data)
 
 
 def perplexity(value: float, data: Dataset) -> float:
+    """Of so many nats a sentence; its end, which is a symbol or goes without, is a word more."""
     assert data.lengths is not None
-    return math.exp(-value / (float(data.lengths.double().mean()) + 1))
+    return math.exp(-value / (float(data.lengths.double().mean()) + (not data.schema.ends)))
 
 
 def as_row(found: Agreement) -> dict[str, float]:
@@ -116,6 +142,12 @@ def baselines(test: Dataset) -> dict[str, dict[str, float]]:
     return {name: as_row(agreement(found, people)) for name, found in trees.items()}
 
 
+def agreed(model: LatentVariableModel, test: Dataset) -> dict:
+    found = agreement(parse(model, test), gold(test))
+    labels = {label: [100 * share, count] for label, (share, count) in list(found.labels.items())[:8]}
+    return {**as_row(found), "labels found": labels}
+
+
 def one_seed(name: str, parsed: argparse.Namespace, seed: int, data: tuple[Dataset, Dataset, Dataset]) -> dict:
     train, validation, test = data
     begin = time.time()
@@ -123,24 +155,21 @@ def one_seed(name: str, parsed: argparse.Namespace, seed: int, data: tuple[Datas
     assert train.schema.levels is not None
     model = make(name, parsed, train.schema.levels)
     fit(model, train, validation, parsed, seed)
-    found = agreement(parse(model, test), gold(test))
-    value = bound(model, test)
-    row = {
-        "seed": seed,
-        **as_row(found),
-        "validation bound": bound(model, validation),
-        "test bound": value,
-        "perplexity": perplexity(value, test),
-        "labels found": {label: [100 * share, count] for label, (share, count) in list(found.labels.items())[:8]},
-        "minutes": (time.time() - begin) / 60,
-    }
+    row: dict = {"seed": seed, **(agreed(model, test) if isinstance(model, Parser) else {})}
+    value = bound(model, test, parsed.samples)
+    row |= {"validation bound": bound(model, validation, parsed.samples), "test bound": value}
+    if isinstance(model, URNNG):
+        sampled = log_marginal(model, test, importance_samples=parsed.importance_samples, seed=0)
+        value = float(sampled.value.mean())
+        row |= {"test log p": value, "effective sample size": float(sampled.effective_sample_size.mean())}
+    row |= {"perplexity": perplexity(value, test), "minutes": (time.time() - begin) / 60}
     print(json.dumps(row), flush=True)
     return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=["baselines", "PCFG", "NeuralPCFG", "CompoundPCFG"])
+    parser.add_argument("row", choices=["baselines", "PCFG", "NeuralPCFG", "CompoundPCFG", *GENERATORS])
     parser.add_argument("--data", default="../shared/data/treebank/treebank.zip")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--most", type=int, default=40, help="words of the longest sentence")
@@ -148,13 +177,18 @@ def main() -> None:
     parser.add_argument("--preterminals", type=int, default=60)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--latent", type=int, default=64)
+    parser.add_argument("--embedding", type=int, default=128, help="of the URNNG and the language model")
+    parser.add_argument("--reader", type=int, default=128, help="of the URNNG's q")
+    parser.add_argument("--dropout", type=float, default=0.5, help="of the URNNG and the language model")
+    parser.add_argument("--samples", type=int, default=4, help="trees a sentence, of the URNNG's gradient")
+    parser.add_argument("--importance_samples", type=int, default=1000, help="of the URNNG's perplexity")
     parser.add_argument("--smoothing", type=float, default=0.01)
     parser.add_argument("--steps", type=int, default=50, help="of EM")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parsed = parser.parse_args()
-    data = parts(parsed.data, parsed.most)
+    data = parts(parsed.data, parsed.most, parsed.row in GENERATORS)
     sizes = ", ".join(f"{len(part):,}" for part in data)
     print(f"{sizes} sentences to learn from, to choose by, to test on; {data[0].schema.levels:,} words", flush=True)
     path = RESULTS / (f"treebank_{parsed.row}" + ("" if parsed.most == 40 else f"_{parsed.most}") + ".json")
@@ -166,7 +200,7 @@ def main() -> None:
         rows = [one_seed(parsed.row, parsed, seed, data) for seed in range(parsed.seeds)]
         result = {"options": vars(parsed) | {"data": Path(parsed.data).name}, "sentences": sizes, "rows": rows}
         result["chosen"] = max(rows, key=lambda row: row["validation bound"])
-        if len(rows) > 1:
+        if len(rows) > 1 and "sentence F1" in rows[0]:
             scores = [row["sentence F1"] for row in rows]
             result["sentence F1"] = [statistics.mean(scores), statistics.stdev(scores)]
             print(

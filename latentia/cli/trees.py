@@ -32,12 +32,15 @@ def parse(arguments: list[str]) -> None:
     run = opened(parsed, "first")
     from latentia.data.files import atomic_write
     from latentia.tasks import parse as trees_of
+    from latentia.tasks.parse import worded
 
     if parsed.sentence:
         if parsed.data is not None:
             raise OptionError("a sentence and --data: give one or the other")
         (tree,) = trees_of(run.model(), run.sentence(" ".join(parsed.sentence)), decode=parsed.decode)
-        tell(str(tree))
+        # a word that is in no vocabulary has its place in the tree all the same
+        words = " ".join(parsed.sentence).split()
+        tell(str(worded(tree, words) if len(words) == len(tree.words) else tree))
         return
     data = chosen_data(run, parsed)
     trees = trees_of(run.model(), data, decode=parsed.decode)

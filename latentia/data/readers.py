@@ -289,7 +289,7 @@ def plain_text(source) -> Raw | None:
     suffix = path.suffix.lower()
     if suffix == ".tsv":
         return sequences.read_pairs(existing(path))
-    known = suffix in (*TABLES, *ARRAYS, *LINES, ".idx", ".gz") or arrays.is_idx(path)
+    known = suffix in (*TABLES, *ARRAYS, *LINES, *TREES, ".idx", ".gz") or arrays.is_idx(path)
     return None if known else sequences.read_text(existing(path))
 
 

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from torch.nn.functional import pad
 
 from latentia.data import Dataset
+from latentia.distributions.brackets import Brackets
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.joint import Joint
 from latentia.distributions.latents import each, flat, sizes
@@ -107,6 +108,8 @@ def mean_rows(at: Tensor, batch: Batch, q: Distribution) -> tuple[Tensor, Tensor
     """E_q[z] of the data at the positions `at`, the weight of each row, and its datum's position."""
     mean: Any = q.mean
     mean = flat(mean) if isinstance(mean, dict) else mean
+    # of trees without labels there is one thing to say of a span: whether it is a constituent
+    mean = mean.unsqueeze(-1) if isinstance(q, Brackets) else mean
     steps = mean.shape[1:-1].numel()
     mean = mean.reshape(-1, mean.shape[-1]).double().cpu()
     weight, at = (part.repeat_interleave(steps) for part in (batch.weights.double().cpu(), at.cpu()))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latentia.models.grammars.compound_pcfg import CompoundPCFG
     from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
+    from latentia.models.grammars.urnng import URNNG
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
     from latentia.models.mixtures.kmeans import KMeans
@@ -51,6 +52,7 @@ __all__ = [
     "LDA",
     "NVDM",
     "PCFG",
+    "URNNG",
     "VAE",
     "ClusteringVAE",
     "CompoundPCFG",
@@ -120,6 +122,7 @@ _FILES = {
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
+    "URNNG": "grammars.urnng",
     "VampVAE": "vaes.vamp_vae",
     "VectorQuantizedVAE": "vaes.vector_quantized_vae",
     "VariationalAttention": "alignments.latent_attention",

@@ -206,7 +206,12 @@ def start_decoder(module: nn.Module, x: Tensor, seen: Tensor, weight: Tensor, ge
     begin(module, generator)
     for part in module.modules():
         if isinstance(part, Decoder):
-            counts = torch.zeros_like(part.bias)
-            symbols = torch.where(seen, x, 0).long()
-            counts.index_add_(0, symbols.flatten(), (weight.unsqueeze(-1) * seen).to(counts).flatten())
-            part.bias.copy_((counts + 1).log().log_softmax(-1))
+            part.bias.copy_(log_frequencies(x, seen, weight, part.bias))
+
+
+def log_frequencies(x: Tensor, seen: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+    """How often each symbol is seen in x (B, T), as log-probabilities like a bias (V,), with one more of each."""
+    counts = torch.zeros_like(like)
+    symbols = torch.where(seen, x, 0).long()
+    counts.index_add_(0, symbols.flatten(), (weight.unsqueeze(-1) * seen).to(counts).flatten())
+    return (counts + 1).log().log_softmax(-1)

@@ -14,9 +14,10 @@ from latentia.bound import Bound
 from latentia.distributions.divergence import kl_by_latent, kl_given
 from latentia.distributions.joint import Draw
 from latentia.distributions.latents import Latents
+from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, OptionError
 from latentia.gradients import Estimator
-from latentia.model import Batch, DirectedModel, LatentVariableModel
+from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel
 
 
 def elbo(
@@ -36,7 +37,8 @@ def elbo(
     known; of latents that depend on each other it is the mean over the draws of their conditionals' divergences.
     beta: Higgins et al. (2017). Free bits, in nats a dimension and a datum: Kingma et al. (2016),
     appendix C.8, in the form of Li et al. (2019), section 3.2, which floors each datum's own KL. A model without
-    prior and likelihood has one term, E_q[log p(x, z) - log q(z | x)], and takes neither option.
+    prior and likelihood has one term, E_q[log p(x, z) - log q(z | x)], of which the entropy is exact where z is a
+    structure, and takes neither option.
 
     Args:
         samples: draws of z a datum.
@@ -46,8 +48,8 @@ def elbo(
             the prior) counts as one dimension.
         stl: sticking the landing (Roeder, Wu and Duvenaud 2017): the KL is sampled, and the part of its gradient whose
             mean is zero is left out, so that the gradient has no variance once q is the exact posterior.
-        estimator: of E_q, see `latentia.gradients`: reparameterised draws, or for bits and one-hot values the score
-            function against the mean of the other draws, unless another is named.
+        estimator: of E_q, see `latentia.gradients`: reparameterised draws, or for bits, one-hot values and trees the
+            score function against the mean of the other draws, unless another is named.
     """
     if free not in ("dimension", "latent", "total"):
         raise OptionError(f"free={free!r}: choose one of dimension, latent, total")
@@ -88,12 +90,7 @@ def expected_terms(
         apart: the terms of a KL that is sampled one by one, not their sum alone.
     """
     if not isinstance(model, DirectedModel):
-
-        def weight(drawn: Draw) -> Tensor:
-            density = drawn.log_q if log_q is None else log_q(drawn.z)
-            return model.log_joint(batch, drawn.z) - density
-
-        return estimator(q, gradients.OfDraw(q, weight, batch), samples), None
+        return _undivided(model, batch, q, samples, estimator, log_q), None
     prior, directed = model.prior(batch.frame), model
     closed = None if log_q is not None else kl_by_latent(q, prior)
     widths: list[int] = []
@@ -115,6 +112,26 @@ def expected_terms(
         return estimator(q, gradients.OfDraw(q, lambda drawn: fit(drawn.z), batch), samples), list(closed.values())
     reconstruction, *terms = estimator(q, gradients.OfDraw(q, columns, batch), samples).split([1, *widths], -1)
     return reconstruction.squeeze(-1), terms
+
+
+def _undivided(
+    model: LatentVariableModel,
+    batch: Batch,
+    q: Distribution,
+    samples: int,
+    estimator: Estimator,
+    log_q: Callable[[Latents], Tensor] | None,
+) -> Tensor:
+    """E_q[log p(x, z) - log q(z)] of a joint that has no two parts. The entropy of structures is exact; but not where q
+    is the posterior itself, of which one draw says all."""
+    if isinstance(q, Structured) and log_q is None and not isinstance(model, TractableModel):
+        joint = gradients.OfDraw(q, lambda drawn: model.log_joint(batch, drawn.z), batch)
+        return estimator(q, joint, samples) + q.entropy()
+
+    def weight(drawn: Draw) -> Tensor:
+        return model.log_joint(batch, drawn.z) - (drawn.log_q if log_q is None else log_q(drawn.z))
+
+    return estimator(q, gradients.OfDraw(q, weight, batch), samples)
 
 
 def charged(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Dirichlet, Distribution, Independent, MultivariateNormal
 
 from latentia.data import Dataset
-from latentia.distributions import Chain, OneHot
+from latentia.distributions import Brackets, Chain, OneHot, Tree
 from latentia.distributions.codes import Quantized
 from latentia.distributions.mixture import Mixture
 from latentia.distributions.observed import expected, plain
@@ -21,21 +21,24 @@ from latentia.report.alignments import aligned
 from latentia.report.codes import codes
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.paths import decoded
+from latentia.report.trees import trees
+from latentia.report.vocabulary import MOST_STATES, words_of
 from latentia.report.words import finite, number, percent
 from latentia.tasks import encode, responsibilities
 from latentia.tasks.cluster import Clusters
 from latentia.tasks.common import using
+from latentia.tasks.parse import Parser
 
 ACTIVE = 0.01  # variance of the posterior mean: Burda et al. (2016)
 MOST_DATA, MOST_SEQUENCES = 4000, 2000
-WORDS, MOST_STATES, MOST_COLUMNS, MOST_LABELS, MOST_NUMBERS = 12, 40, 12, 12, 12
+MOST_COLUMNS, MOST_LABELS, MOST_NUMBERS = 12, 12, 12
 BATCH = 128
 
 
 def latents(
     model: LatentVariableModel, data: Dataset, evaluation: dict[str, Any], seed: int, train: Dataset | None = None
 ) -> list[Panel]:
-    """The panels that suit the posterior's kind: one of K values, a chain of states, topics, or a point in space.
+    """The panels that suit the posterior's kind: one of K values, states, topics, trees, or a point in space.
 
     Shares, means and the order of clusters, states and topics are those of the fitted parameters, read off the prior
     and the likelihood, not of the few data shown; `train` (`data` where
@@ -53,9 +56,12 @@ def latents(
         return _clusters(model, _part(data, MOST_DATA), seed)
     if isinstance(q, Chain):
         return _states(model, _part(train, MOST_SEQUENCES), len(train), data, seed)
+    found = trees(model, data, train, seed) if isinstance(model, Parser) else []
+    if isinstance(q, Tree | Brackets):
+        return found
     if isinstance(q, Dirichlet) and isinstance(model, DirectedModel) and data.schema.values == "symbols":
         return [_topics(model, train, seed)]
-    units = _units(model, _part(data, MOST_DATA), evaluation, seed)
+    units = [*found, *_units(model, _part(data, MOST_DATA), evaluation, seed)]
     return [*_clusters(model, _part(data, MOST_DATA), seed), *units] if isinstance(model, Clusters) else units
 
 
@@ -353,7 +359,7 @@ def _topics(model: DirectedModel, train: Dataset, seed: int) -> Panel:
         likelihood: Any = plain(model.likelihood(torch.eye(len(share)).to(share).unsqueeze(0), every))
         given = _numpy(likelihood.probs[0, :, 0])
     counts = _numpy(share)[:, None] * given * _observed_steps(train)
-    return _words_of_states(counts, np.argsort(-_numpy(share), kind="stable"), train, "topic")
+    return words_of(counts, np.argsort(-_numpy(share), kind="stable"), train, "topic")
 
 
 def _observed_steps(train: Dataset) -> float:
@@ -382,7 +388,7 @@ def _states(model: LatentVariableModel, train: Dataset, count: int, data: Datase
     panels = []
     if train.schema.values == "symbols":
         counts = share[:, None] * _numpy(likelihood.probs[0, 0]) * steps * count / max(len(train), 1)
-        panels.append(_words_of_states(counts, order, train))
+        panels.append(words_of(counts, order, train))
     elif train.schema.kinds:
         panels += columns.groups(likelihood, train.schema, share, order, "state")
     elif len(train.schema.event_shape) == 1:
@@ -404,39 +410,6 @@ def _given_states(model: DirectedModel, train: Dataset, states: int, seed: int) 
 def _transitions(chain: Chain) -> np.ndarray:
     expected = _numpy(chain.expectations()["transition"])
     return expected.reshape(-1, *expected.shape[-2:]).sum(0)
-
-
-def _words_of_states(counts: np.ndarray, order: np.ndarray, data: Dataset, noun: str = "state") -> Panel:
-    names = data.schema.vocabulary or tuple(map(str, range(counts.shape[1])))
-    share = counts.sum(1) / counts.sum()
-    frequency = counts.sum(0) / counts.sum()
-    states = []
-    for k in order[:MOST_STATES]:
-        if counts[k].sum() < 1e-6:
-            continue
-        given = counts[k] / counts[k].sum()
-        lift = np.where(counts[k] >= 2, given / np.maximum(frequency, 1e-300), 0.0)
-        states.append(
-            {
-                "noun": noun,
-                "name": str(k),
-                "share": percent(share[k]),
-                "width": f"{100 * share[k] / share.max():.1f}",
-                "common": [(names[v], percent(given[v])) for v in _top(given)],
-                "telling": [(names[v], f"{lift[v]:.3g} times") for v in _top(lift)],
-            }
-        )
-    caption = (
-        f"For each {noun}, the commonest first: the share of all words that it accounts for; the words it most often "
-        "stands behind; and the words it favours most, by how much likelier they are in it than anywhere (of words "
-        "expected in it at least twice in the training data). All by the fitted model's own probabilities."
-    )
-    return Panel("states", states, caption, f"The words of each {noun}")
-
-
-def _top(values: np.ndarray) -> np.ndarray:
-    best = np.argsort(-values, kind="stable")[:WORDS]
-    return best[values[best] > 0]
 
 
 def _transition_map(counts: np.ndarray, order: np.ndarray) -> Panel:

@@ -78,6 +78,16 @@ def _node(z: Tensor, first: int, words: list[str]) -> Node:
     return grow(0, len(words) - 1)
 
 
+def worded(tree: Node, words: Sequence[str]) -> Node:
+    """The same tree over other words, as many: those that a sentence had before its vocabulary made some "<unk>"."""
+    left = iter(words)
+
+    def grow(node: Node) -> Node:
+        return Node(node.label, [next(left) if isinstance(child, str) else grow(child) for child in node.children])
+
+    return grow(tree)
+
+
 def gold(data: Any) -> list[Node]:
     """The trees that people have drawn. Raises `DataError` where there are none."""
     if getattr(data, "trees", None) is None:

@@ -11,11 +11,13 @@ from torch.distributions import Distribution
 
 from latentia import gradients
 from latentia.batch import Batch
+from latentia.distributions import Brackets
 from latentia.distributions.discrete import ENUMERABLE, count, enumerable
-from latentia.distributions.joint import Joint, draw
+from latentia.distributions.joint import Joint, at, draw
 from latentia.distributions.latents import flat
 from latentia.distributions.unnormalised import Unnormalised
 from latentia.model import LatentVariableModel
+from latentia.testing.brute_force import nodes
 
 
 def padded(z: Tensor, like: Tensor) -> Tensor:
@@ -30,7 +32,16 @@ def sampled_value(q: Distribution, f: gradients.Function, samples: int) -> Tenso
     return gradients.value(f, draw(q, samples, gradient=False)).mean(0)
 
 
+def over_trees(q: Distribution, f: gradients.Function, samples: int = 0) -> Tensor:
+    """sum_z q(z) f(z), exactly, over all binary trees."""
+    z, log_weight = nodes(q)
+    drawn = at(q, z)._replace(log_weight=log_weight)
+    return drawn.mean(gradients.value(f, drawn))
+
+
 def estimator_for(q: Distribution) -> gradients.Estimator:
+    if isinstance(q, Brackets):
+        return over_trees
     if q.has_rsample or (isinstance(q, Joint) and q.summed):
         return gradients.pathwise
     return gradients.enumerate if _enumerable(q) else sampled_value

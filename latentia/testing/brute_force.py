@@ -269,7 +269,7 @@ def enumerate_latents(model: LatentVariableModel, batch: Batch) -> tuple[Tensor,
 def brute_force_log_marginal(model: LatentVariableModel, batch: Batch, chunk: int = 4096) -> Tensor:
     """log p(x) = log sum_z p(z) p(x | z) in nats, (B,), by enumeration or quadrature, without the posterior.
 
-    A model with an exact posterior but no prior has its log-joint summed over all structures instead.
+    A model without a prior, whose posterior is over structures, has its log-joint summed over all of them instead.
     """
     parts = [batch.select(slice(start, start + chunk)) for start in range(0, batch.size, chunk)]
     return torch.cat([_log_marginal(model, part) for part in parts])
@@ -279,7 +279,10 @@ def _log_marginal(model: LatentVariableModel, batch: Batch) -> Tensor:
     if isinstance(model, DirectedModel):
         z, log_weight = enumerate_latents(model, batch)
         return torch.logsumexp(model.log_likelihood(batch, z) + log_weight, 0)
-    z, log_weight = nodes(as_tractable(model).posterior(batch))
+    q = model.posterior(batch)
+    if not isinstance(q, Structured):
+        as_tractable(model)
+    z, log_weight = nodes(q)
     return torch.logsumexp(model.log_joint(batch, z).where(log_weight > -torch.inf, -torch.inf), 0)
 
 

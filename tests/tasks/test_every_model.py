@@ -88,7 +88,7 @@ def test_refinement_and_gaps(tiny):
     assert (found.approximation > -0.1).all()  # and stays below log p(x)
 
 
-WITHOUT_COMPLETION = {"PCFG", "NeuralPCFG", "CompoundPCFG", "LatentAttention", "VariationalAttention"}
+WITHOUT_COMPLETION = {"PCFG", "NeuralPCFG", "CompoundPCFG", "URNNG", "LatentAttention", "VariationalAttention"}
 """A word that a grammar derives, or that is written after others, is not given those behind it."""
 CLUSTERS = {
     "clustering_vae", "gaussian_mixture", "kmeans", "language_model", "mixture", "mixture:counts",
