@@ -45,6 +45,7 @@ WITHOUT = {
     "compound_pcfg": "no code",
     "neural_pcfg": "no code",
     "pcfg": "no code",
+    "urnng": "no code",
     "lda": "bits-back coding is of",
     "factorial_hmm": "bits-back coding is of",
     "probabilistic_pca": "no code|MultivariateNormal|bits-back coding is of",
