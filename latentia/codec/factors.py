@@ -30,7 +30,8 @@ class Slots(NamedTuple):
         return self.precision - np.log2(self.size)
 
     def push(self, stack: Stack) -> None:
-        stack.push(self.start, self.size, self.precision)
+        # a value without a slot was never drawn: it comes of a message that is decoded wrongly, whose data are refused
+        stack.push(self.start, np.maximum(self.size, 1), self.precision)
 
 
 class Factor(Protocol):
@@ -131,8 +132,7 @@ class Cells(NamedTuple):
         start, size = (np.empty(len(values), dtype=np.uint32) for _ in range(2))
         each = int(self.floor)
         entropy.cells(*self[:5], values, each, entropy.FINE, start, size)
-        # a cell without a slot was never drawn: it comes of a message that is decoded wrongly, and its data are refused
-        return Slots(start, np.maximum(size, 1), entropy.FINE)
+        return Slots(start, size, entropy.FINE)
 
     def pop(self, stack: Stack) -> np.ndarray:
         found = np.empty(len(self.loc), dtype=np.int64)

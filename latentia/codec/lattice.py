@@ -53,12 +53,12 @@ class Lattice(NamedTuple):
         return not self.shift.any() and bool((self.width == 1).all())
 
     def numbers(self, x: Tensor) -> Tensor:
-        """The number i of each value, x (B, D) to int64 (B, D)."""
+        """The number i of each value, x (B, D) to int64 (B, D); beyond the lattice where the value is."""
         if self.whole:
-            return x.long().clamp(0, self.levels - 1)
+            return x.long()
         shift, width = (torch.from_numpy(part) for part in (self.shift, self.width))
         columns = x.double().unflatten(1, (-1, len(shift)))
-        return ((columns - shift) / width).round().long().flatten(1).clamp(0, self.levels - 1)
+        return ((columns - shift) / width).round().long().flatten(1)
 
     def values(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """The value of each number, int64 (B, D) to x (B, D)."""
@@ -75,7 +75,7 @@ class Lattice(NamedTuple):
         return edges
 
 
-def rounded(values: Tensor, precision: float, shift: np.ndarray, scale: np.ndarray) -> Lattice:
+def multiples(values: Tensor, precision: float, shift: np.ndarray, scale: np.ndarray) -> Lattice:
     """The multiples of `precision` between the least and the largest of values (N, E), which are in the model's units:
     (data - shift) / scale.
 

@@ -126,6 +126,8 @@ def coder(model: LatentVariableModel, terms: Terms) -> Coder:
         OptionError: samples for a model that draws none.
     """
     name = type(model).__name__
+    if terms.samples < 1:
+        raise OptionError(f"samples={terms.samples}: at least 1")
     if not isinstance(model, DirectedModel):
         raise CapabilityError(
             f"{name} has no code: write {name}.prior and {name}.likelihood, as a DirectedModel has them"
@@ -135,8 +137,6 @@ def coder(model: LatentVariableModel, terms: Terms) -> Coder:
         if terms.samples > 1:
             raise OptionError(f"samples={terms.samples}: {name} is coded directly, and draws none; leave it out")
         return Direct(model, rows)
-    if terms.samples < 1:
-        raise OptionError(f"samples={terms.samples}: at least 1")
     return BitsBack(model, rows.batch, terms.samples)
 
 
@@ -146,7 +146,7 @@ def probed(model: LatentVariableModel, terms: Terms, found: Coder) -> str:
     rows = terms.probe(model.anchor)
     torch.manual_seed(0)
     drawn = model.generate(rows.batch.frame)[0].x.reshape(PROBED, -1)
-    rows = _ended(model, rows.of(terms.lattice.numbers(drawn)))
+    rows = _ended(model, rows.of(terms.lattice.numbers(drawn).clamp(0, terms.lattice.levels - 1)))
     stack = Stack(_bank(found.bank(rows.batch)))
     found.push(rows, stack, {}, None)
     return hashlib.sha256(stack.to_bytes()).hexdigest()[:32]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latentia.batch import Batch
 from latentia.codec.archive import Archive, environment
-from latentia.codec.lattice import Lattice, rounded
+from latentia.codec.lattice import Lattice, multiples
 from latentia.codec.message import (
     Message,
     Terms,
@@ -182,7 +182,7 @@ def _lattice(model: LatentVariableModel, data: Dataset, precision: float | None)
         values = torch.where(data.seen.reshape(values.shape), values, torch.nan)
         least = torch.nan_to_num(values, nan=torch.inf).amin(0)
         values = torch.where(values.isnan(), least.where(least.isfinite(), 0.0), values)
-    found = rounded(values, precision, shift, scale)
+    found = multiples(values, precision, shift, scale)
     real = np.array([column == "real" for column in columns] or [True] * size)
     if real.all():
         return found
@@ -220,8 +220,8 @@ def _compressed(
     model: LatentVariableModel, data: Dataset, message: Message, x: Tensor, probe: str, precision: float | None
 ) -> Compressed:
     terms = message.terms
-    values = terms.lattice.values(x, data.x.dtype) if terms.floating else x
-    values = values.reshape(data.x.shape)
+    rounded = terms.floating and not terms.lattice.whole
+    values = terms.lattice.values(x, data.x.dtype).reshape(data.x.shape) if rounded else data.x
     values = values if data.seen is None else torch.where(data.seen, values, torch.zeros_like(values))
     header = {
         "model": type(model).__name__,

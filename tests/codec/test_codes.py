@@ -290,6 +290,8 @@ def test_what_cannot_be_coded_says_why():
     with pytest.raises(CapabilityError, match="diagonal posterior"):
         compress(flow, torch.zeros(2, 3))
     with pytest.raises(OptionError, match="samples=0"):
+        compress(model, batch._replace(mask=None), samples=0)
+    with pytest.raises(OptionError, match="samples=0"):
         compress(VAE((3,), latent=2, hidden=(3,)), torch.zeros(2, 3), samples=0)
     with pytest.raises(CapabilityError, match=r"NeuralPCFG\.prior"):
         compress(NeuralPCFG(symbols=4), Batch(torch.tensor([[1, 2, 3]])))
