@@ -21,10 +21,11 @@ import torch
 from latentia.batch import Batch
 from latentia.data import as_dataset
 from latentia.data.audio import log_mel
-from latentia.inference.decoding import greedy, prefix_beam
+from latentia.distributions.prefixes import greedy, prefix_beam
 from latentia.learners import Gradient
 from latentia.models import CTC
 from latentia.objectives import exact
+from latentia.tasks.decode import edit_distance
 
 RATE, HELD_OUT = 8000, ("nicolas", "theo")
 
@@ -75,16 +76,6 @@ def batch_of(strings) -> Batch:
     return Batch(x, lengths=ends, context=Batch(frames / 3, lengths=lengths))
 
 
-def edits(said, heard) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(heard) + 1))
-    for i, one in enumerate(said, 1):
-        before, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (one != other))
-    return row[-1]
-
-
 @torch.no_grad()
 def error_rate(model, strings) -> dict[str, float]:
     """The label error rate of the likeliest alignment's string, and of prefix search, in per cent."""
@@ -95,8 +86,8 @@ def error_rate(model, strings) -> dict[str, float]:
         part = strings[start : start + 50]
         logits, lengths = model.logits(batch_of(part).frame)
         for row, length, (_, digits, _) in zip(logits.log_softmax(-1), lengths, part, strict=True):
-            found["greedy"].append(edits(digits, greedy(row[:length])))
-            found["prefix_beam"].append(edits(digits, prefix_beam(row[:length], 8)[0].symbols))
+            found["greedy"].append(edit_distance(digits, greedy(row[:length])))
+            found["prefix_beam"].append(edit_distance(digits, prefix_beam(row[:length], 8)[0].symbols))
     rates = {}
     for name, wrong in found.items():
         rate = np.sum(wrong) / wanted.sum()

@@ -55,10 +55,8 @@ def draw(models, data, rows, path: Path) -> None:
         batch = data.batch([row])
         words, source = data.subset([row]).decoded()[0], data.context.subset([row]).decoded()[0]
         for axis, (name, model) in zip(axes[i], models.items(), strict=True):
-            share = model.posterior(batch).marginals[0].detach()
-            share = share.unflatten(-1, (-1, 2)) if name == "HMM" else share
-            shown = torch.cat([share[..., 1].sum(-1, keepdim=True), share[..., 0]], -1) if name == "HMM" else share
-            axis.imshow(shown.T.numpy(), cmap="Blues", vmin=0, vmax=1)
+            share = model.alignments(batch)[0].detach()
+            axis.imshow(share.T.numpy(), cmap="Blues", vmin=0, vmax=1)
             axis.set_xticks(range(len(words)), words, rotation=60, ha="right")
             axis.set_yticks(range(len(source) + 1), ["nowhere", *source])
             axis.set_title(name)

@@ -98,7 +98,6 @@ def measure(name: str, data: tuple[Dataset, Dataset, Dataset], options: argparse
         row.objective,
         epochs=options.epochs,
         batch_size=options.batch_size,
-        pool=8,
         lr=options.lr,
         schedule="cosine",
         clip=5.0,
@@ -109,12 +108,12 @@ def measure(name: str, data: tuple[Dataset, Dataset, Dataset], options: argparse
     began = time.process_time()
     history = learner.fit(model, train, validation=validation, seed=options.seed)
     seconds = time.process_time() - began
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    if options.keep:
-        options.keep.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), options.keep / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.pt")
+    options.keep.mkdir(parents=True, exist_ok=True)
+    model.schema = train.schema
+    model.save(kept(name, options, "safetensors"))
     found = evaluate(model, test, importance_samples=options.importance_samples, seed=options.seed)
     assert found.each is not None
+    torch.save(found.each[:, 0].clone(), kept(name, options, "each.pt"))
     return {
         "nll": -found.log_marginal,
         "nll_se": found.log_marginal_se,
@@ -128,19 +127,24 @@ def measure(name: str, data: tuple[Dataset, Dataset, Dataset], options: argparse
         "seconds": seconds,
         "parameters": model.free_parameters(),
         "course": [[record["bound"], record["kl"], record["validation_bound"]] for record in history.records],
-        "each": [round(value, 5) for value in found.each[:, 0].tolist()],
     }
 
 
-def compared(rows: dict[str, Any]) -> None:
+def kept(name: str, options: argparse.Namespace, suffix: str) -> Path:
+    """Where a row's model, or its log p(x) of each test sentence, is kept: none of the results, which are summaries."""
+    return options.keep / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.{suffix}"
+
+
+def compared(rows: dict[str, Any], options: argparse.Namespace) -> None:
     """By how much each row's NLL is below the language model's, sentence by sentence."""
-    if LM not in rows:
+    if LM not in rows or not kept(LM, options, "each.pt").exists():
         return
-    plain = torch.tensor(rows[LM]["each"], dtype=torch.float64)
-    for row in rows.values():
-        each = torch.tensor(row["each"], dtype=torch.float64)
-        one, other = (torch.stack([part, torch.ones_like(part)], 1) for part in (each, plain))
-        row["gain"], row["gain_se"] = float((each - plain).mean()), standard_error(one, other)
+    plain = torch.load(kept(LM, options, "each.pt"))
+    for name, row in rows.items():
+        if kept(name, options, "each.pt").exists():
+            each = torch.load(kept(name, options, "each.pt"))
+            one, other = (torch.stack([part, torch.ones_like(part)], 1) for part in (each, plain))
+            row["gain"], row["gain_se"] = float((each - plain).mean()), standard_error(one, other)
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -167,7 +171,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--train", type=int, help="sentences to learn from; all if left out")
     parser.add_argument("--test", type=int, default=500)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--latent", type=int, default=32)
@@ -179,8 +183,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--importance_samples", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/text_vae_CORPUS.json if left out")
-    parser.add_argument("--keep", type=Path, help="folder for the fitted models' parameters")
+    parser.add_argument("--keep", type=Path, help="folder for the fitted models; runs/text_vae_CORPUS if left out")
     options = parser.parse_args(given)
+    options.keep = options.keep or Path("runs") / f"text_vae_{options.corpus}"
     options.out = options.out or RESULTS / f"text_vae_{options.corpus}.json"
     return options
 
@@ -202,10 +207,10 @@ def main(given: list[str] | None = None) -> None:
             continue
         saved["rows"][name] = measure(name, data, options)
         saved["rows"] = {known: saved["rows"][known] for known in ROWS if known in saved["rows"]}
-        compared(saved["rows"])
+        compared(saved["rows"], options)
         options.out.write_text(json.dumps(saved, indent=None, separators=(",", ":")) + "\n")
         print(f"{name}: {saved['rows'][name]['verdict']}", flush=True)
-    compared(saved["rows"])
+    compared(saved["rows"], options)
     print(table(saved["rows"]), f"\n{saved['data']}")
 
 

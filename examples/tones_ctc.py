@@ -10,7 +10,7 @@ import torch
 from latentia.batch import Batch
 from latentia.data import as_dataset
 from latentia.data.audio import log_mel
-from latentia.inference.decoding import prefix_beam
+from latentia.distributions.prefixes import prefix_beam
 from latentia.learners import Gradient
 from latentia.models import CTC
 from latentia.objectives import exact

@@ -120,6 +120,16 @@ def test_digit_bits_choose_a_number_of_clusters_and_complete_images(run):
     assert given > alone + 3
 
 
+def test_compressed_digits_are_shorter_than_by_general_compressors(run, tmp_path):
+    text = run("compressed_digits.py", tmp_path / "where.png")
+    bits = {name.strip(): float(value) for name, value in re.findall(r"^  (.{24}) ([\d.]+)", text, re.MULTILINE)}
+    others = min(bits[name] for name in ("gzip", "bz2", "xz", "PNG", "WebP"))
+    assert bits["mixture"] < others
+    assert bits["VAE, ten samples"] < bits["VAE"] < others
+    assert bits["uncompressed"] == pytest.approx(1, abs=1e-3)
+    assert (tmp_path / "where.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_sentence_topics_predict_better_than_one_topic(run):
     text = run("sentence_topics.py")
     one, several = (float(number) for number in re.findall(r"held-out perplexity ([\d.]+)", text))
@@ -127,6 +137,15 @@ def test_sentence_topics_predict_better_than_one_topic(run):
     topics = re.findall(r"^ +([\d.]+)%  (.+)$", text, re.MULTILINE)
     assert len(topics) == 8
     assert sum(float(weight) for weight, _ in topics) == pytest.approx(100, abs=0.5)
+
+
+@pytest.mark.slow
+def test_bags_of_words_foretell_the_other_half(run):
+    text = run("bags_of_words.py", 8)
+    found = dict(re.findall(r"^(.+): the other half of a sentence has perplexity (\d+)$", text, re.MULTILINE))
+    assert found.keys() == {"LDA", "continuous naive Bayes", "NVDM", "ProdLDA"}
+    assert all(50 < float(perplexity) < 600 for perplexity in found.values())
+    assert len(re.findall(r"^  (?: \S+){6}$", text, re.MULTILINE)) == 6
 
 
 @pytest.mark.slow
@@ -141,6 +160,7 @@ def test_digit_ladder_has_a_say_in_both_layers(run, tmp_path):
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_digit_rows_are_better_described_by_chains_that_share_the_work(run):
     text = run("digit_rows.py")
     ordinary, mean_field, exact = (float(value) for value in re.findall(r"held-out image ([\d.]+) nats", text))
@@ -232,6 +252,7 @@ def test_digits_priors_are_compared_by_log_p(run):
     assert rows[3][2] < rows[0][2]
 
 
+@pytest.mark.slow
 def test_digits_factors_have_a_truth_to_measure_against(run):
     text = run("digits_factors.py")
     held_out = [float(value) for value in re.findall(r"held-out log p\(x\) (-[\d.]+)", text)]

@@ -208,6 +208,28 @@ def test_the_command_with_labels(birds, tmp_path, capsys):
     assert status == 0, error
     accuracy = float(out.split("accuracy")[1].split()[0])
     assert accuracy > 0.9
+    # draws of a class have the mean of its data
+    table = pd.read_csv(birds)
+    for species, own in table.groupby("species"):
+        given = (
+            "sample",
+            tmp_path / "run",
+            "--n",
+            400,
+            "--given",
+            f"species={species}",
+            "--out",
+            tmp_path / "drawn.csv",
+        )
+        status, _, error = said(capsys, *given)
+        assert status == 0, error
+        drawn = pd.read_csv(tmp_path / "drawn.csv")
+        apart = (drawn[["bill", "mass"]].mean() - own[["bill", "mass"]].mean()).abs() / table[["bill", "mass"]].std()
+        assert apart.max() < 0.5
+    for wrong in ("species=Dodo", "sex=male", "Gentoo"):
+        status, _, error = said(capsys, "sample", tmp_path / "run", "--given", wrong)
+        assert status == 2
+        assert "species" in error
 
 
 def test_a_run_refuses_a_changed_context(birds, tmp_path):

@@ -33,6 +33,8 @@ ANSWERED = [
     "sweep --help",
     "evaluate --help",
     "detect --help",
+    "compress --help",
+    "decompress --help",
     "show --help",
 ]
 REFUSED = [
@@ -41,6 +43,8 @@ REFUSED = [
     "evaluate RUN --importance_samples x",
     "sample RUN --nope",
     "detect RUN --score oddness",
+    "compress RUN --samples 0",
+    "decompress FILE",
     "fit",
     "fit --modle VAE",
     "fit --model VEA --data x",

@@ -306,7 +306,10 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("module", [vae_file, conv_ladder, missing_data_vae], ids=lambda module: module.__name__)
+COMPILED_MODELS = [vae_file, missing_data_vae, pytest.param(conv_ladder, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("module", COMPILED_MODELS, ids=["vae", "missing_data_vae", "conv_ladder"])
 @pytest.mark.parametrize("objective", COMPILED.values(), ids=COMPILED)
 def test_a_bound_and_its_gradient_compile_to_one_graph(module, objective):
     model, batch = module.tiny(0)

@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from latentia.cli.compressing import compress, decompress
 from latentia.cli.detecting import detect
 from latentia.cli.fitting import fit, sweep
 from latentia.cli.measuring import evaluate
 from latentia.cli.parsing import like, say, tell
+from latentia.cli.strings import align, decode
 from latentia.cli.trees import parse
 from latentia.cli.uses import cluster, complete, encode, gap, interpolate, report, sample, show, traverse
 from latentia.errors import LatentiaError, OptionError
@@ -32,8 +34,12 @@ usage: latentia COMMAND [options]           latentia COMMAND --help explains a c
   complete     fill in what is missing, or what is hidden to see how well that goes
   traverse     what each latent dimension does
   cluster      the clusters of the data, and how well they agree with labels
+  align        where in its context each symbol comes from: word by word
+  decode       what a recording says, or a sentence in the other language, by its context
   parse        the trees of sentences, and how well they agree with those of a treebank
   detect       what does not belong: a score of oddness for each datum
+  compress     data without loss in a file as short as the model is good, beside gzip and others
+  decompress   the data of such a file, by the same run
   gap          what the encoder gives away of the bound, and what its family of posteriors does
   show         what the model of a run says: clusters, states, topics, in the units of the data
   report       write the HTML report of a run again
@@ -46,6 +52,8 @@ examples
   latentia evaluate runs/digits --importance_samples 1000
   latentia complete runs/digits --hide bottom --first 12
   latentia detect runs/digits --score regret --outliers odd.npy
+  latentia compress runs/digits --data digits --out digits.ltz
+  latentia decompress digits.ltz --run runs/digits --out digits.npy
 """
 
 
@@ -146,8 +154,12 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "complete": complete,
     "traverse": traverse,
     "cluster": cluster,
+    "align": align,
+    "decode": decode,
     "parse": parse,
     "detect": detect,
+    "compress": compress,
+    "decompress": decompress,
     "gap": gap,
     "report": report,
     "show": show,

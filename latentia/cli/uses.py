@@ -37,7 +37,8 @@ def sample(arguments: list[str]) -> None:
     parser.add_argument(
         "--given",
         metavar="COLUMN=VALUE,...",
-        help="the context of all of them, by name; those of held-out data, in turn, if left out",
+        help="the context of all of them, by name (those of held-out data, in turn, if left out); or their class, by "
+        "the column that --labels named at the fit",
     )
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     add_out(parser)
@@ -56,8 +57,8 @@ def sample(arguments: list[str]) -> None:
     count = parsed.grid[0] * parsed.grid[1] if parsed.grid else parsed.n
     if parsed.grid:
         _showable(run, "--grid")
-    context = _context(run, parsed.given, count)
-    drawn, _ = generate(run.model(), count, context=context, seed=parsed.seed, mean=parsed.mean)
+    given = _given(run, parsed.given, count)
+    drawn, _ = generate(run.model(), count, **given, seed=parsed.seed, mean=parsed.mean)
     if parsed.grid:
         write_sheet(run, drawn.x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
     else:
@@ -116,6 +117,23 @@ def _show_texts(run, x: Any, lengths: Any) -> None:
     """Print text, a line each."""
     if run.schema.kind == "text":
         tell("\n".join(" ".join(words) for words in run.schema.decode(x, None, lengths)))
+
+
+def _given(run, text: str | None, count: int) -> dict[str, Any]:
+    """What each draw is given: a context, or a class where the run has learned from labels."""
+    classes, column = run.schema.classes, run.config.data.labels
+    if run.schema.context is not None or text is None or not classes:
+        return {"context": _context(run, text, count)}
+    name, equals, value = text.partition("=")
+    if not equals or name.strip() != column:
+        raise OptionError(f"--given {text}: write {column}=CLASS, a class being one of {', '.join(classes)}")
+    if value.strip() not in classes:
+        raise OptionError(f"--given {text}: {column} is one of {', '.join(classes)}")
+    from torch import zeros
+
+    known = zeros(1, len(classes))
+    known[0, classes.index(value.strip())] = 1
+    return {"known": known}
 
 
 def _context(run, text: str | None, count: int):

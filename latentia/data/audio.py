@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +81,18 @@ def read_sounds(folder: Path) -> Raw:
         DataError: a file that cannot be read, recordings of several rates, or transcripts of some only.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".wav")
-    sounds = [read_wav(path) for path in paths]
-    rates = sorted({rate for _, rate in sounds})
-    if len(rates) > 1:
-        raise DataError(f"{folder.name}: recordings at {rates[0]} and {rates[-1]} Hz: resample them to one rate")
-    frames = Raw("sequence", [log_mel(*sound) for sound in sounds], source=folder.name)
+    frames = sounds(paths, folder.name)
     said = _transcripts(folder, paths)
     return frames if said is None else Raw("text", said, source=f"{folder.name}'s transcripts", context=frames)
+
+
+def sounds(paths: Sequence[Path], source: str) -> Raw:
+    """The frames of .wav files. Raises `DataError` for one that cannot be read, and for several rates."""
+    read = [read_wav(path) for path in paths]
+    rates = sorted({rate for _, rate in read})
+    if len(rates) > 1:
+        raise DataError(f"{source}: recordings at {rates[0]} and {rates[-1]} Hz: resample them to one rate")
+    return Raw("sequence", [log_mel(*one) for one in read], source=source)
 
 
 def _transcripts(folder: Path, paths: list[Path]) -> list[list[str]] | None:

@@ -57,16 +57,23 @@ class Prose:
         runs = ("_".join(found[i : i + n]) for n in range(2, self.ngrams + 1) for i in range(len(found) - n + 1))
         return [*found, *runs]
 
+    def _cut_all(self, raw: Raw) -> list[list[str]]:
+        return [self.cut(" ".join(words)) for words in raw.values]
+
     def apply(self, raw: Raw) -> Raw:
-        """The same texts in these words; those without one are left out, with a warning that says how many.
+        """The same texts in these words, and their contexts where those are texts too; those without a word are left
+        out, with a warning that says how many.
 
         Raises:
             DataError: `raw` is no text, or no text has a word.
         """
         if raw.kind != "text":
             raise raw.error("lower, words, stop_words and ngrams are for text, and these data are none: leave them out")
-        values = [self.cut(" ".join(words)) for words in raw.values]
+        values, context = self._cut_all(raw), raw.context
         kept = np.array([bool(words) for words in values])
+        if context is not None and context.kind == "text":
+            context = replace(context, values=self._cut_all(context))
+            kept &= np.array([bool(words) for words in context.values])
         if not kept.any():
             raise raw.error("no text has a word left: see --words and --stop_words")
         if not kept.all():
@@ -75,7 +82,7 @@ class Prose:
                 f"{raw.source}: {np.count_nonzero(~kept):,} texts without a word are left out, the first at {where}",
                 stacklevel=2,
             )
-        found = replace(raw, values=values)
+        found = replace(raw, values=values, context=context)
         return found if kept.all() else found.take(kept)
 
 

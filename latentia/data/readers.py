@@ -393,7 +393,8 @@ def _read_path(path: Path, key: str | None) -> Raw:
         return from_array(array, path.name, auto="image" if array.ndim == 3 else "auto")
     known = ", ".join([*TABLES, *ARRAYS, *LINES, *TREES, ".idx", ".idx.gz", "-ubyte", "-ubyte.gz"])
     raise DataError(
-        f"{path.name}: files of this kind are not read; known are {known}, and folders of {', '.join(images.SUFFIXES)}"
+        f"{path.name}: files of this kind are not read; known are {known}, and folders of "
+        f"{', '.join(images.SUFFIXES)}; text, a sentence a line, in a file of any name by kind='text' (--kind text)"
     )
 
 

@@ -36,7 +36,8 @@ def write(schema: Schema, values: np.ndarray | list, path: str | os.PathLike) ->
     atomic_write(path, forms[suffix](schema, values))
 
 
-def _csv(schema: Schema, values: np.ndarray | list) -> bytes:
+def as_csv(schema: Schema, values: np.ndarray | list) -> bytes:
+    """A table's decoded values as a .csv file."""
     names = schema.names or tuple(f"x{j + 1}" for j in range(schema.event_shape[0]))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -116,7 +117,7 @@ def _white(schema: Schema, images: np.ndarray) -> float:
 
 
 FORMS = {
-    "table": {".csv": _csv, ".npy": _npy},
+    "table": {".csv": as_csv, ".npy": _npy},
     "sequence": {".jsonl": _jsonl, ".npy": _npy},
     "text": {".txt": _txt, ".jsonl": _jsonl},
     "image": {".png": _png, ".npy": _npy},

@@ -164,3 +164,12 @@ def _moved(z: Tensor, transition: Tensor) -> Tensor:
     if transition.shape[-3] == 1:
         return z[..., :-1, :] @ transition.squeeze(-3)
     return (z[..., :-1, None, :] @ transition).squeeze(-2)
+
+
+def shared_steps(p: Chain) -> tuple[Tensor, Tensor] | None:
+    """p(z_1), (K,), and p(z_t | z_{t-1}), (K, K), of a prior that has the same ones for all data and steps; None of any
+    other."""
+    initial, transition = p.log_potentials["initial"], p.log_potentials["transition"]
+    if initial.ndim == 1 and transition.ndim == 3 and len(transition) == 1:
+        return initial.softmax(-1), transition[0].softmax(-1)
+    return None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.nn.functional import pad
 
 from latentia.data import Dataset
 from latentia.distributions.brackets import Brackets
@@ -81,8 +82,12 @@ class Means(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Means:
-        """What `mean_rows` gives for batches, put into the data's order."""
-        rows, weights, order = (torch.cat(part) for part in zip(*parts, strict=True))
+        """What `mean_rows` gives for batches, put into the data's order. Where z is a place in the context, a batch of
+        shorter contexts has fewer columns: the places that are not there have probability 0."""
+        means, *rest = zip(*parts, strict=True)
+        widest = max(part.shape[1] for part in means)
+        rows = torch.cat([pad(part, (0, widest - part.shape[1])) for part in means])
+        weights, order = map(torch.cat, rest)
         order = order.argsort(stable=True)
         return cls(rows[order], weights[order])
 

@@ -36,10 +36,21 @@ class Writer(nn.Module):
 
     def forward(self, x: Tensor, summary: Tensor) -> Tensor:
         before = torch.cat([torch.full_like(x[:, :1], self.embedding.num_embeddings - 1), x[:, :-1]], 1)
-        state = self.begin(summary).tanh().unsqueeze(0)
+        state = self.first(summary).unsqueeze(0)
         if not len(x):
             return state.new_zeros(*x.shape, state.shape[-1])
         return self.dropout(self.recurrent(self.dropout(self.embedding(before)), state.contiguous())[0])
+
+    def first(self, summary: Tensor) -> Tensor:
+        """What the recurrent network begins from, (B, memory) to (B, hidden)."""
+        return self.begin(summary).tanh()
+
+    def after(self, word: Tensor | None, state: Tensor) -> Tensor:
+        """The state after one more word (B,), of before the first where it is None."""
+        mark = self.embedding.num_embeddings - 1
+        word = torch.full((len(state),), mark, device=state.device) if word is None else word
+        inputs = self.dropout(self.embedding(word)).unsqueeze(1)
+        return self.recurrent(inputs, state.unsqueeze(0).contiguous())[1][0]
 
 
 class Scorer(nn.Module):

@@ -17,6 +17,7 @@ from latentia.distributions.observed import expected, plain
 from latentia.errors import CapabilityError
 from latentia.model import DirectedModel, Frame, LatentVariableModel
 from latentia.report import columns, figures, pictures
+from latentia.report.alignments import aligned
 from latentia.report.codes import codes
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.paths import decoded
@@ -46,6 +47,9 @@ def latents(
     train = data if train is None else train
     with using(model, seed):
         q = model.posterior(data.subset(slice(0, 2)).frozen(seed).batch().to(model.anchor))
+    placed = aligned(model, data, seed)
+    if placed:
+        return placed
     if isinstance(q, Quantized):
         return codes(model, _part(data, MOST_DATA), seed)
     if isinstance(q, OneHot):

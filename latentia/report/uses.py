@@ -70,14 +70,19 @@ def _shown(model: LatentVariableModel, data: Dataset, count: int, seed: int) -> 
     return data.subset(index).frozen(seed).batch().to(model.anchor)
 
 
+def _given(data: Dataset, count: int) -> Batch | None:
+    """What so many draws are given, where the model conditions on something: the contexts of the data, in turn."""
+    return None if data.context is None else data.context.batch([i % len(data) for i in range(count)])
+
+
 def _samples(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
-    top, event = _top(data), data.schema.event_shape
-    drawn, _ = generate(model, 3 * ACROSS, seed=seed)
+    top, event, given = _top(data), data.schema.event_shape, _given(data, 3 * ACROSS)
+    drawn, _ = generate(model, 3 * ACROSS, context=given, seed=seed)
     rows = [{"name": "draws of x", "picture": pictures.grid(_numpy(drawn.x).reshape(3, ACROSS, *event), top)}]
     caption = "New images: z from the prior, x from the likelihood."
 
     def means() -> list[Panel]:
-        mean, _ = generate(model, 3 * ACROSS, seed=seed, mean=True)
+        mean, _ = generate(model, 3 * ACROSS, context=given, seed=seed, mean=True)
         rows.append({"name": "means of x", "picture": pictures.grid(_numpy(mean.x).reshape(3, ACROSS, *event), top)})
         return []
 
@@ -208,7 +213,7 @@ def _oddest_rows(model: LatentVariableModel, data: Dataset, seed: int, passes: f
 
 
 def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
-    drawn, _ = generate(model, MANY, seed=seed)
+    drawn, _ = generate(model, MANY, context=_given(data, MANY), seed=seed)
     schema, drawn_x = data.schema, drawn.x.reshape(MANY, -1)
     samples = np.asarray(schema.decode(drawn_x, names=False), dtype=np.float64)
     values = np.asarray(schema.decode(data.x, data.mask, names=False), dtype=np.float64)
@@ -238,7 +243,7 @@ def _table_samples(model: LatentVariableModel, data: Dataset, seed: int) -> list
 
 
 def _sequence_samples(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
-    drawn, _ = generate(model, SENTENCES, seed=seed)
+    drawn, _ = generate(model, SENTENCES, context=_given(data, SENTENCES), seed=seed)
     lines = [_line(line) for line in data.schema.decode(drawn.x, None, drawn.lengths)]
     what = f"{data.schema.datum.capitalize()}s"
     return Panel("lines", lines, f"{what} drawn from the model.", "Samples")

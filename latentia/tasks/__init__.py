@@ -1,7 +1,10 @@
 """The verbs: each works on every model that has the capability it needs."""
 
+from latentia.tasks.align import align
 from latentia.tasks.cluster import cluster, responsibilities
 from latentia.tasks.complete import Completion, Conditional, complete, conditional_log_likelihood
+from latentia.tasks.compress import Compressed, compress, decompress
+from latentia.tasks.decode import decode
 from latentia.tasks.detect import anomaly_scores, auroc, column_scores, step_scores
 from latentia.tasks.encode import decode_path, encode
 from latentia.tasks.forecast import Filter, Forecast, forecast
@@ -16,12 +19,14 @@ from latentia.tasks.traverse import Traversal, traverse
 
 __all__ = [
     "Completion",
+    "Compressed",
     "Conditional",
     "Filter",
     "Forecast",
     "Gaps",
     "Neighbours",
     "Traversal",
+    "align",
     "anomaly_scores",
     "auroc",
     "cluster",
@@ -29,8 +34,11 @@ __all__ = [
     "column_scores",
     "complete",
     "completed",
+    "compress",
     "conditional_log_likelihood",
+    "decode",
     "decode_path",
+    "decompress",
     "document_completion",
     "encode",
     "forecast",

@@ -11,6 +11,7 @@ from torch.distributions import Categorical
 from latentia.batch import Batch, Frame
 from latentia.data import batch_for
 from latentia.distributions import Chain
+from latentia.distributions.chain import shared_steps
 from latentia.distributions.observed import plain
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import DirectedModel, LatentVariableModel
@@ -130,10 +131,9 @@ class Filter:
 def _dynamics(model: DirectedModel, frame: Frame) -> tuple[Tensor, Tensor]:
     """p(z_1), (K,), and p(z_t | z_{t-1}), (K, K), of a model whose z is a chain."""
     prior = model.prior(frame)
-    if isinstance(prior, Chain):
-        initial, transition = prior.log_potentials["initial"], prior.log_potentials["transition"]
-        if initial.ndim == 1 and transition.ndim == 3 and len(transition) == 1:
-            return initial.softmax(-1), transition[0].softmax(-1)
+    steps = shared_steps(prior) if isinstance(prior, Chain) else None
+    if steps is not None:
+        return steps
     name = type(model).__name__
     raise CapabilityError(
         f"{name} has nothing to forecast by: {name}.prior would have to return a Chain with one transition matrix "

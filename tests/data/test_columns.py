@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
 import pytest
 
@@ -63,7 +64,7 @@ def test_every_form_of_table_says_the_same(form, tmp_path):
     elif form == "nullable":
         source = frame.convert_dtypes()
     else:
-        source = pytest.importorskip("polars").DataFrame(frame.to_dict("list"))
+        source = polars.from_arrow(pa.Table.from_pandas(frame))
     found = load(source)
     assert found.schema == expected.schema
     assert np.array_equal(found.x, expected.x)

@@ -12,6 +12,7 @@ from scipy.io import wavfile
 from latentia.batch import Batch
 from latentia.data import as_dataset, load
 from latentia.data.audio import log_mel, mel_filters
+from latentia.data.prose import Prose
 from latentia.errors import DataError
 
 ENGLISH = ["the house", "the red book", "a house"]
@@ -189,3 +190,17 @@ def test_pairs_of_like_sizes_are_learned_from_together():
     assert padding(parts) < 1.1 < padding(order.split(16))
     assert not torch.equal(torch.cat(parts), torch.cat(data.minibatches(order, 16)))
     assert padding(part for _, part in ((None, p) for p, _ in data.by_length(16))) < 1.1
+
+
+def test_both_sides_of_a_pair_are_cut_alike(tmp_path):
+    (tmp_path / "x.de").write_text("Der Hund bellt.\nDie Katze, sie schläft!\n")
+    (tmp_path / "x.en").write_text("The dog barks.\nThe cat, it sleeps!\n")
+    options = {"context": str(tmp_path / "x.en"), "kind": "text", "min_count": 1}
+    prose = Prose(lower=True, words="letters")
+    data = load(str(tmp_path / "x.de"), prose=prose, **options)
+    assert data.decoded() == [["der", "hund", "bellt"], ["die", "katze", "sie", "schläft"]]
+    assert data.context.decoded() == [["the", "dog", "barks"], ["the", "cat", "it", "sleeps"]]
+    (tmp_path / "x.en").write_text("The dog barks.\n!!!\n")
+    with pytest.warns(UserWarning, match="1 texts without a word are left out"):
+        data = load(str(tmp_path / "x.de"), prose=prose, **options)
+    assert data.context.decoded() == [["the", "dog", "barks"]]

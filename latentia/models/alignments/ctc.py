@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.distributions.alignment import Collapsed, LatentAlignment, Lattice, MonotoneAlignment
+from latentia.distributions.prefixes import as_batch, prefix_beam
 from latentia.errors import DataError
 from latentia.model import Batch, DirectedModel, Frame, TractableModel
 from latentia.networks.frames import FrameEncoder, restarted
@@ -83,6 +84,14 @@ class CTC(TractableModel, DirectedModel):
         """The least number of steps for each string, (B,): one a symbol, and a blank between two that are alike."""
         alike = (batch.x[:, 1:] == batch.x[:, :-1]) & batch.observed[:, 1:] & batch.observed[:, :-1]
         return batch.ends + alike.sum(1)
+
+    @torch.no_grad()
+    def decode(self, frame: Frame, width: int) -> Batch:
+        """Of each recording the string that prefix search finds most probable, its alignments summed."""
+        logits, steps = self.logits(frame)
+        rows = zip(logits.log_softmax(-1), steps.tolist(), strict=True)
+        x, lengths = as_batch([prefix_beam(row[:count], width)[0].symbols for row, count in rows])
+        return Batch.of(x.to(logits.device), lengths=lengths.to(logits.device), context=frame.context)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         restarted(self.encoder, generator)

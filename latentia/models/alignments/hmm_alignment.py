@@ -91,6 +91,11 @@ class HMMAlignment(ExactModel, DirectedModel):
         node = self.lexicon.scores(batch, self._rows(batch.frame))
         return Chain({**self._moves(there), "node": node}, batch.ends)
 
+    def alignments(self, batch: Batch) -> Tensor:
+        """p(z_t = j | x, source), (B, T, J + 1), from nowhere first, wherever it is after."""
+        share = self.posterior(batch).marginals.unflatten(-1, (-1, 2))
+        return torch.cat([share[..., 1].sum(-1, keepdim=True), share[..., 0]], -1)
+
     def statistics(self, batch: Batch, posterior: Chain) -> Statistics:
         found = posterior.expectations()
         weight = batch.weights.to(found["node"])

@@ -58,6 +58,10 @@ class IBMModel1(ExactModel, DirectedModel):
         node = self.prior(batch.frame).log_potentials["node"] + self.lexicon.scores(batch, rows)
         return LatentAlignment({"node": node}, batch.ends)
 
+    def alignments(self, batch: Batch) -> Tensor:
+        """p(z_t = j | x, source), (B, T, J + 1), from nowhere first."""
+        return self.posterior(batch).marginals
+
     def statistics(self, batch: Batch, posterior: LatentAlignment) -> Statistics:
         rows, _ = self._rows(batch.frame)
         return {"table": self.lexicon.counts(batch, rows, posterior.expectations()["node"])}

@@ -84,6 +84,10 @@ class IBMModel2(ExactModel, DirectedModel):
         node = self.prior(batch.frame).log_potentials["node"] + self.lexicon.scores(batch, self._rows(batch.frame))
         return LatentAlignment({"node": node}, batch.ends)
 
+    def alignments(self, batch: Batch) -> Tensor:
+        """p(z_t = j | x, source), (B, T, J + 1), from nowhere first."""
+        return self.posterior(batch).marginals
+
     def statistics(self, batch: Batch, posterior: LatentAlignment) -> Statistics:
         share = posterior.expectations()["node"]
         weighted = share * batch.weights.to(share)[:, None, None]

@@ -24,13 +24,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentia.batch import Batch, Frame
 from latentia.distributions.alignment import LatentAlignment
 from latentia.distributions.chain import Chain
+from latentia.distributions.decoding import State, beam
 from latentia.distributions.onehot import RULED_OUT
 from latentia.errors import DataError, OptionError
+from latentia.kernels.vocabulary import log_probabilities
 from latentia.model import LatentVariableModel, TractableModel
 from latentia.networks.attention import Scorer, SourceReader, WordHead, Writer
 from latentia.networks.frames import restarted
@@ -82,10 +84,10 @@ class LatentAttention(TractableModel):
         states = self.writer(words, _mean(memory, there))
         attention = self.attend(states, memory, there)
         if self.attention == "soft":
-            terms = _picked(self.head(states, attention.exp() @ memory), words)
-            terms = torch.where(seen, terms, 0.0).unsqueeze(-1)
+            terms = self._log_prob(states, attention.exp() @ memory, words, seen).unsqueeze(-1)
         else:
-            terms = torch.where(seen.unsqueeze(-1), self.emissions(states, memory, words), 0.0)
+            inside = torch.arange(words.shape[1], device=words.device) <= batch.ends.unsqueeze(-1)
+            terms = self.emissions(states, memory, words, (seen & inside).unsqueeze(-1) & there.unsqueeze(1))
         if self.attention == "monotonic":
             return self._path(attention, terms, there, batch.ends)
         node = attention + terms
@@ -111,17 +113,23 @@ class LatentAttention(TractableModel):
         """log a_t, (B, T, J), -inf where there is no source word."""
         return self.scorer(states, memory).masked_fill(~there.unsqueeze(1), -torch.inf).log_softmax(-1)
 
-    def emissions(self, states: Tensor, memory: Tensor, words: Tensor) -> Tensor:
-        """log p(x_t | z_t = j), (B, T, J): a softmax over words for each pair of a step and a position."""
-        every = self.head(states.unsqueeze(2), memory.unsqueeze(1))
-        return _picked(every, words.unsqueeze(-1).expand(every.shape[:-1]))
+    def emissions(self, states: Tensor, memory: Tensor, words: Tensor, where: Tensor) -> Tensor:
+        """log p(x_t | z_t = j), (B, T, J), `where` it is asked for, 0 elsewhere: a softmax over words for each pair of
+        a step and a position."""
+        words = words.unsqueeze(-1).expand(*words.shape, memory.shape[1])
+        return self._log_prob(states.unsqueeze(2), memory.unsqueeze(1), words, where)
+
+    def _log_prob(self, states: Tensor, attended: Tensor, words: Tensor, where: Tensor) -> Tensor:
+        """log p of each word, 0 but `where` it is asked for; the logits are never stored whole."""
+        features = self.head.features(states, attended)[where]
+        output = self.head.output
+        found = log_probabilities(features, output.weight, output.bias, words[where])
+        return found.new_zeros(where.shape).masked_scatter(where, found)
 
     def _path(self, attention: Tensor, terms: Tensor, there: Tensor, ends: Tensor) -> Chain:
         """A chain whose step to t goes from i to j >= i with a_tj over the sum of those."""
-        attention = attention.clamp(min=RULED_OUT)  # -inf has no gradient in a cumulative sum
-        rest = attention.flip(-1).logcumsumexp(-1).flip(-1)
-        ahead = torch.ones(there.shape[1], there.shape[1], dtype=torch.bool, device=there.device).triu()
-        move = (attention[:, 1:].unsqueeze(2) - rest[:, 1:].unsqueeze(-1)).masked_fill(~ahead, -torch.inf)
+        attention = attention.clamp(min=RULED_OUT)
+        move = _moves(attention[:, 1:])
         # from where there is no source word nothing goes on, and 0 keeps what is never reached finite
         move = torch.where(there[:, None, :, None], move, 0.0)
         # what the end says of the last word's position: where its own is, is summed out
@@ -129,6 +137,10 @@ class LatentAttention(TractableModel):
         end = (last + _at(terms, ends).unsqueeze(1)).logsumexp(-1)
         node = _added(terms[:, :-1], end, ends)
         return Chain({"initial": attention[:, 0], "transition": move[:, :-1], "node": node}, ends)
+
+    def alignments(self, batch: Batch) -> Tensor:
+        """p(z_t = j | x, source), (B, T, J + 1), from nowhere first: in this model no word is."""
+        return nn.functional.pad(self.posterior(batch).marginals, (1, 0))
 
     @torch.no_grad()
     def generate(self, frame: Frame) -> tuple[Batch, Tensor]:
@@ -158,18 +170,11 @@ class LatentAttention(TractableModel):
         return there & (torch.arange(there.shape[1], device=there.device) >= floor.unsqueeze(-1))
 
     @torch.no_grad()
-    def next_words(self, frame: Frame, x: Tensor) -> Tensor:
-        """log p(x_t | x_1..t-1, source) of the word after x (B, t), z summed out, (B, V + 1), the end last."""
-        if self.attention == "monotonic":
-            raise OptionError("with monotonic attention the next word depends on the whole path: draw by generate")
-        memory, there = self.memory(frame)
-        padded = torch.cat([x, torch.full((len(memory), 1), self.symbols, device=memory.device)], 1)
-        state = self.writer(padded, _mean(memory, there))[:, -1:]
-        attention = self.attend(state, memory, there)[:, 0]
-        if self.attention == "soft":
-            return self.head(state, attention.exp().unsqueeze(1) @ memory)[:, 0].log_softmax(-1)
-        every = self.head(state, memory).log_softmax(-1)
-        return torch.logsumexp(attention.unsqueeze(-1) + every, 1)
+    def decode(self, frame: Frame, width: int) -> Batch:
+        """Of each source the sentence that a beam search finds most probable, z summed out."""
+        x = beam(Words(self, frame), self.length, self.symbols, width).symbols[:, 0]
+        over = (x == self.symbols).long().cumsum(1) > 0
+        return Batch.of(x.masked_fill(over, 0), lengths=(~over).sum(1), context=frame.context)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         restarted(self, generator)
@@ -185,6 +190,43 @@ class LatentAttention(TractableModel):
         for what, words, most in (("x", batch, self.symbols), ("the source", source, self.source_symbols)):
             if words.x.numel() and not 0 <= int(words.x.min()) <= int(words.x.max()) < most:
                 raise DataError(f"{what} has symbols up to {int(words.x.max())}, and the model those below {most}")
+
+
+class Words:
+    """log p(x_t | x_1..t-1, source) of one word after another, z summed out, as logits (N, V + 1), the end last.
+
+    With monotonic attention the sum is over paths: what is kept is log p(z_t | x_1..t).
+    """
+
+    def __init__(self, model: LatentAttention, frame: Frame):
+        self.model, self.frame = model, frame
+
+    def begin(self) -> tuple[Tensor, State]:
+        memory, there = self.model.memory(self.frame)
+        hidden = self.model.writer.after(None, self.model.writer.first(_mean(memory, there)))
+        state = {"memory": memory, "there": there, "hidden": hidden}
+        if self.model.attention == "monotonic":
+            # before the first word every position is as good
+            state["path"] = torch.zeros_like(memory[..., 0]).masked_fill(torch.arange(memory.shape[1]) > 0, -torch.inf)
+        return self._next(state)
+
+    def step(self, symbol: Tensor, state: State) -> tuple[Tensor, State]:
+        kept = {name: state[name] for name in ("memory", "there")}
+        if "path" in state:
+            said = state["every"].gather(-1, symbol[:, None, None].expand(-1, state["every"].shape[1], 1)).squeeze(-1)
+            kept["path"] = (state["path"] + said).log_softmax(-1)
+        return self._next({**kept, "hidden": self.model.writer.after(symbol, state["hidden"])})
+
+    def _next(self, state: State) -> tuple[Tensor, State]:
+        model, memory, hidden = self.model, state["memory"], state["hidden"].unsqueeze(1)
+        attention = model.attend(hidden, memory, state["there"])[:, 0]
+        if model.attention == "soft":
+            return model.head(hidden, attention.exp().unsqueeze(1) @ memory)[:, 0].log_softmax(-1), state
+        every = model.head(hidden, memory).log_softmax(-1)
+        if model.attention == "monotonic":
+            attention = (state["path"].unsqueeze(-1) + _moves(attention)).logsumexp(1)
+            state = {**state, "path": attention, "every": every}
+        return torch.logsumexp(attention.unsqueeze(-1) + every, 1), state
 
 
 class VariationalAttention(LatentVariableModel):
@@ -219,8 +261,15 @@ class VariationalAttention(LatentVariableModel):
     def log_joint(self, batch: Batch, z: Any) -> Tensor:
         return self.generative.posterior(batch).score(z)
 
+    def alignments(self, batch: Batch) -> Tensor:
+        """q(z_t = j | x, source), (B, T, J + 1), from nowhere first: in this model no word is."""
+        return nn.functional.pad(self.posterior(batch).marginals, (1, 0))
+
     def generate(self, frame: Frame) -> tuple[Batch, Tensor]:
         return self.generative.generate(frame)
+
+    def decode(self, frame: Frame, width: int) -> Batch:
+        return self.generative.decode(frame, width)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         restarted(self, generator)
@@ -229,14 +278,17 @@ class VariationalAttention(LatentVariableModel):
         self.generative.check(batch)
 
 
-def _picked(logits: Tensor, words: Tensor) -> Tensor:
-    """log-softmax of logits (..., V) at words (...)."""
-    return logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-
-
 def _at(steps: Tensor, place: Tensor) -> Tensor:
     """What each datum has at its own step, (B, T, K) to (B, K)."""
     return steps[torch.arange(len(steps), device=steps.device), place]
+
+
+def _moves(attention: Tensor) -> Tensor:
+    """log p(from i to j), (..., J, J): a_j over the sum of those from i on, where j is not before i."""
+    attention = attention.clamp(min=RULED_OUT)  # -inf has no gradient in a cumulative sum
+    rest = attention.flip(-1).logcumsumexp(-1).flip(-1)
+    ahead = torch.ones(2 * attention.shape[-1:], dtype=torch.bool, device=attention.device).triu()
+    return (attention.unsqueeze(-2) - rest.unsqueeze(-1)).masked_fill(~ahead, -torch.inf)
 
 
 def _added(node: Tensor, value: Tensor, ends: Tensor) -> Tensor:

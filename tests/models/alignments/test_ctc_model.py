@@ -8,8 +8,8 @@ import torch
 
 from latentia.batch import Batch
 from latentia.data import as_dataset
+from latentia.distributions.prefixes import greedy, prefix_beam
 from latentia.errors import DataError, OptionError
-from latentia.inference.decoding import greedy, prefix_beam
 from latentia.learners import Gradient
 from latentia.models.alignments.ctc import CTC, tiny
 from latentia.objectives import exact

@@ -5,13 +5,14 @@ import itertools
 import pytest
 import torch
 
-from latentia.batch import Batch
+from latentia.batch import Batch, Frame
 from latentia.data import as_dataset
 from latentia.errors import CapabilityError, OptionError
 from latentia.learners import Gradient
 from latentia.models.alignments.latent_attention import (
     LatentAttention,
     VariationalAttention,
+    Words,
     tiny,
     tiny_monotonic,
     tiny_soft,
@@ -24,7 +25,7 @@ def close(left, right, tolerance=1e-9):
     torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("make", [tiny, tiny_soft])
+@pytest.mark.parametrize("make", [tiny, tiny_soft, tiny_monotonic])
 def test_a_sentence_is_its_words_one_after_another(make):
     """log p(x) = sum_t log p(x_t | x_1..t-1), the end counted, each a distribution that sums to one."""
     model, batch = make(0)
@@ -32,12 +33,32 @@ def test_a_sentence_is_its_words_one_after_another(make):
         value = model.posterior(batch).log_partition
         for b in range(batch.size):
             one, total = batch.select(slice(b, b + 1)), 0.0
-            words = [*one.x[0, : int(one.ends[0])].tolist(), model.symbols]
-            for t, word in enumerate(words):
-                follows = model.next_words(one.frame, one.x[:, :t])
+            steps = Words(model, one.frame)
+            follows, state = steps.begin()
+            for word in [*one.x[0, : int(one.ends[0])].tolist(), model.symbols]:
                 close(follows.exp().sum(-1), torch.ones(1, dtype=torch.float64))
                 total += float(follows[0, word])
+                follows, state = steps.step(torch.tensor([word]), state)
             close(value[b], torch.tensor(total, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("make", [tiny, tiny_soft, tiny_monotonic, tiny_variational])
+def test_a_wide_beam_finds_the_most_probable_sentence(make):
+    model, batch = make(3)
+    exactly = getattr(model, "generative", model)
+    with torch.no_grad():
+        found = model.decode(batch.frame, 20)
+        for b in range(batch.size):
+            context, best = batch.context.select(slice(b, b + 1)), (-float("inf"), [])
+            for length in (0, 1, 2):  # the longest that end within the model's three
+                for words in itertools.product(range(2), repeat=length):
+                    if length:
+                        one = Batch.of(torch.tensor([words]), lengths=torch.tensor([length]), context=context)
+                        value = float(exactly.posterior(one).log_partition)
+                    else:
+                        value = float(Words(exactly, Frame(1, None, context)).begin()[0][0, -1])
+                    best = max(best, (value, list(words)))
+            assert found.x[b, : int(found.ends[b])].tolist() == best[1] or int(found.ends[b]) == 3
 
 
 def test_monotonic_attention_is_a_sum_over_paths_that_never_go_back():
@@ -47,7 +68,8 @@ def test_monotonic_attention_is_a_sum_over_paths_that_never_go_back():
         words, _ = model.with_end(batch)
         states = model.writer(words, (memory * there.unsqueeze(-1)).sum(1) / there.sum(1, keepdim=True))
         attention = model.attend(states, memory, there).exp()
-        terms = model.emissions(states, memory, words).exp()
+        every = torch.ones(*words.shape, there.shape[1], dtype=torch.bool)
+        terms = model.emissions(states, memory, words, every).exp()
         for b, value in enumerate(model.posterior(batch).log_partition):
             steps, total = int(batch.ends[b]) + 1, 0.0
             for path in itertools.combinations_with_replacement(range(int(there[b].sum())), steps):
