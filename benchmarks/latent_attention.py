@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """Attention as a latent variable on Multi30k, German to English: soft, summed out, and variational, at equal networks.
 
     python benchmarks/latent_attention.py                          all rows, one after another
@@ -73,7 +74,7 @@ def each(model: Any, data: Dataset) -> torch.Tensor:
 def bleu(model: Any, data: Dataset, count: int) -> dict[str, Any]:
     """Corpus BLEU of beams of width 5 of the first pairs, its signature, and how long the translations are."""
     try:
-        from sacrebleu.metrics import BLEU  # pyright: ignore[reportMissingImports]
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError:
         return {"bleu": None, "signature": "sacrebleu is not installed"}
     some = data.subset(slice(0, count))

@@ -28,6 +28,7 @@ def main() -> None:
     torch.manual_seed(0)
     train, test = load("sentences", min_count=3).split(0.1)
     symbols, words = train.schema.levels, train.schema.vocabulary
+    assert symbols is not None  # it is text
     print(f"{len(train)} sentences to learn from, {len(test)} held out, {symbols} words")
     learner = Gradient(epochs=epochs, lr=5e-3, batch_size=64, schedule="cosine", progress=False)
     size: dict[str, Any] = {"symbols": symbols, "hidden": (32,)}

@@ -40,6 +40,7 @@ def decode(arguments: list[str]) -> None:
         tell("\n".join(_lines(run, *_decoded(model, _sources(run, parsed.source), parsed))))
         return
     data = chosen_data(run, parsed)
+    assert data.context is not None  # the run's schema has one
     lines = _lines(run, *_decoded(model, data.context.batch(), parsed))
     from latentia.data.files import atomic_write
 

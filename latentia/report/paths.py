@@ -54,7 +54,7 @@ def _drawn(data: Dataset, states: list[np.ndarray], order: np.ndarray, cut: str)
     def paint(*axes) -> None:
         for part, series, path in zip(axes, values, states, strict=True):
             _spans(part, path, rank)
-            figures.curve(part, np.arange(1, len(path) + 1), series[:, column], "", figures.INK, linewidth=0.9)
+            figures.curve(part, range(1, len(path) + 1), series[:, column].tolist(), "", figures.INK, linewidth=0.9)
             part.set_xlim(0.5, len(path) + 0.5)
             part.set_ylabel(name)
         axes[-1].set_xlabel("step")
