@@ -232,8 +232,11 @@ def _fitted(model: LatentVariableModel, train: Dataset, minutes: float, objectiv
     for less than one, how much of the data. Seconds that it took."""
     begun = time.perf_counter()
     once = Gradient(objective, epochs=1, progress=False, patience=None, **options)
-    once.fit(model, train.subset(slice(0, len(train), 100)))
-    each = 100 * (time.perf_counter() - begun)
+    some = train.subset(slice(0, len(train), 100))
+    once.fit(model, some)  # the first steps take longer than all others
+    known = time.perf_counter()
+    once.fit(model, some)
+    each = 100 * (time.perf_counter() - known)
     share = 60 * minutes / each
     epochs = max(int(share), 1)
     train = train if share >= 1 else train.subset(slice(0, max(int(share * len(train)), 1)))
