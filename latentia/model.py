@@ -229,6 +229,12 @@ class DirectedModel(LatentVariableModel):
         likelihood = observed.ending(self.likelihood(z, batch.frame), batch.lengths)
         return observed.log_prob(likelihood, batch.x, batch.seen)
 
+    def log_likelihood_bound(self, batch: Batch, z: Any) -> Tensor:
+        """The same, (S, B), or where the likelihood is `Bounded` an estimate of its bound: what an ELBO may be made of,
+        and importance weights may not."""
+        likelihood = observed.ending(self.likelihood(z, batch.frame), batch.lengths)
+        return observed.log_prob_bound(likelihood, batch.x, batch.seen)
+
     def conditional(self, z: Any, batch: Batch) -> Distribution:
         """p(x | z, the observed part of x): the likelihood itself where coordinates are independent given z."""
         likelihood = observed.ending(self.likelihood(z, batch.frame), batch.lengths)
