@@ -61,24 +61,26 @@ class Schedule(nn.Module):
             raise OptionError(f"log-SNR from {highest} to {lowest}: it must fall, within 30 and -30")
         self.kind = kind
         # of one sign, so that no step makes the schedule rise
-        raw = torch.tensor([highest, math.log(math.expm1(highest - lowest))])
-        if learned:
-            self.raw = nn.Parameter(raw)
-        else:
-            self.register_buffer("raw", raw)
+        self.begin = highest, math.log(math.expm1(highest - lowest))
+        self.learned = nn.Parameter(torch.tensor(self.begin)) if learned else None
 
-    @property
-    def ends(self) -> tuple[Tensor, Tensor]:
-        """l_0 and l_1, scalars."""
-        highest = self.raw[0]
-        return highest, highest - nn.functional.softplus(self.raw[1])
+    @torch.no_grad()
+    def start(self) -> None:
+        """The end points that it was made with."""
+        if self.learned is not None:
+            self.learned.copy_(torch.tensor(self.begin))
+
+    def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """l_0 and l_1, scalars, of the dtype and on the device of `like`."""
+        highest, width = (like.new_tensor(self.begin) if self.learned is None else self.learned).unbind()
+        return highest, highest - nn.functional.softplus(width)
 
     def forward(self, t: Tensor) -> Tensor:
         return self.with_slope(t)[0]
 
     def with_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """l_t and dl_t / dt, of the shape of t."""
-        highest, lowest = self.ends
+        highest, lowest = self.ends(t)
         if self.kind == "linear":
             slope = lowest - highest
             return highest + t * slope, slope.expand_as(t)
@@ -194,13 +196,15 @@ class GaussianDiffusion(Bounded):
         """The same in its parts."""
         value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
         u, size = (value - self.loc) / self.scale, self.event_shape[0]
-        highest, lowest = self.schedule.ends
+        highest, lowest = self.schedule.ends(u)
         kept, noise = lowest.sigmoid(), (-lowest).sigmoid()
         prior = 0.5 * (kept * u**2 + noise - 1 - nn.functional.logsigmoid(-lowest)).sum(-1)
         reconstruction = -0.5 * size * (1 + math.log(2 * math.pi) - highest) - self.scale.log().sum()
         return Terms(reconstruction.expand(prior.shape), prior, self._loss(u))
 
     def _loss(self, u: Tensor) -> Tensor:
+        """The diffusion loss, (S, B), by how much v' = 0 is wrong, which is known, and what v' changes of that by one
+        draw. v' = 0 is right of a standard normal, and of data that are near one little is left to draw."""
         t = spread(u.shape[:-1], u)
         if self.bound_steps is None:
             log_snr, slope = self.schedule.with_slope(t)
@@ -212,9 +216,25 @@ class GaussianDiffusion(Bounded):
             weight = self.bound_steps * torch.expm1(before - log_snr)
         alpha, sigma = _signal_and_noise(log_snr.unsqueeze(-1))
         noise = torch.randn_like(u)
-        wrong = alpha * noise - sigma * u - self._v(alpha * u + sigma * noise, log_snr)
+        v, found = alpha * noise - sigma * u, self._v(alpha * u + sigma * noise, log_snr)
         # |e - e'| = alpha |v - v'|
-        return 0.5 * weight * ((alpha * wrong) ** 2).sum(-1)
+        change = (alpha**2 * found * (found - 2 * v)).sum(-1)
+        return self._loss_of_a_normal(u) + 0.5 * weight * change
+
+    def _loss_of_a_normal(self, u: Tensor) -> Tensor:
+        """The loss of v' = 0, (S, B): the integral of alpha^2 E|v|^2 / 2 over the log-SNR, or a sum over steps."""
+        size, square = self.event_shape[0], (u**2).sum(-1)
+        if self.bound_steps is None:
+            highest, lowest = self.schedule.ends(u)
+            mixed = highest.sigmoid() - lowest.sigmoid()
+            kept = nn.functional.softplus(highest) - nn.functional.softplus(lowest) - mixed
+        else:
+            ends = torch.linspace(0, 1, self.bound_steps + 1, dtype=u.dtype, device=u.device)
+            level = self.schedule(ends)
+            weight = torch.expm1(level[:-1] - level[1:]) * level[1:].sigmoid()
+            kept = (weight * level[1:].sigmoid()).sum()
+            mixed = (weight * (-level[1:]).sigmoid()).sum()
+        return 0.5 * (kept * size + mixed * square)
 
     def _v(self, z: Tensor, log_snr: Tensor, before: Tensor | None = None, guidance: float = 1.0) -> Tensor:
         """v of z (S, B, D) at its log-SNR, of the shape of its rows or a scalar."""

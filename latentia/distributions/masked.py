@@ -13,6 +13,9 @@ what it has said of a text stays true until more of it is shown, and steps that 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -23,7 +26,9 @@ from latentia.distributions import observed
 from latentia.distributions.bounded import Bounded
 from latentia.distributions.decoding import draw
 from latentia.distributions.diffusion import spread
-from latentia.errors import CapabilityError, DataError
+from latentia.errors import CapabilityError, DataError, OptionError
+from latentia.kernels.vocabulary import log_probabilities
+from latentia.networks.transformer import Infiller
 
 
 class Guess(Protocol):
@@ -48,12 +53,87 @@ class Guess(Protocol):
         ...
 
 
-class MaskedDiffusion(Bounded):
+@dataclass(frozen=True)
+class Showing:
+    """How a masked diffusion is drawn from.
+
+    Attributes:
+        steps: T, of which those that show nothing cost nothing; None: a symbol at a time in a random order, the limit
+            of many steps, by no more calls of the network than there are symbols.
+        guidance: log-probabilities given nothing, plus this many times what the context adds to them: 1 is the model
+            itself, above 1 the context counts for more, and the draws have no bound (Ho and Salimans 2022).
+
+    Raises:
+        OptionError: a number outside of its range.
+    """
+
+    steps: int | None = None
+    guidance: float = 1.0
+
+    def __post_init__(self):
+        if self.steps is not None and self.steps < 1:
+            raise OptionError(f"steps={self.steps}: at least 1 is needed, or None")
+        if not 0 <= self.guidance < math.inf:
+            raise OptionError(f"guidance={self.guidance}: it must be a number of at least 0")
+
+
+class Guessed:
+    """The `Guess` of a network.
+
+    Args:
+        network: which reads texts with holes.
+        given: (B, C), what it is told of the context, None for nothing; otherwise: (B, C), what it is told of none.
+        shape: (S, B); guidance: of logits alone, see `Showing`.
+    """
+
+    def __init__(
+        self,
+        network: Infiller,
+        given: Tensor | None,
+        shape: Sequence[int],
+        otherwise: Tensor | None = None,
+        guidance: float = 1.0,
+    ):
+        self.network, self.shape, self.guidance = network, torch.Size(shape), guidance
+        self.given, self.otherwise = self._rows(given), self._rows(otherwise)
+
+    def _rows(self, given: Tensor | None) -> Tensor | None:
+        return None if given is None else given.expand(*self.shape, -1).flatten(0, -2)
+
+    @property
+    def symbols(self) -> int:
+        return self.network.symbols
+
+    def log_prob(self, x: Tensor, hidden: Tensor, inside: Tensor, rows: Tensor) -> Tensor:
+        """Logits are made a chunk at a time, and only of what is hidden."""
+        where = hidden.flatten().nonzero().squeeze(-1)
+        features = self._features(self.given, x, hidden, inside, rows, where)
+        target = x.flatten().index_select(0, where)
+        found = log_probabilities(features, self.network.embedding.weight, self.network.bias, target)
+        return found.new_zeros(x.numel()).index_copy(0, where, found).view(x.shape)
+
+    def logits(self, x: Tensor, hidden: Tensor, inside: Tensor, rows: Tensor, where: Tensor) -> Tensor:
+        found = self._logits(self.given, x, hidden, inside, rows, where)
+        if self.guidance == 1 or self.given is None or self.otherwise is None:
+            return found
+        return torch.lerp(self._logits(self.otherwise, x, hidden, inside, rows, where), found, self.guidance)
+
+    def _logits(self, given: Tensor | None, *asked: Tensor) -> Tensor:
+        features = self._features(given, *asked)
+        return torch.addmm(self.network.bias, features, self.network.embedding.weight.mT).log_softmax(-1)
+
+    def _features(
+        self, given: Tensor | None, x: Tensor, hidden: Tensor, inside: Tensor, rows: Tensor, where: Tensor
+    ) -> Tensor:
+        return self.network(x, hidden, inside, None if given is None else given[rows], where)
+
+
+class MaskedSymbols(Bounded):
     """The distribution of texts of L symbols that a network and the masking make. Batch shape (S, B).
 
     With an `end`, x is a text up to and with it, and end again up to L, which is modelled: `log_prob_bound` counts all
-    L symbols. It bounds the text's own probability too, which is no less, as a draw is cut off at its first end whatever
-    follows there. Without one, lengths are given, and L is the longest.
+    L symbols. It bounds the text's own probability too, which is no less, as a draw is cut off at its first end
+    whatever follows there. Without one, lengths are given, and L is the longest.
 
     Args:
         guess: the network.
@@ -61,10 +141,8 @@ class MaskedDiffusion(Bounded):
         steps: L.
         end: the symbol that ends x; None where lengths are given.
         lengths: (B,), how many symbols each x has, its end among them, where that is known.
-        draw_steps: T, in so many steps a draw is made, of which those that show nothing cost nothing; None: a symbol at
-            a time in a random order, the limit of many steps, and no more than L calls of the network.
+        draw_steps: in how many steps a draw is made, None for a symbol at a time, see `Showing`.
         bound_steps: T of the bound, which is then that of draws in so many steps; None for continuous time.
-        known: (B, L), which symbols `given` are fixed in draws.
     """
 
     arg_constraints: ClassVar = {}  # type: ignore[assignment]  # torch declares a property and means a dict
@@ -81,7 +159,7 @@ class MaskedDiffusion(Bounded):
         bound_steps: int | None = None,
     ):
         self.guess, self.like, self.end, self.known_lengths = guess, like, end, lengths
-        self.draw_steps, self.bound_steps = draw_steps, bound_steps
+        self.steps, self.draw_steps, self.bound_steps = steps, draw_steps, bound_steps
         self.known: tuple[Tensor, Tensor] | None = None
         super().__init__(like.shape, torch.Size([steps]), validate_args=False)
 
@@ -107,7 +185,7 @@ class MaskedDiffusion(Bounded):
             DataError: texts of more than L symbols, or, where the end is modelled, shorter ones without their end.
         """
         x, inside = self._whole(value)
-        shape = self.batch_shape + self.event_shape
+        shape = torch.Size([*self.batch_shape, self.steps])
         x, inside = x.expand(shape).flatten(0, -2), inside.expand(shape).flatten(0, -2)
         count = inside.sum(-1)
         share = spread(self.batch_shape, self.like).flatten()
@@ -127,14 +205,16 @@ class MaskedDiffusion(Bounded):
 
     def _whole(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """x with all L symbols, and where there are any."""
-        missing = self.event_shape[0] - value.shape[-1]
+        ends = self.known_lengths
+        if ends is not None and value.shape[-1] > self.steps >= int(ends.max()):
+            value = value[..., : self.steps]
+        missing = self.steps - value.shape[-1]
         if missing < 0:
             raise DataError(
-                f"a text of {value.shape[-1]} symbols, and this model has {self.event_shape[0]} at most: cut it "
+                f"a text of {value.shape[-1]} symbols, and this model has {self.steps} at most: cut it "
                 "(--max_length), or give the model a longer --model.length"
             )
         x = padded(value.long(), missing, 0 if self.end is None else self.end)
-        ends = self.known_lengths
         if ends is None:
             ends = torch.full(x.shape[:-1], value.shape[-1], device=x.device) if self.end is None else self.lengths(x)
         inside = torch.arange(x.shape[-1], device=x.device) < ends.unsqueeze(-1)
@@ -148,12 +228,13 @@ class MaskedDiffusion(Bounded):
             )
         return torch.where(inside, x, self.end), torch.ones_like(inside)
 
-    def given(self, x: Tensor, mask: Tensor) -> MaskedDiffusion:
+    def given(self, x: Tensor, mask: Tensor) -> MaskedSymbols:
         """The same with the symbols of x (B, T) that the mask shows fixed in draws, and, where the lengths are known,
         no end before them and nothing behind. These are draws of the process that shows these symbols first, not of
         p(hidden | shown), which orders in which they come later weigh too."""
         fixed = copy.copy(self)
-        missing = self.event_shape[0] - x.shape[-1]
+        fixed._event_shape = torch.Size([x.shape[-1]])
+        missing = self.steps - x.shape[-1]
         fixed.known = padded(torch.where(mask, x, 0).long(), missing, 0), padded(mask, missing, False)
         return fixed
 
@@ -163,7 +244,7 @@ class MaskedDiffusion(Bounded):
             raise NotImplementedError("draws of several samples: make them part of the batch shape")
         x, hidden, inside, banned = self._begin()
         rows = torch.arange(len(x), device=x.device)
-        for chosen in self._shown(hidden, inside):
+        for chosen in self._shown(hidden):
             at = chosen.any(-1).nonzero().squeeze(-1)
             if not len(at):
                 continue
@@ -175,14 +256,15 @@ class MaskedDiffusion(Bounded):
             filled[where] = draw(logits)
             x[at] = filled.view(len(at), -1)
             hidden[at] = hidden[at] & ~chosen[at]
-        x = x.view(self.batch_shape + self.event_shape)
+        # of what is completed as many symbols as there were
+        x = x.view(*self.batch_shape, -1)[..., : self.event_shape[0]]
         if self.end is None:
             return x
         return x.masked_fill(torch.arange(x.shape[-1], device=x.device) >= self.lengths(x).unsqueeze(-1), 0)
 
     def _begin(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x, what of it is hidden, where there are symbols, and where none may be the end; S x B rows of each."""
-        shape = self.batch_shape + self.event_shape
+        shape = torch.Size([*self.batch_shape, self.steps])
         x = torch.zeros(shape, dtype=torch.long, device=self.like.device)
         known, inside, banned = (torch.zeros_like(x, dtype=torch.bool) for _ in range(3))
         inside = ~inside
@@ -194,10 +276,11 @@ class MaskedDiffusion(Bounded):
             if self.end is not None and self.known_lengths is not None:
                 last = self.known_lengths.unsqueeze(-1)
                 banned = (steps < last - 1).expand(shape)
-                x, known = torch.where(steps >= last, self.end, x), known | (steps >= last)
+                over = steps >= torch.where(last < self.steps, last - 1, last)
+                x, known = torch.where(over, self.end, x), known | over
         return tuple(part.flatten(0, -2) for part in (x, inside & ~known, inside, banned))  # type: ignore[return-value]
 
-    def _shown(self, hidden: Tensor, inside: Tensor):
+    def _shown(self, hidden: Tensor) -> Iterator[Tensor]:
         """At each step which of what is hidden is shown; `hidden` changes in between."""
         if self.draw_steps is None:
             order = torch.rand(hidden.shape, device=hidden.device).masked_fill(~hidden, 2.0).argsort(-1).argsort(-1)
@@ -219,7 +302,7 @@ def padded(x: Tensor, steps: int, value: int | bool) -> Tensor:
 
 
 @observed.log_prob_bound.register
-def _(p: MaskedDiffusion, x: Tensor, mask: Tensor | None) -> Tensor:
+def _(p: MaskedSymbols, x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         steps = torch.arange(x.shape[-1], device=x.device)
         inside = torch.ones_like(mask) if p.known_lengths is None else steps < p.known_lengths.unsqueeze(-1)
@@ -232,17 +315,17 @@ def _(p: MaskedDiffusion, x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 @observed.given.register
-def _(p: MaskedDiffusion, x: Tensor, mask: Tensor | None) -> MaskedDiffusion:
+def _(p: MaskedSymbols, x: Tensor, mask: Tensor | None) -> MaskedSymbols:
     return p if mask is None else p.given(x, mask)
 
 
 @observed.ending.register
-def _(p: MaskedDiffusion, lengths: Tensor | None) -> MaskedDiffusion:
+def _(p: MaskedSymbols, lengths: Tensor | None) -> MaskedSymbols:
     ended = copy.copy(p)
     ended.known_lengths = lengths if lengths is not None else p.known_lengths
     return ended
 
 
 @observed.ends.register
-def _(p: MaskedDiffusion, x: Tensor) -> Tensor | None:
+def _(p: MaskedSymbols, x: Tensor) -> Tensor | None:
     return None if p.end is None else p.lengths(x)

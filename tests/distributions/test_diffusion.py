@@ -78,11 +78,21 @@ def test_the_bound_of_a_normal_is_the_closed_form(kind, steps):
     x = torch.tensor([[-0.6], [0.7], [1.1], [2.0]], dtype=DOUBLE)
     p = normal(kind, ends=(6.0, -5.0), bound_steps=steps)
     levels = None if steps is None else p.schedule(torch.linspace(0, 1, steps + 1, dtype=DOUBLE)).detach()
-    high, low = (float(end.detach()) for end in p.schedule.ends)
+    high, low = (float(end.detach()) for end in p.schedule.ends(x))
     expected = bound_between(x.squeeze(-1), 0.7, 0.5, high, low, steps, levels)
     with torch.no_grad():
         calls = torch.stack([p.log_prob_bound(x.expand(100, 4, 1)).mean(0) for _ in range(100)])
     assert agrees(calls, expected)
+
+
+@pytest.mark.parametrize("steps", [None, 1, 7])
+def test_the_bound_of_a_standard_normal_has_no_noise(steps):
+    x = torch.tensor([[-0.6], [0.7], [1.1], [2.0]], dtype=DOUBLE)
+    p = normal("sigmoid", 0.0, 1.0, ends=(6.0, -5.0), bound_steps=steps)
+    levels = None if steps is None else p.schedule(torch.linspace(0, 1, steps + 1, dtype=DOUBLE)).detach()
+    high, low = (float(end.detach()) for end in p.schedule.ends(x))
+    expected = bound_between(x.squeeze(-1), 0.0, 1.0, high, low, steps, levels)
+    torch.testing.assert_close(p.log_prob_bound(x).detach(), expected)
 
 
 def test_in_the_limit_the_bound_of_a_normal_is_its_density():
@@ -101,7 +111,7 @@ def test_in_the_limit_the_bound_of_a_normal_is_its_density():
 def test_more_steps_tighten_the_bound_to_that_of_continuous_time():
     x = torch.linspace(-1.5, 3.0, 7, dtype=DOUBLE)
     one = schedule("cosine", 6.0, -5.0)
-    high, low = (float(end.detach()) for end in one.ends)
+    high, low = (float(end.detach()) for end in one.ends(x))
     found = []
     for steps in (1, 2, 4, 8, 16, 64, 256, 1024, 4096):
         levels = one(torch.linspace(0, 1, steps + 1, dtype=DOUBLE)).detach()
@@ -309,7 +319,7 @@ def test_learned_ends_climb_the_bound():
         (-value).backward()
         optimizer.step()
         values.append(float(value.detach()))
-    high, low = (float(end.detach()) for end in one.ends)
+    high, low = (float(end.detach()) for end in one.ends(x))
     assert high > 4
     assert low < -4
     exact = float(Normal(0.7, 0.5).log_prob(x).mean())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from latentia.distributions import observed
-from latentia.distributions.masked import MaskedDiffusion
+from latentia.distributions.masked import MaskedSymbols
 from latentia.errors import CapabilityError, DataError
 from latentia.testing import agrees
 from latentia.testing.expect import require_frequencies
@@ -42,7 +42,7 @@ class Table:
 
 
 def masked(rows, table, **options):
-    return MaskedDiffusion(table, torch.zeros(1, rows, dtype=DOUBLE), L, **options)
+    return MaskedSymbols(table, torch.zeros(1, rows, dtype=DOUBLE), L, **options)
 
 
 def log_probs(table, hidden):
@@ -191,7 +191,7 @@ def test_an_end_is_followed_by_ends_which_count():
     table = Table()
     ends = TEXTS[:, 1:].eq(2) | TEXTS[:, :-1].ne(2)
     whole = TEXTS[ends.all(-1)]
-    p = MaskedDiffusion(table, torch.zeros(1, len(whole), dtype=DOUBLE), L, end=2)
+    p = MaskedSymbols(table, torch.zeros(1, len(whole), dtype=DOUBLE), L, end=2)
     torch.manual_seed(0)
     found = torch.stack([p.log_prob_bound(whole)[0] for _ in range(3000)])
     numbers = whole @ torch.tensor([V * V, V, 1])
@@ -201,7 +201,7 @@ def test_an_end_is_followed_by_ends_which_count():
     for text, bound in zip(whole, continuous_bound(table)[numbers], strict=True):
         same = (p.lengths(text) == length) & ((text == TEXTS) | (torch.arange(L) >= p.lengths(text))).all(-1)
         assert float(bound) <= float(exact[same].sum().log())
-    one, found = MaskedDiffusion(table, torch.zeros(1, 1, dtype=DOUBLE), L, end=2), []
+    one, found = MaskedSymbols(table, torch.zeros(1, 1, dtype=DOUBLE), L, end=2), []
     for rows in ([0, 2], [0, 2, 0], [0, 2, 2]):
         torch.manual_seed(1)
         found.append(one.log_prob_bound(torch.tensor([rows])))
