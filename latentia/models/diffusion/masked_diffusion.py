@@ -42,7 +42,9 @@ class MaskedDiffusion(DirectedModel):
         symbols: V, the end among them (comes from the data).
         end: the symbol that ends a text; None: lengths are given (comes from the data).
         embedding: width of a symbol's vector.
-        hidden: width of the transformer; layers: how many blocks; heads, positions: of it, rotary or learned.
+        hidden: width of the transformer; layers: how many blocks; heads: of it.
+        positions: learned; or rotary, which tells how far steps are apart alone: where all is hidden they are then all the
+            same, for texts that begin anywhere.
         dropout: of what goes into the network and comes out of it, while learning.
         length: L. A text has so many symbols at most, its end among them, and shorter ones are filled up with ends: the
             network's time goes with L. Where lengths are given it is that of what is generated.
@@ -65,7 +67,7 @@ class MaskedDiffusion(DirectedModel):
         hidden: int = 128,
         layers: int = 2,
         heads: int = 4,
-        positions: Literal["rotary", "learned"] = "rotary",
+        positions: Literal["rotary", "learned"] = "learned",
         dropout: float = 0.0,
         length: int = 64,
         context: Sequence[int] = (),
@@ -131,7 +133,7 @@ def tiny(seed: int) -> tuple[MaskedDiffusion, Batch]:
 def tiny_conditional(seed: int) -> tuple[MaskedDiffusion, Batch]:
     """The same given one of two classes, which is hidden once."""
     generator = torch.Generator().manual_seed(seed)
-    model = MaskedDiffusion(3, 2, 4, 4, 1, 2, "learned", length=3, context=(2,)).double()
+    model = MaskedDiffusion(3, 2, 4, 4, 1, 2, "rotary", length=3, context=(2,)).double()
     batch = _given(model, generator)
     shown = torch.tensor([[True], [True], [False], [True], [True]])
     classes = torch.tensor([[0], [1], [0], [1], [0]]).double()

@@ -20,8 +20,10 @@ def told(columns: DroppedColumns | None, frame: Frame, like: Tensor) -> tuple[Te
 
 
 def check_context(columns: DroppedColumns | None, batch: Batch) -> None:
-    """Raise `DataError` for a context of other columns than the model's. Without any it draws and learns without."""
+    """Raise `DataError` for a context of other columns than the model's. Draws may do without any."""
     expected = 0 if columns is None else len(columns.levels)
     found = 0 if batch.context is None else batch.context.x.flatten(1).shape[1]
-    if expected and found not in (0, expected):
+    if expected and not found:
+        raise DataError(f"this model is given a context of {expected} columns, and the data have none")
+    if expected and found != expected:
         raise DataError(f"this model is given a context of {expected} columns, and that of the data has {found}")
