@@ -43,8 +43,8 @@ class MaskedDiffusion(DirectedModel):
         end: the symbol that ends a text; None: lengths are given (comes from the data).
         embedding: width of a symbol's vector.
         hidden: width of the transformer; layers: how many blocks; heads: of it.
-        positions: learned; or rotary, which tells how far steps are apart alone: where all is hidden they are then all the
-            same, for texts that begin anywhere.
+        positions: learned; or rotary, which tells how far steps are apart alone: where all is hidden they are then all
+            alike, as is right of texts that begin anywhere.
         dropout: of what goes into the network and comes out of it, while learning.
         length: L. A text has so many symbols at most, its end among them, and shorter ones are filled up with ends: the
             network's time goes with L. Where lengths are given it is that of what is generated.
