@@ -198,6 +198,8 @@ def _plain(value: Any, what: str) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_plain(one, what) for one in value]
+    if isinstance(value, LatentVariableModel):  # one that is built upon another says how to make both
+        return {"model": type(value).__name__, "options": made_with(value)}
     raise OptionError(
         f"the model cannot be saved: {what} is a {type(value).__name__}, no plain value; keep model.state_dict() by "
         "safetensors, and make the model anew in your own code"

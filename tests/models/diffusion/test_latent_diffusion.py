@@ -19,6 +19,7 @@ from latentia.models.diffusion.latent_diffusion import tiny
 from latentia.objectives import elbo, iwae
 from latentia.runs.config import Config, Source
 from latentia.runs.directory import Run
+from latentia.runs.saved import load_model
 from latentia.tasks import complete, generate, interpolate
 from latentia.testing import agrees
 
@@ -232,6 +233,13 @@ def test_a_run_is_built_upon_another(tmp_path):
         Run.create(tmp_path / "other", config("LatentDiffusion", base=str(tmp_path / "nowhere"))).fit(progress=False)
 
 
-def test_it_cannot_be_saved_apart_from_its_base(tmp_path):
+def test_it_is_saved_with_its_base(tmp_path):
+    model = LatentDiffusion(VAE((2,), latent=2, hidden=(3,)), hidden=4, layers=1, steps=3)
+    model.save(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    torch.testing.assert_close(generate(again, 4)[1], generate(model, 4)[1])
     with pytest.raises(LatentiaError, match="no plain value"):
-        LatentDiffusion(VAE((2,), latent=1, hidden=(3,))).save(tmp_path / "model")
+        LatentDiffusion(VAE((2,), latent=1, encoder=nn.Linear(2, 2))).save(tmp_path / "own")
+    LatentDiffusion(Noisy()).save(tmp_path / "unknown")
+    with pytest.raises(RunError, match="upon 'Noisy'"):
+        load_model(tmp_path / "unknown")
