@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
+from latentia import cli
 from latentia.batch import Batch, Frame
 from latentia.errors import CapabilityError, LatentiaError, OptionError, RunError
 from latentia.evaluate import evaluate
@@ -231,6 +232,34 @@ def test_a_run_is_built_upon_another(tmp_path):
         Run.create(tmp_path / "none", config("LatentDiffusion")).fit(progress=False)
     with pytest.raises(RunError, match="not a run directory"):
         Run.create(tmp_path / "other", config("LatentDiffusion", base=str(tmp_path / "nowhere"))).fit(progress=False)
+
+
+def test_the_command_builds_upon_a_run_and_draws_as_is_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words):
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words])
+        return left.value.code, capsys.readouterr()
+
+    fit = ("--data", "digits", "--first", 60, "--learner.epochs", 1, "--evaluation", "false")
+    assert command("fit", "--model", "VAE", "--model.latent", 2, "--model.hidden", "[4]", *fit, "--out", "base")[0] == 0
+    upon = ("fit", "--model", "LatentDiffusion", "--model.hidden", 4, "--model.layers", 1, *fit)
+    assert command(*upon, "--model.base", "base", "--out", "prior")[0] == 0
+    status, said = command("evaluate", "prior", "--importance_samples", 2)
+    assert status == 0
+    assert "log p(x), at least" in said.out
+    assert "this model has a bound, and no density" in " ".join(said.out.split())
+    assert command("sample", "prior", "--n", 2, "--steps", 3, "--method", "ddim")[0] == 0
+    status, said = command("sample", "base", "--n", 2, "--steps", 3)
+    assert status == 2
+    assert "--steps: VAE draws without" in said.err
+    status, said = command(*upon, "--out", "other")
+    assert status == 2
+    assert "model.base" in said.err
+    status, said = command("detect", "prior")
+    assert status == 2
+    assert "only a bound on it" in said.err
 
 
 def test_it_is_saved_with_its_base(tmp_path):
