@@ -291,6 +291,7 @@ def sentiment(options: argparse.Namespace) -> None:
     rows: dict[str, Any] = {}
     upon = LatentDiffusion(base, 2 * options.hidden, 3, context=(2,), drop_context=0.15)
     one = MaskedDiffusion(**size, **wide, layers=options.layers, context=(2,), drop_context=0.15)
+    model: Any
     for name, model, epochs in (("latent", upon, options.diffusion_epochs), ("masked", one, options.masked_epochs)):
         fitted(model, learner(elbo, options, epochs), batch, None, options.seed)
         model.eval()
@@ -344,7 +345,7 @@ def speed(options: argparse.Namespace) -> None:
     for _ in range(options.repeats):  # in turn, so that what else the machine does is shared
         by_hand.append(loop_by_hand(MaskedDiffusion(5000, 4999, length=32), x, options))
         began, model = time.perf_counter(), MaskedDiffusion(5000, 4999, length=32)
-        learner(elbo, options, 1).fit(model, Batch(x, lengths=torch.full((len(x),), 32)))
+        learner(elbo, options, 1).fit(model, as_dataset(Batch(x, lengths=torch.full((len(x),), 32))))
         ours.append(time.perf_counter() - began)
     result = {"draws_a_second": rates, "fit": min(ours), "loop": min(by_hand), "ratio": min(by_hand) / min(ours)}
     save(options, {"options": _plain(options), **result})

@@ -189,8 +189,7 @@ def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any],
         return found
     total = average = square = noise = observed = 0.0
     for chunk in data.chunks():
-        exact = isinstance(model, TractableModel)
-        marginal = exact_marginal(model, chunk) if exact else log_marginal(model, chunk, **options)
+        marginal = _marginal_of(model, chunk, found.method, options)
         remark(chunk, marginal.value)
         weights = chunk.batch().weights.double()
         mean, value = WeightedMean(weights), marginal.value + chunk.log_det()
@@ -211,6 +210,16 @@ def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any],
         verdict=words,
     )
     return _derived(result, data.schema, observed, total)
+
+
+def _marginal_of(model: LatentVariableModel, chunk: Dataset, method: str, options: dict[str, Any]) -> LogMarginal:
+    """log p(x) of a chunk by the method that a sample of the data was measured by."""
+    if isinstance(model, TractableModel):
+        return exact_marginal(model, chunk)
+    if method == "bound":
+        draws = min(options["importance_samples"], BOUND_DRAWS)
+        return bounded_marginal(model, chunk.frozen(options["seed"]), draws=draws, seed=options["seed"], progress=False)
+    return log_marginal(model, chunk, **options)
 
 
 def _derived(result: Evaluation, schema: Schema, observed: float, weight: float) -> Evaluation:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,10 +10,14 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 
 from latentia import cli
 from latentia.batch import Batch, Frame
+from latentia.data import Stream, load
+from latentia.data.blocks import Rows
+from latentia.data.stream import survey
 from latentia.errors import CapabilityError, LatentiaError, OptionError, RunError
 from latentia.evaluate import evaluate
 from latentia.inference.annealed import Annealing
 from latentia.learners import Gradient
+from latentia.measure import evaluation
 from latentia.measure.marginal import log_marginal
 from latentia.model import DirectedModel
 from latentia.models import HMM, VAE, LanguageModel, LatentDiffusion
@@ -272,3 +277,19 @@ def test_it_is_saved_with_its_base(tmp_path):
     LatentDiffusion(Noisy()).save(tmp_path / "unknown")
     with pytest.raises(RunError, match="upon 'Noisy'"):
         load_model(tmp_path / "unknown")
+
+
+def test_a_stream_is_evaluated_by_its_bound(tmp_path, monkeypatch):
+    """A file that is read in chunks has the bound of all its data, within what both estimates are off by."""
+    np.save(tmp_path / "x.npy", clusters(300).numpy())
+    model = LatentDiffusion(Noisy(), hidden=8, layers=1)
+    model.start(Batch(clusters(300)), torch.Generator().manual_seed(0))
+    whole = evaluate(model, load(tmp_path / "x.npy"), importance_samples=4)
+    monkeypatch.setattr(evaluation, "SAMPLE", 100)
+    rows = Rows.open(str(tmp_path / "x.npy"))
+    streamed = evaluate(model, Stream(rows, survey(rows)), importance_samples=4)
+    assert streamed.method == "bound"
+    assert streamed.n == 300
+    assert "a random sample of 50 data" in streamed.verdict
+    noise = math.hypot(whole.log_marginal_mc_se, streamed.log_marginal_mc_se)
+    assert abs(whole.log_marginal - streamed.log_marginal) < 6 * noise
