@@ -198,6 +198,8 @@ def _plain(value: Any, what: str) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_plain(one, what) for one in value]
+    if isinstance(value, LatentVariableModel):  # one that is built upon another says how to make both
+        return {"model": type(value).__name__, "options": made_with(value)}
     raise OptionError(
         f"the model cannot be saved: {what} is a {type(value).__name__}, no plain value; keep model.state_dict() by "
         "safetensors, and make the model anew in your own code"
@@ -228,6 +230,12 @@ class DirectedModel(LatentVariableModel):
         """log p(x | z) of what is observed, (S, B)."""
         likelihood = observed.ending(self.likelihood(z, batch.frame), batch.lengths)
         return observed.log_prob(likelihood, batch.x, batch.seen)
+
+    def log_likelihood_bound(self, batch: Batch, z: Any) -> Tensor:
+        """The same, (S, B), or where the likelihood is `Bounded` an estimate of its bound: what an ELBO may be made of,
+        and importance weights may not."""
+        likelihood = observed.ending(self.likelihood(z, batch.frame), batch.lengths)
+        return observed.log_prob_bound(likelihood, batch.x, batch.seen)
 
     def conditional(self, z: Any, batch: Batch) -> Distribution:
         """p(x | z, the observed part of x): the likelihood itself where coordinates are independent given z."""

@@ -316,3 +316,10 @@ def test_numbers_are_translated(run):
     found = re.findall(r"(\d+) of 17 words translated", run("word_alignment.py"))
     assert len(found) == 2
     assert all(int(count) >= 15 for count in found)
+
+
+def test_a_diffusion_over_the_codes_of_digits_has_a_better_bound_than_a_normal(run):
+    text = run("digits_diffusion.py")
+    before, after = (float(value) for value in re.findall(r"bound +(-[\d.]+)", text))
+    noise = float(re.search(r"± ([\d.]+) of sampling", text)[1])
+    assert after > before + max(4 * noise, 0.5)

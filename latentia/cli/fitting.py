@@ -22,6 +22,8 @@ FROM_DATA = {"event_shape", "features", "symbols", "columns", "context", "source
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
 CHOSEN = {"likelihood", "latent", "restarts", "hard"}
 """Options that are chosen from the data, unless the command names them."""
+BASE = "base"
+"""The option of a model that is built upon another: the run of that one."""
 NOT_OF_OBJECTIVES = {"model", "batch", "estimator"}
 
 
@@ -418,8 +420,12 @@ def _offer(chosen: argparse.Namespace) -> str:
 def _add_options(parser: Any, group: str, name: str, known: dict[str, Any]) -> None:
     import inspect
 
-    skip = NOT_ON_THE_LINE & set(inspect.signature(known[name]).parameters)
+    parameters = set(inspect.signature(known[name]).parameters)
+    skip = (NOT_ON_THE_LINE | {BASE}) & parameters
     parser.add_class_arguments(known[name], group, skip=skip)
+    if BASE in parameters:
+        told = "Directory of the finished run whose model this one is built upon, and whose schema reads the data."
+        parser.add_argument(f"--{group}.{BASE}", type=str, required=True, help=told)
     _entitle(parser, group, name)
     for action in parser._actions:
         if action.dest in {f"{group}.{option}" for option in CHOSEN}:

@@ -43,6 +43,7 @@ def sample(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=Whole(0), default=0, help="of every random number")
     add_out(parser)
     _add_decoding(parser)
+    _add_diffusing(parser)
     parser.add_argument("--begin", metavar="WORDS", help="the first words of all of them, where the model writes text")
     parsed = parser.parse(arguments)
     from latentia.tasks import generate
@@ -58,7 +59,8 @@ def sample(arguments: list[str]) -> None:
     if parsed.grid:
         _showable(run, "--grid")
     given = _given(run, parsed.given, count)
-    drawn, _ = generate(run.model(), count, **given, seed=parsed.seed, mean=parsed.mean)
+    model = _diffusing(run.model(), parsed)
+    drawn, _ = generate(model, count, **given, seed=parsed.seed, mean=parsed.mean)
     if parsed.grid:
         write_sheet(run, drawn.x.unflatten(0, parsed.grid), Path(parsed.out) if parsed.out else run.path / "sample.png")
     else:
@@ -74,6 +76,26 @@ def _add_decoding(parser: Parser) -> None:
     group.add_argument("--greedy", action="store_true", help="always the most probable one")
     group.add_argument("--beam", type=Whole(1), metavar="WIDTH", help="the text that a beam search of this width finds")
     group.add_argument("--length_penalty", type=Rate(), help="of the beam search: log p(x) / length^a is compared")
+
+
+def _add_diffusing(parser: Parser) -> None:
+    group = parser.add_argument_group("how a diffusion is drawn from")
+    group.add_argument("--steps", type=Whole(1), help="of its network")
+    group.add_argument("--guidance", type=Rate(), help="how much the context counts: 1 is the model itself")
+    group.add_argument("--method", choices=("ancestral", "ddim"), help="its own conditionals, or the map without noise")
+
+
+def _diffusing(model: Any, parsed: argparse.Namespace) -> Any:
+    """The model, which draws as is asked for."""
+    given = {name: getattr(parsed, name) for name in ("steps", "guidance", "method")}
+    given = {name: value for name, value in given.items() if value is not None}
+    how = getattr(model, "sampling", None)
+    for name in given:
+        if not hasattr(how, name):
+            raise OptionError(f"--{name}: {type(model).__name__} draws without; leave it out")
+    if how is not None:
+        model.sampling = replace(how, **given)
+    return model
 
 
 def _decoding(parsed: argparse.Namespace):

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl_divergence as closed_form
 
+from latentia.distributions.bounded import log_prob_or_bound
 from latentia.distributions.discrete import kl_by_coordinate
 from latentia.distributions.joint import Draw, Joint, at, draw
 from latentia.distributions.latents import Latents, named
@@ -47,11 +48,12 @@ def kl_given(q: Distribution, p: Distribution, z: Latents | Draw) -> dict[str, T
 
     The divergence of a latent's conditionals, KL(q(z_l | its ancestors) || p(z_l | its ancestors)), where it has a
     closed form and p's ancestors are among q's, so that it is right for each z_l; log q(z_l | ...) - log p(z_l | ...)
-    of the draw elsewhere, as for the lower layers where q goes from x up and p from the top down.
+    of the draw elsewhere, as for the lower layers where q goes from x up and p from the top down. Where p is `Bounded`
+    its bound stands for log p, and E_q is no less than the divergence: an ELBO of these terms is a bound still.
     """
     if not (isinstance(q, Joint) and isinstance(p, Joint)):
         drawn = z if isinstance(z, Draw) else at(q, z)
-        return {"z": (drawn.log_q - p.log_prob(drawn.z)).unsqueeze(-1)}  # type: ignore[arg-type]
+        return {"z": (drawn.log_q - log_prob_or_bound(p, drawn.z)).unsqueeze(-1)}
     if q.parts.keys() != p.parts.keys():
         raise ValueError(f"q has the latents {', '.join(q.parts)}, and p has {', '.join(p.parts)}")
     drawn = z if isinstance(z, Draw) else at(q, z)
@@ -65,7 +67,7 @@ def kl_given(q: Distribution, p: Distribution, z: Latents | Draw) -> dict[str, T
 def _conditional(ours: Distribution, theirs: Distribution, z: Tensor, right: bool) -> Tensor:
     terms = _closed_form(ours, theirs) if right else None
     if terms is None:
-        return (ours.log_prob(z) - theirs.log_prob(z)).unsqueeze(-1)
+        return (ours.log_prob(z) - log_prob_or_bound(theirs, z)).unsqueeze(-1)
     events = ours.reinterpreted_batch_ndims if isinstance(ours, Independent) else 0
     terms = terms.flatten(-events) if events else terms.unsqueeze(-1)
     return terms.expand(*z.shape[:2], terms.shape[-1])

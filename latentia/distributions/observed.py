@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, MultivariateNormal
 
+from latentia.distributions.bounded import Bounded
 from latentia.errors import CapabilityError
 from latentia.kernels import bernoulli
 
@@ -39,6 +40,12 @@ def log_prob(p: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
             )
         value = torch.where(mask, value, 0.0)
     return _total(value)
+
+
+@singledispatch
+def log_prob_bound(p: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
+    """The same, or of a `Bounded` an unbiased estimate of a lower bound on it."""
+    return log_prob(p, x, mask)
 
 
 @singledispatch
@@ -94,6 +101,21 @@ def ending(p: Distribution, lengths: Tensor | None) -> Distribution:
 def _total(value: Tensor) -> Tensor:
     """The sum over all but samples and data."""
     return value.flatten(2).sum(-1) if value.ndim > 2 else value
+
+
+# ------------------------------------------------------------------------------------------------ bounds
+
+
+@log_prob.register
+def _(p: Bounded, x: Tensor, mask: Tensor | None) -> Tensor:
+    return p.log_prob(x)  # which is refused, whatever is hidden
+
+
+@log_prob_bound.register
+def _(p: Bounded, x: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is not None:
+        raise CapabilityError(f"{type(p).__name__} has no bound that leaves out what is hidden")
+    return p.log_prob_bound(x)
 
 
 # ------------------------------------------------------------------------------------------------ torch's families

@@ -235,6 +235,9 @@ class RefinedDirected(Refined, DirectedModel):
     def log_likelihood(self, batch: Batch, z: Any) -> Tensor:
         return self.model.log_likelihood(batch, z)
 
+    def log_likelihood_bound(self, batch: Batch, z: Any) -> Tensor:
+        return self.model.log_likelihood_bound(batch, z)
+
 
 def refined(model: LatentVariableModel, *, steps: int = 100, lr: float = 0.05, samples: int = 8) -> LatentVariableModel:
     """The same model with per-datum inference in the place of its encoder: every verb takes it.

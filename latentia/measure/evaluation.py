@@ -16,7 +16,15 @@ from latentia.inference.importance import MEMORY, LogMarginal, doubtful
 from latentia.measure.baseline import Gain, without_latents
 from latentia.measure.criteria import criteria
 from latentia.measure.diagnose import diagnosed
-from latentia.measure.marginal import exact_marginal, exactly, importance_marginal, log_marginal
+from latentia.measure.marginal import (
+    BOUND_DRAWS,
+    bounded_marginal,
+    exact_marginal,
+    exactly,
+    importance_marginal,
+    log_marginal,
+    only_bounded,
+)
 from latentia.measure.means import WeightedMean
 from latentia.measure.measures import PLAIN, Evaluation
 from latentia.measure.remarks import count_observed, made_ready, remark
@@ -52,8 +60,12 @@ def evaluate(
         training: what the model was fitted to: where log p(x) is exact, AIC and BIC are of these data.
         seed: of every random number used, a dynamic binarization among them.
 
+    A model whose prior or likelihood is `Bounded`, as a diffusion is, has its bound in the place of log p(x), by the
+    mean of `importance_samples` estimates, at most 64; its method is "bound".
+
     Raises:
         DataError: no data, or data that the model cannot generate.
+        CapabilityError: `naive` or `annealing` of a model that has only a bound.
     """
     options: dict[str, Any] = {"importance_samples": importance_samples, "seed": seed, "memory": memory}
     if isinstance(data, Stream):
@@ -61,11 +73,21 @@ def evaluate(
         return _with_criteria(result, model, training)
     data = made_ready(model, data, seed)
     walked = walk(model, data, seed=seed)
+    bounded = only_bounded(model, data)
+    if bounded:
+        options["importance_samples"] = min(importance_samples, BOUND_DRAWS)
     if walked.log_partition is not None:
         marginal = exactly(walked.log_partition)
+    elif bounded:
+        marginal = bounded_marginal(model, data, draws=options["importance_samples"], seed=seed, progress=progress)
     else:
         marginal = importance_marginal(model, data, progress=progress, **options)
     result = _measured(model, data, walked, marginal, training, options)
+    if bounded:
+        result = replace(result, method="bound", effective_sample_size=None, pareto_above=None)
+        result.verdict = (
+            f"log p(x) is at least what is said of it: this model has a bound, and no density. {result.verdict}"
+        )
     weights, shift = data.batch().weights.double().cpu(), data.log_det().cpu()
     if naive:
         found = importance_marginal(model, data, proposal="prior", progress=progress, **options)
@@ -167,8 +189,7 @@ def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any],
         return found
     total = average = square = noise = observed = 0.0
     for chunk in data.chunks():
-        exact = isinstance(model, TractableModel)
-        marginal = exact_marginal(model, chunk) if exact else log_marginal(model, chunk, **options)
+        marginal = _marginal_of(model, chunk, found.method, options)
         remark(chunk, marginal.value)
         weights = chunk.batch().weights.double()
         mean, value = WeightedMean(weights), marginal.value + chunk.log_det()
@@ -189,6 +210,16 @@ def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any],
         verdict=words,
     )
     return _derived(result, data.schema, observed, total)
+
+
+def _marginal_of(model: LatentVariableModel, chunk: Dataset, method: str, options: dict[str, Any]) -> LogMarginal:
+    """log p(x) of a chunk by the method that a sample of the data was measured by."""
+    if isinstance(model, TractableModel):
+        return exact_marginal(model, chunk)
+    if method == "bound":
+        draws = min(options["importance_samples"], BOUND_DRAWS)
+        return bounded_marginal(model, chunk.frozen(options["seed"]), draws=draws, seed=options["seed"], progress=False)
+    return log_marginal(model, chunk, **options)
 
 
 def _derived(result: Evaluation, schema: Schema, observed: float, weight: float) -> Evaluation:

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from torch.nn.functional import pad
 
 from latentia.data import Dataset
+from latentia.distributions.bounded import log_prob_or_bound
 from latentia.distributions.brackets import Brackets
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.joint import Joint
@@ -296,7 +297,7 @@ class _Parts(NamedTuple):
 
 def _apart(model: LatentVariableModel, batch: Batch, q: Distribution, z: Any, weight: Tensor) -> _Parts:
     prior = model.prior(batch.frame) if isinstance(model, DirectedModel) else None
-    kl = None if prior is None else (q.log_prob(z) - prior.log_prob(z)).double()
+    kl = None if prior is None else (q.log_prob(z) - log_prob_or_bound(prior, z)).double()
     units = _marginals(q)
     if units is None:
         return _Parts(None, None, kl)

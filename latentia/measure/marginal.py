@@ -10,11 +10,16 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.data import Dataset, in_order
+from latentia.distributions.bounded import Bounded
+from latentia.distributions.divergence import kl_given
 from latentia.distributions.joint import draw
 from latentia.errors import CapabilityError, OptionError
 from latentia.inference.importance import MEMORY, LogMarginal, Weights, chunks
 from latentia.model import Batch, DirectedModel, LatentVariableModel, TractableModel, in_evaluation
 from latentia.progress import Bar
+
+BOUND_DRAWS, BOUND_ROWS = 64, 256
+"""Estimates of a bound that are averaged for a datum, at most, and data at a time."""
 
 
 @torch.no_grad()
@@ -38,7 +43,7 @@ def log_marginal(
         memory: bytes that a chunk of samples may take; the data and the samples are cut to fit.
 
     Raises:
-        CapabilityError: proposal="prior" for a model that has none.
+        CapabilityError: proposal="prior" for a model that has none; or of prior and likelihood only a bound is known.
         OptionError: no samples.
     """
     data = data.frozen(seed)
@@ -90,6 +95,48 @@ def _sample(model: LatentVariableModel, batch: Batch, total: int, draws: int, pr
             log_likelihood = torch.full_like(log_joint, math.nan)
         weights.add(log_joint - log_proposal, log_likelihood)
     return weights.result()
+
+
+def only_bounded(model: LatentVariableModel, data: Dataset) -> bool:
+    """Whether the model's prior or likelihood is `Bounded`, so that log p(x) has a bound and no weights to estimate
+    it by."""
+    if not isinstance(model, DirectedModel) or isinstance(model, TractableModel) or not len(data):
+        return False
+    batch = data.batch(slice(0, 1), model.anchor.dtype).to(model.anchor)
+    with torch.random.fork_rng():
+        prior, z = model.prior(batch.frame), model.posterior(batch).sample((1,))
+        return isinstance(prior, Bounded) or isinstance(model.likelihood(z, batch.frame), Bounded)
+
+
+def bounded_marginal(
+    model: LatentVariableModel, data: Dataset, *, draws: int, seed: int, progress: bool
+) -> LogMarginal:
+    """In the place of log p(x) the mean of so many estimates of its bound, E_q[log p(x, z) - log q(z | x)], with the
+    bound of what has no density; there are no weights, and so no effective sample size (NaN)."""
+    assert isinstance(model, DirectedModel)  # `only_bounded` says so
+    results, positions = [], []
+    with torch.random.fork_rng(), Bar("the bound", len(data), shown=progress) as bar:
+        torch.manual_seed(seed)
+        for index, batch in data.by_length(BOUND_ROWS, model.anchor.dtype):
+            batch, parts = batch.to(model.anchor), []
+            q, prior = model.posterior(batch), model.prior(batch.frame)
+            for _ in range(draws):
+                drawn = draw(q, 1, gradient=False)
+                fit = model.log_likelihood_bound(batch, drawn.z)
+                kl = torch.cat(list(kl_given(q, prior, drawn).values()), -1).sum(-1)
+                parts.append(torch.stack([fit - kl, fit]).squeeze(1).double())
+            results.append(_averaged(torch.stack(parts)))
+            positions.append(index)
+            bar.show(sum(map(len, positions)))
+    return LogMarginal(*(in_order(parts, positions).cpu() for parts in zip(*results, strict=True)))
+
+
+def _averaged(parts: Tensor) -> LogMarginal:
+    """Of estimates of the bound and of its reconstruction, (draws, 2, B)."""
+    value, fit = parts.mean(0)
+    none = torch.full_like(value, math.nan)
+    error = parts[:, 0].std(0) / math.sqrt(len(parts)) if len(parts) > 1 else none
+    return LogMarginal(value, error, none, value, fit, none)
 
 
 def exact_log_marginals(model: TractableModel, data: Dataset) -> Tensor:

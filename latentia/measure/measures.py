@@ -56,7 +56,8 @@ class Evaluation:
         mutual_information and what follows: see `latentia.measure.information.Information`.
         kl_per_unit, verdict, layers: see `latentia.measure.diagnose.Diagnosis`.
         without_z_how: what model without z that is, see `latentia.measure.baseline.without_latents`.
-        method: "exact" or "importance sampling"; importance_samples: K.
+        method: "exact", "importance sampling", or "bound", where log_marginal and all that is made of it are a lower
+            bound; importance_samples: K.
         pareto_threshold: min(1 - 1 / log10 K, 0.7), above which a Pareto k cannot be trusted.
         annealed_n, annealed_how: of how many of the data, and how.
         criteria_on: which the training data are, and how many.
@@ -216,6 +217,21 @@ class Evaluation:
 
 PLAIN = tuple(part.name for part in fields(Evaluation) if part.name != "each")
 FIGURES = {part.name: dict(part.metadata) for part in fields(Evaluation) if part.metadata}
+AT_LEAST = {
+    key: {**FIGURES[key], "name": name, "says": says}
+    for key, name, says in (
+        (
+            "log_marginal",
+            "log p(x), at least",
+            "a lower bound on the log-probability of a datum, on average; no estimate",
+        ),
+        ("total_log_marginal", "log p of all, at least", "the bound of all these data together, in nats"),
+        ("kl", "KL(q(z | x) ‖ p(z)), at most", "what z costs, by the bound of the prior where it has no density"),
+        ("bits_per_dimension", "bits per dimension, at most", "minus the bound in bits for each coordinate of x"),
+        ("perplexity", "perplexity, at most", "that of the bound; smaller is better"),
+    )
+}
+"""What the figures are of a model whose log p(x) has a bound alone."""
 ALWAYS = ("log_marginal", "elbo")
 """What is listed even where it is not finite."""
 
@@ -231,10 +247,14 @@ def _is_exact(found: dict[str, Any]) -> bool:
 def measures(found: dict[str, Any]) -> list[Measure]:
     """The figures of an evaluation as it was saved, those about one thing together; at the end whatever else is a
     number there, which another version has measured. A bound that is log p(x) itself is not said twice."""
+    bounded = found.get("method") == "bound"
+    figures = {**FIGURES, **AT_LEAST} if bounded else FIGURES
     listed = [
         Measure(key=key, value=found[key], se=found.get(f"{key}_se"), **{**about, "of": found.get(about["of"])})
-        for key, about in FIGURES.items()
-        if key in found and (key in ALWAYS or found[key] is not None) and not (key == "elbo" and _is_exact(found))
+        for key, about in figures.items()
+        if key in found
+        and (key in ALWAYS or found[key] is not None)
+        and not (key == "elbo" and (bounded or _is_exact(found)))
     ]
     order = list(dict.fromkeys(about["group"] for about in FIGURES.values()))
     others = [

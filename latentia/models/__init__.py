@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from latentia.models.chains.factorial_hmm import ExactFactorialHMM, FactorialHMM
     from latentia.models.chains.hmm import HMM
     from latentia.models.chains.neural_hmm import NeuralHMM
+    from latentia.models.diffusion.latent_diffusion import LatentDiffusion
+    from latentia.models.diffusion.masked_diffusion import MaskedDiffusion
     from latentia.models.grammars.compound_pcfg import CompoundPCFG
     from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
@@ -70,6 +72,8 @@ __all__ = [
     "LadderVAE",
     "LanguageModel",
     "LatentAttention",
+    "LatentDiffusion",
+    "MaskedDiffusion",
     "MissingDataVAE",
     "Mixture",
     "MixtureOfBernoullis",
@@ -109,6 +113,8 @@ _FILES = {
     "KMeans": "mixtures.kmeans",
     "LadderVAE": "vaes.ladder_vae",
     "LanguageModel": "text.language_model",
+    "LatentDiffusion": "diffusion.latent_diffusion",
+    "MaskedDiffusion": "diffusion.masked_diffusion",
     "LatentAttention": "alignments.latent_attention",
     "MissingDataVAE": "vaes.missing_data_vae",
     "Mixture": "mixtures.mixture",

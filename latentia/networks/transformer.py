@@ -123,6 +123,53 @@ class TransformerReader(Stack):
         return x.sum(1) / inside.sum(1, keepdim=True)
 
 
+class Infiller(Stack):
+    """A text with holes: what the output layer turns into logits of each symbol that is hidden, from all that are not,
+    before and after. The output layer's weights are the symbols' own vectors (`embedding`), its bias is `bias`.
+
+    Args:
+        symbols: V; width: of a symbol's vector; given: C, numbers that every step is told beside.
+    """
+
+    def __init__(
+        self,
+        symbols: int,
+        width: int,
+        hidden: int,
+        layers: int = 2,
+        dropout: float = 0.0,
+        heads: int = 4,
+        positions: Positions = "rotary",
+        length: int = 128,
+        given: int = 0,
+    ):
+        super().__init__(width, hidden, layers, heads, dropout, positions, length)
+        self.symbols = symbols
+        self.embedding = nn.Embedding(symbols, width)
+        self.hole = nn.Parameter(torch.zeros(width))
+        self.told = nn.Linear(given, hidden, bias=False) if given else None
+        self.narrow = nn.Linear(hidden, width, bias=False) if hidden != width else None
+        self.bias = nn.Parameter(torch.zeros(symbols))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, hidden: Tensor, inside: Tensor, given: Tensor | None, where: Tensor) -> Tensor:
+        """Features (M, width) at `where` (M,) of the N x T steps.
+
+        Args:
+            x: (N, T); hidden: (N, T), the holes, whose x is not read; inside: (N, T), False beyond the end.
+            given: (N, C), or None.
+        """
+        words = torch.where(hidden.unsqueeze(-1), self.hole, self.embedding(torch.where(hidden | ~inside, 0, x)))
+        states = self.placed(self.drop(words), 0)
+        if self.told is not None and given is not None:
+            states = states + self.told(given).unsqueeze(1)
+        for block in self.blocks:
+            states, _ = block(states, None, inside[:, None, None, :])
+        # the last parts are for what is asked alone
+        found = self.drop(self.norm(states.flatten(0, 1).index_select(0, where)))
+        return found if self.narrow is None else self.narrow(found)
+
+
 class TransformerWriter(Stack):
     """As `LSTMWriter`, with blocks in which a step sees itself and those before it. Its state holds their keys and
     values. Of the routes, initial adds what is given to the first input alone, inputs to every one; attention is a

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from latentia import gradients
 from latentia.bound import Bound
+from latentia.distributions.bounded import log_prob_or_bound
 from latentia.distributions.divergence import kl_by_latent, kl_given
 from latentia.distributions.joint import Draw
 from latentia.distributions.latents import Latents
@@ -38,7 +39,8 @@ def elbo(
     beta: Higgins et al. (2017). Free bits, in nats a dimension and a datum: Kingma et al. (2016),
     appendix C.8, in the form of Li et al. (2019), section 3.2, which floors each datum's own KL. A model without
     prior and likelihood has one term, E_q[log p(x, z) - log q(z | x)], of which the entropy is exact where z is a
-    structure, and takes neither option.
+    structure, and takes neither option. Where the prior or the likelihood is `Bounded`, as a diffusion is, its bound
+    stands for its log-density: the whole is a bound still.
 
     Args:
         samples: draws of z a datum.
@@ -96,13 +98,13 @@ def expected_terms(
     widths: list[int] = []
 
     def fit(z: Latents) -> Tensor:
-        return directed.log_likelihood(batch, z) if log_likelihood is None else log_likelihood(z)
+        return directed.log_likelihood_bound(batch, z) if log_likelihood is None else log_likelihood(z)
 
     def columns(drawn: Draw) -> Tensor:
         if log_q is None:
             terms = list(kl_given(q, prior, drawn).values())
         else:
-            terms = [(log_q(drawn.z) - prior.log_prob(drawn.z)).unsqueeze(-1)]  # type: ignore[arg-type]
+            terms = [(log_q(drawn.z) - log_prob_or_bound(prior, drawn.z)).unsqueeze(-1)]
         if not apart:
             terms = [_columns(terms).sum(-1, keepdim=True)]
         widths[:] = [term.shape[-1] for term in terms]

@@ -14,10 +14,10 @@ Evaluation = dict[str, Any]
 def headline(evaluation: Evaluation, on_training_data: bool) -> dict[str, str]:
     """The one number: its name, value with error, unit, and what it was computed on."""
     exactly = finite(evaluation.get("log_marginal")) or not finite(evaluation.get("elbo"))
-    value = evaluation.get("log_marginal" if exactly else "elbo")
+    value, bounded = evaluation.get("log_marginal" if exactly else "elbo"), evaluation.get("method") == "bound"
     error = evaluation.get("log_marginal_se") if exactly else None
     return {
-        "name": "mean log p(x)" if exactly else "mean log p(x), at least",
+        "name": "mean log p(x)" if exactly and not bounded else "mean log p(x), at least",
         "value": with_error(value, error),
         "units": str(evaluation.get("units") or "nats per datum"),
         "on": " · ".join(_on(evaluation, on_training_data)),

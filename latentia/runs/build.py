@@ -56,11 +56,16 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
         OptionError: data of a kind that the model cannot have, or an option that makes no sense.
     """
     parameters = inspect.signature(MODELS[name]).parameters
+    if "base" in parameters:
+        base = _run_of(name, options)
+        # its parameters come with those of the whole model, or from `Run.upon`
+        options = {**options, "base": base.blank_model()}
+        _check_same_data(name, base.schema, schema)
     sizes = {size: value for size, value in _sizes_for(name, schema).items() if size in parameters}
     given = {"context", "source_symbols", "source_features"} & set(schema.sizes())
     if given - set(parameters):
         raise _does_nothing(name, "context", *given)
-    required = [p.name for p in parameters.values() if p.default is p.empty]
+    required = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
     for missing in required:
         if sizes.get(missing) is None and missing in ("source_symbols", "source_features"):
             asked = "sentences or symbols" if missing == "source_symbols" else "sequences of vectors, such as sounds"
@@ -80,6 +85,25 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
             raise
         raise OptionError(f"{name}: options of sizes that no tensor has ({str(error).splitlines()[0]})") from error
     return model.double() if isinstance(model, EMModel) else model
+
+
+def _run_of(name: str, options: dict[str, Any]) -> Any:
+    """The run that a model is built upon."""
+    from latentia.runs.directory import Run
+
+    path = options.get("base")
+    if not isinstance(path, str):
+        raise OptionError(f"{name} is built upon a fitted model: name its run directory with --model.base")
+    return Run.open(path)
+
+
+def _check_same_data(name: str, base: Schema, schema: Schema) -> None:
+    """Raise `OptionError` for data that are read in another way than those of the run that the model is built upon."""
+    if base.to_json() != schema.to_json():
+        raise OptionError(
+            f"{name} is built upon a run of {base.describe()}, and these are {schema.describe()}, or are read in "
+            "another way: leave out options of how to read them"
+        )
 
 
 def _sizes_for(name: str, schema: Schema) -> dict[str, Any]:
@@ -217,6 +241,8 @@ def with_kinds(raw: Raw | Rows, config: Config) -> Raw | Rows:
 def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     """The schema of the training data, but for the number of symbols or levels: how many there can be is part of what
     the data are, so it is counted over all of them."""
+    if "base" in inspect.signature(MODELS[config.model]).parameters:
+        return _run_of(config.model, config.model_options).schema
     likelihood, source = config.model_options.get("likelihood"), config.data
     binarize = source.binarize
     if binarize == "auto":

@@ -450,13 +450,20 @@ class Run:
     def _model_for(self, train: Dataset | Stream) -> LatentVariableModel:
         """The blank model. Where it cannot have data of this kind, and could as another kind, the error says so."""
         try:
-            model = self.blank_model()
+            model = self.upon(self.blank_model())
             model.check(train.subset(slice(0, 2)).frozen(0).batch(dtype=model.anchor.dtype))
         except (DataError, OptionError) as error:
             better = better_reading(self.config, train.schema.kind)
             if better is None:
                 raise
             raise type(error)(f"{error}; read otherwise they would do: say {better}") from error
+        return model
+
+    def upon(self, model: LatentVariableModel) -> LatentVariableModel:
+        """The model with the parameters of the run that it is built upon, where there is one."""
+        base, path = getattr(model, "base", None), self.config.model_options.get("base")
+        if isinstance(base, LatentVariableModel) and path is not None:
+            base.load_state_dict(Run.open(path).model().state_dict())
         return model
 
     @property

@@ -77,9 +77,19 @@ def _maker(path: Path, content: dict[str, Any], model: type[LatentVariableModel]
 
 def _made(model: type[LatentVariableModel], content: dict[str, Any], path: Path) -> LatentVariableModel:
     try:
-        return model(**content["options"])
+        return model(**{name: _option(value, path) for name, value in content["options"].items()})
     except (OptionError, TypeError, ValueError, OverflowError, RuntimeError, ArithmeticError) as error:
         raise RunError(f"{path}: no {model.__name__} can be made of its options ({error})") from error
+
+
+def _option(value: Any, path: Path) -> Any:
+    """An option as the model takes it: that of a model that is built upon another is that one, without parameters."""
+    if not isinstance(value, dict):
+        return value
+    name, options = value.get("model"), value.get("options")
+    if name not in MODELS or not isinstance(options, dict):
+        raise RunError(f"{path} holds a model upon {str(name)[:80]!r}, which is none of {', '.join(MODELS)}")
+    return _made(MODELS[name], {"options": options}, path)
 
 
 def _check_sizes(path: Path, blank: LatentVariableModel, tensors: Tensors) -> None:

@@ -16,6 +16,7 @@ from latentia.data import Schema, batch_for, data_for
 from latentia.data.writing import short
 from latentia.distributions import MonotoneAlignment, OneHot
 from latentia.distributions.canonical import CanonicalGaussian
+from latentia.distributions.discrete import count
 from latentia.distributions.latents import Latents, each
 from latentia.distributions.observed import moments, of_moments
 from latentia.distributions.structured import Structured
@@ -46,6 +47,8 @@ class Completion(NamedTuple):
 def complete(model: LatentVariableModel, data: Any, *, draws: int = 16, sweeps: int = 200, seed: int = 0) -> Completion:
     """p(x_missing | x_observed), what is missing being what the mask leaves out.
 
+    Of a masked diffusion what is missing is drawn with what is observed shown first (see `MaskedSymbols.given`).
+
     Where the posterior is exact, z ~ p(z | x_observed) and x ~ p(x | z, x_observed) are exact draws, and for one of
     K values the mean is the exact sum_k p(k | x_observed) E[x | k, x_observed]; for other structures the mean
     averages E[x | z, x_observed] over the draws. Steps beyond the end of a sequence are no missing steps.
@@ -74,7 +77,8 @@ def complete(model: LatentVariableModel, data: Any, *, draws: int = 16, sweeps: 
     model = directed(model, "complete")
     batch = batch_for(model, data, seed)._replace(known=None)
     with using(model, seed):
-        if isinstance(model, TractableModel):
+        # a z of one value leaves nothing to walk over
+        if isinstance(model, TractableModel) or count(model.posterior(batch)) == 1:
             return _exactly(model, batch, draws)
         return _by_chains(model, batch, draws, sweeps)
 
@@ -169,7 +173,7 @@ def _exactly(model: Any, batch: Batch, draws: int) -> Completion:
     given = model.conditional(_grounded(z) if by_step else z, batch)
     drawn, each_mean = given.sample().reshape(draws, *batch.x.shape), moments(given)
     mean = each_mean.mean(0)
-    if isinstance(posterior, OneHot):
+    if isinstance(posterior, OneHot) and posterior.event_shape[0] > 1:
         every = moments(model.conditional(posterior.enumerate_support(), batch)).flatten(2)
         mean = torch.einsum("kb,kbd->bd", posterior.marginals.T.to(every), every)
     elif isinstance(posterior, CanonicalGaussian):

@@ -35,6 +35,7 @@ from latentia.distributions.flow import Flow
 from latentia.distributions.joint import Joint
 from latentia.distributions.latents import each
 from latentia.distributions.mixture import Mixture
+from latentia.errors import CapabilityError
 from latentia.model import DirectedModel, LatentVariableModel
 from latentia.testing.expect import NotApplicable, as_directed, as_tractable, require_small
 
@@ -272,7 +273,10 @@ def brute_force_log_marginal(model: LatentVariableModel, batch: Batch, chunk: in
     A model without a prior, whose posterior is over structures, has its log-joint summed over all of them instead.
     """
     parts = [batch.select(slice(start, start + chunk)) for start in range(0, batch.size, chunk)]
-    return torch.cat([_log_marginal(model, part) for part in parts])
+    try:
+        return torch.cat([_log_marginal(model, part) for part in parts])
+    except CapabilityError as error:  # of a diffusion only a bound is known
+        raise NotApplicable(str(error)) from error
 
 
 def _log_marginal(model: LatentVariableModel, batch: Batch) -> Tensor:

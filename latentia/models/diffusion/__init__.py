@@ -1,0 +1,1 @@
+"""Diffusion models: noise that a network undoes, over the latents of another model, or over symbols."""
