@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latentia.models.grammars.compound_pcfg import CompoundPCFG
     from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
+    from latentia.models.images.latent_colorization import LatentColorization
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
     from latentia.models.mixtures.kmeans import KMeans
@@ -68,6 +69,7 @@ __all__ = [
     "LadderVAE",
     "LanguageModel",
     "LatentAttention",
+    "LatentColorization",
     "MissingDataVAE",
     "Mixture",
     "MixtureOfBernoullis",
@@ -108,6 +110,7 @@ _FILES = {
     "LadderVAE": "vaes.ladder_vae",
     "LanguageModel": "text.language_model",
     "LatentAttention": "alignments.latent_attention",
+    "LatentColorization": "images.latent_colorization",
     "MissingDataVAE": "vaes.missing_data_vae",
     "Mixture": "mixtures.mixture",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",
