@@ -306,3 +306,13 @@ def test_numbers_are_translated(run):
     found = re.findall(r"(\d+) of 17 words translated", run("word_alignment.py"))
     assert len(found) == 2
     assert all(int(count) >= 15 for count in found)
+
+
+def test_two_photographs_are_coloured_in(run, tmp_path):
+    text = run("two_photographs.py", tmp_path)
+    values = [float(value) for value in re.findall(r"= (-?[\d.]+) ±", text)]
+    assert len(values) == 3
+    # all colours alike would be -log 289 = -5.7
+    assert min(values) > -4
+    assert values[2] > values[0] + 0.02
+    assert (tmp_path / "two_photographs.png").stat().st_size > 1000

@@ -113,7 +113,7 @@ def which(frequency, place):
 @njit(nogil=True, cache=True)
 def encode_places(given, state, bits):
     """Write which of n pixels (n,) are given, their number k known: log2 of n over k bits, as each pixel is one of
-    those left with the probability k' / n' (Cover 1973, "Enumerative source coding")."""
+    those left with the probability k' / n' (Cover 1973, "Enumerative source encoding")."""
     left, among = np.int64(given.sum()), np.int64(len(given))
     for place in range(len(given)):
         yes = np.int64(given[place])
