@@ -8,6 +8,7 @@ symbols of a grid in the plane of (a, b) of CIE Lab, so that nats per pixel mean
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,7 +37,9 @@ held = np.arange(len(every)) % 2 == 1
 train, test = pairs(every[~held], GRID), pairs(every[held], GRID)
 print(f"{len(train)} tiles of {SIDE} x {SIDE} to learn from, {len(test)} held out, {GRID.symbols} colours")
 
-for segments, coupling in ((1, "none"), (4, "none"), (4, "rows")):
+
+def learned(segments: int, coupling: Literal["none", "rows"]) -> LatentColorization:
+    """A model of the first tiles; says what it makes of the others."""
     torch.manual_seed(0)
     model = LatentColorization(GRID.symbols, segments, coupling, channels=(8, 16), hidden=16)
     Gradient(objective=exact, epochs=15, batch_size=8, lr=0.01, schedule="cosine", progress=False).fit(model, train)
@@ -46,6 +49,12 @@ for segments, coupling in ((1, "none"), (4, "none"), (4, "rows")):
         f"{segments} segments, coupling {coupling}: log p(chroma | grey) = {float(value.mean()):.3f} ± "
         f"{float(value.std() / len(value) ** 0.5):.3f} nats per pixel"
     )
+    return model
+
+
+learned(1, "none")
+learned(4, "none")
+model = learned(4, "rows")
 
 if len(sys.argv) > 1:
     batch = test.batch(slice(10, 18))
