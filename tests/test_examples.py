@@ -318,8 +318,20 @@ def test_numbers_are_translated(run):
     assert all(int(count) >= 15 for count in found)
 
 
+@pytest.mark.slow
 def test_a_diffusion_over_the_codes_of_digits_has_a_better_bound_than_a_normal(run):
     text = run("digits_diffusion.py")
     before, after = (float(value) for value in re.findall(r"bound +(-[\d.]+)", text))
     noise = float(re.search(r"± ([\d.]+) of sampling", text)[1])
     assert after > before + max(4 * noise, 0.5)
+
+
+@pytest.mark.slow
+def test_two_photographs_are_coloured_in(run, tmp_path):
+    text = run("two_photographs.py", tmp_path)
+    values = [float(value) for value in re.findall(r"= (-?[\d.]+) ±", text)]
+    assert len(values) == 3
+    # all colours alike would be -log 289 = -5.7
+    assert min(values) > -4
+    assert values[2] > values[0] + 0.02
+    assert (tmp_path / "two_photographs.png").stat().st_size > 1000

@@ -7,6 +7,7 @@ from latentia.distributions.dependencies import Dependencies
 from latentia.distributions.discrete import Bernoullis, Categoricals
 from latentia.distributions.joint import Joint
 from latentia.distributions.onehot import OneHot
+from latentia.distributions.segments import RowSegments, Segments
 from latentia.distributions.structured import Structured
 from latentia.distributions.tree import Tree
 
@@ -21,6 +22,8 @@ __all__ = [
     "Lattice",
     "MonotoneAlignment",
     "OneHot",
+    "RowSegments",
+    "Segments",
     "Structured",
     "Tree",
 ]

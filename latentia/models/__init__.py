@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
     from latentia.models.grammars.urnng import URNNG
+    from latentia.models.images.latent_colorization import LatentColorization
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
     from latentia.models.mixtures.kmeans import KMeans
@@ -72,6 +73,7 @@ __all__ = [
     "LadderVAE",
     "LanguageModel",
     "LatentAttention",
+    "LatentColorization",
     "LatentDiffusion",
     "MaskedDiffusion",
     "MissingDataVAE",
@@ -116,6 +118,7 @@ _FILES = {
     "LatentDiffusion": "diffusion.latent_diffusion",
     "MaskedDiffusion": "diffusion.masked_diffusion",
     "LatentAttention": "alignments.latent_attention",
+    "LatentColorization": "images.latent_colorization",
     "MissingDataVAE": "vaes.missing_data_vae",
     "Mixture": "mixtures.mixture",
     "MixtureOfBernoullis": "mixtures.mixture_of_bernoullis",

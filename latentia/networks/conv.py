@@ -62,20 +62,25 @@ class Gated(nn.Module):
 
 
 class Enlarged(nn.Module):
-    """Each pixel of (..., h, w) repeated to ceil(H / h) by ceil(W / w), and what is beyond (H, W) cut off.
-
-    Where H / h is whole it is `nn.Upsample`, but the slope is a sum: that of `nn.Upsample` torch.compile adds up pixel
-    by pixel, with atomic operations.
-    """
+    """`enlarged` to a size that is known beforehand."""
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = (-(-large // small) for large, small in zip(self.size, x.shape[-2:], strict=True))
-        repeated = x[..., :, None, :, None].expand(*x.shape[:-1], height, x.shape[-1], width)
-        return repeated.flatten(-4, -3).flatten(-2)[..., : self.size[0], : self.size[1]]
+        return enlarged(x, self.size)
+
+
+def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Each pixel of (..., h, w) repeated to ceil(H / h) by ceil(W / w), and what is beyond (H, W) cut off.
+
+    Where H / h is whole it is `nn.Upsample`, but the slope is a sum: that of `nn.Upsample` torch.compile adds up pixel
+    by pixel, with atomic operations.
+    """
+    height, width = (-(-large // small) for large, small in zip(size, x.shape[-2:], strict=True))
+    repeated = x[..., :, None, :, None].expand(*x.shape[:-1], height, x.shape[-1], width)
+    return repeated.flatten(-4, -3).flatten(-2)[..., : size[0], : size[1]]
 
 
 def _residual(inputs: int, outputs: int, stride: int, activation: str) -> nn.Module:

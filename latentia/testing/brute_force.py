@@ -21,6 +21,8 @@ from latentia.distributions import (
     Categoricals,
     Chain,
     Dependencies,
+    RowSegments,
+    Segments,
     Structured,
     Tree,
     observed,
@@ -104,6 +106,21 @@ def _(distribution: Any) -> tuple[Tensor, Tensor]:
     free = {"initial": node.new_zeros(node.shape[-1]), "transition": node.new_zeros(1, node.shape[-1], node.shape[-1])}
     z, log_weight = nodes(Chain({**free, "node": torch.zeros_like(node)}, distribution.lengths))
     return z, torch.where(log_weight > -torch.inf, distribution.log_prob(z), -torch.inf)
+
+
+@nodes.register(Segments)
+@nodes.register(RowSegments)
+def _(distribution: Segments | RowSegments) -> tuple[Tensor, Tensor]:
+    """Every label of every pixel."""
+    height, width, labels = distribution.event_shape
+    require_small(labels ** (height * width))
+    every = torch.cartesian_prod(*[torch.arange(labels)] * (height * width)).reshape(-1, 1, height, width)
+    z = (
+        torch.eye(labels)[every]
+        .to(distribution.log_potentials["node"])
+        .expand(-1, *distribution.batch_shape, -1, -1, -1)
+    )
+    return z, distribution.log_prob(z)
 
 
 @nodes.register

@@ -1,0 +1,1 @@
+"""Models of images whose latents are segments: a label for each pixel."""
