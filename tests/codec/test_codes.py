@@ -46,6 +46,7 @@ WITHOUT = {
     "neural_pcfg": "no code",
     "pcfg": "no code",
     "urnng": "no code",
+    "latent_colorization": "context",
     "latent_diffusion": "bits-back coding is of",
     "masked_diffusion": "no code|bits-back coding is of|bound",
     "lda": "bits-back coding is of",
