@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from latentia.data import arrays
 from latentia.data.files import readable
 from latentia.errors import DataError
 
@@ -33,14 +34,8 @@ def read_label_map(path: str | os.PathLike, key: str | None = None) -> np.ndarra
                     "or as an array of whole numbers"
                 )
             return np.array(image).astype(np.int64)
-    with readable(found, "label maps"):
-        held = np.load(found, allow_pickle=False)
-    if isinstance(held, np.lib.npyio.NpzFile):
-        with held:
-            names = held.files
-            if key not in names and (key is not None or len(names) != 1):
-                raise DataError(f"{found.name} holds {', '.join(names)}: say which by key=")
-            held = held[key or names[0]]
+    reader = arrays.read_npz if found.suffix.lower() == ".npz" else arrays.read_npy
+    held = reader(found, key)
     if held.ndim not in (2, 3) or held.dtype.kind not in "iub":
         raise DataError(
             f"{found.name} is {held.shape} of {held.dtype}: label maps are (H, W) or (N, H, W), whole numbers"
