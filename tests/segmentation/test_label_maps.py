@@ -159,8 +159,8 @@ def test_label_maps_are_read_from_files(tmp_path):
     np.testing.assert_array_equal(read_label_map(tmp_path / "many.npz", "masks"), many)
     for name, key, said in (
         ("colour.png", None, "in colour"),
-        ("many.npz", None, "key="),
-        ("many.npz", "nope", "key="),
+        ("many.npz", None, "choose one with key"),
+        ("many.npz", "nope", "choose one with key"),
         ("many.npz", "images", "whole numbers"),
     ):
         with pytest.raises(DataError, match=said):
