@@ -81,7 +81,7 @@ def train_by_hand(model: ByHand, data: Dataset, options: argparse.Namespace) -> 
 
 
 def train(model: LanguageModel, data: Dataset, options: argparse.Namespace, precision: Any = "highest") -> None:
-    how: dict[str, Any] = {"epochs": 1, "batch_size": options.batch_size, "clip": 5.0, "patience": None, "pool": 8}
+    how: dict[str, Any] = {"epochs": 1, "batch_size": options.batch_size, "clip": 5.0, "patience": None}
     Gradient(exact, progress=False, fresh=False, precision=precision, **how).fit(model, data)
 
 
