@@ -1,4 +1,4 @@
-"""The command that decodes."""
+"""The commands that align and decode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def decode(arguments: list[str]) -> None:
     """What a recording says, or what a sentence is in the other language: the most probable x given its context. Of
     held-out or other data with the truth, how many symbols are wrong.
 
-    One command for both, as it is one question, argmax p(x | context); `latentia encode` answers the other one, which
+    One command for both, as it is one question, argmax p(x | context); `latentia align` answers the other one, which
     part of the context each symbol comes from, argmax p(z | x, context).
     """
     parser = Parser("decode", str(decode.__doc__))

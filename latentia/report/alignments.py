@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch.distributions import Distribution
 
 from latentia.data import Dataset
 from latentia.distributions.alignment import MonotoneAlignment
@@ -18,16 +19,17 @@ from latentia.tasks.common import using
 SHOWN, MOST_WORDS, ENTRIES, MOST_CURVES = 3, 30, 50, 12
 
 
-def aligned(model: LatentVariableModel, data: Dataset, seed: int) -> list[Panel]:
-    """The panels of a model whose z says where in the context each symbol comes from; none of others."""
-    if data.context is None:
+def aligned(model: LatentVariableModel, data: Dataset, q: Distribution, seed: int) -> list[Panel]:
+    """The panels of a model whose z says where in the context each symbol comes from; none of others, which q, the
+    posterior of some of the data, tells."""
+    if data.context is None or (not isinstance(model, Aligns) and not isinstance(q, MonotoneAlignment)):
         return []
     some = data.subset(figures.thinned(len(data), SHOWN).tolist()).frozen(seed)
     if isinstance(model, Aligns):
         return [*_words(model, some, seed), *_dictionary(model, data)]
     with using(model, seed):
-        heard = [model.posterior(some.batch([i]).to(model.anchor)) for i in range(len(some))]
-    return [_sound(some, i, q) for i, q in enumerate(heard) if isinstance(q, MonotoneAlignment)]
+        heard: list[Any] = [model.posterior(some.batch([i]).to(model.anchor)) for i in range(len(some))]
+    return [_sound(some, i, one) for i, one in enumerate(heard)]
 
 
 def _words(model: LatentVariableModel, some: Dataset, seed: int) -> list[Panel]:
@@ -45,15 +47,10 @@ def _words(model: LatentVariableModel, some: Dataset, seed: int) -> list[Panel]:
 
 def _matrix(share: np.ndarray, rows: list[str], columns: list[str]) -> Panel:
     def paint(axes) -> None:
-        axes.pcolormesh(share, cmap=figures.HEAT, vmin=0, vmax=1, edgecolors=figures.PAPER, linewidth=0.6)
-        axes.invert_yaxis()
-        axes.set_aspect("equal")
-        axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=60, ha="left")
-        axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        figures.squares(axes, share, rows, columns, vmax=1.0)
+        axes.tick_params(axis="x", labelrotation=60)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("left")
 
     caption = "p(z = j | x, source): from which word of the source (columns) each word (rows) comes; dark is sure."
     height = 1.2 + 0.24 * len(rows)

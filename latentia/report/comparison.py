@@ -56,8 +56,7 @@ def build_comparison(summary: Summary, linked: Collection[str] = ()) -> str:
             varied=" and ".join(name.split(".")[-1] for name in summary["options"]),
             on=_on(summary),
             conclusions=conclusions(summary),
-            links={member["name"]: _link(member["name"], member["name"]) for member in summary["members"]},
-            linked=linked,
+            links={name: _link(name, name) for name in linked},
             sections=[Section("compared", "Side by side", "", [*panels, compared])],
         )
     )

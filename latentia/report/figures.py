@@ -183,19 +183,27 @@ def ellipse(axes: Axes, mean: np.ndarray, covariance: np.ndarray, colour: str) -
     axes.plot(*mean, "+", color=colour, markersize=7, markeredgewidth=1.5)
 
 
-def heat(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
-    """A square of probabilities, row by row, with a scale beside it."""
-    ticks = np.arange(len(matrix)) if len(matrix) <= 40 else []
-    mesh = axes.pcolormesh(matrix, cmap=HEAT, vmin=0, edgecolors=PAPER, linewidth=0.6)
+def squares(
+    axes: Axes, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], vmax: float | None = None
+) -> Any:
+    """Probabilities as squares of one size, row by row from the top, the names of the columns above them."""
+    mesh = axes.pcolormesh(matrix, cmap=HEAT, vmin=0, vmax=vmax, edgecolors=PAPER, linewidth=0.6)
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    axes.set_xticks(np.add(ticks, 0.5), names if len(ticks) else [])
-    axes.set_yticks(np.add(ticks, 0.5), names if len(ticks) else [])
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    return mesh
+
+
+def heat(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """A square of probabilities, row by row, with a scale beside it."""
+    names = names if len(matrix) <= 40 else []
+    mesh = squares(axes, matrix, names, names)
     bar = axes.figure.colorbar(mesh, ax=axes, fraction=0.035, pad=0.02, aspect=28)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(length=0)

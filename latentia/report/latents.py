@@ -47,7 +47,7 @@ def latents(
     train = data if train is None else train
     with using(model, seed):
         q = model.posterior(data.subset(slice(0, 2)).frozen(seed).batch().to(model.anchor))
-    placed = aligned(model, data, seed)
+    placed = aligned(model, data, q, seed)
     if placed:
         return placed
     if isinstance(q, Quantized):
