@@ -41,6 +41,7 @@ class Structured(Unnormalised):
         shape = self.log_potentials["node"].shape
         split = len(shape) - self.dimensions["node"]
         self._value: Tensor | None = None
+        self._exact: Self | None = None
         super().__init__(shape[:split], shape[split:], validate_args=False)
 
     @abstractmethod
@@ -68,6 +69,14 @@ class Structured(Unnormalised):
         whose largest entry is 0, so that what is left when scores are subtracted keeps its digits."""
         return self._with(doubled(self.log_potentials), self.sum)
 
+    def _centred(self) -> Self:
+        """`centred`, made once where no gradient is asked for: its log-partition is then taken once too."""
+        if torch.is_grad_enabled():
+            return self.centred()
+        if self._exact is None:
+            self._exact = self.centred()
+        return self._exact
+
     def _run(self, log_potentials: Potentials, twice: bool = True) -> Tensor:
         if self.sum is log_sum and not twice:
             return self.fused(log_potentials)
@@ -78,6 +87,7 @@ class Structured(Unnormalised):
         """log Z in nats, (B,); -inf where no structure is possible."""
         graph = torch.is_grad_enabled()
         value = self._value if self._value is not None and not graph else self._run(self.log_potentials, twice=False)
+        self._value = self._value if graph else value
         return torch.where(value < IMPOSSIBLE / 10, -torch.inf, value)
 
     def expectations(self, weight: Tensor | None = None, of: Collection[str] | None = None) -> Potentials:
@@ -139,7 +149,7 @@ class Structured(Unnormalised):
         return torch.where(value < IMPOSSIBLE / 10, -torch.inf, value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        exact = self.centred()
+        exact = self._centred()
         return (exact.score(value) - exact.log_partition).to(self.log_potentials["node"])
 
     def expected_score(self, log_potentials: Potentials) -> Tensor:
@@ -160,13 +170,13 @@ class Structured(Unnormalised):
 
     def entropy(self) -> Tensor:
         """H = log Z - E[score], in nats, (B,)."""
-        exact = self.centred()
+        exact = self._centred()
         return (exact.log_partition - exact._expected_score(exact.log_potentials)).to(self.log_potentials["node"])
 
     def divergence(self, other: Structured) -> Tensor:
         """KL(self || other) = E[score - score of other] - log Z + log Z of other, in nats, (B,). A potential that the
         other distribution of the family does not have counts as 0 there."""
-        exact, others = self.centred(), other.centred()
+        exact, others = self._centred(), other._centred()
         difference = {
             name: phi - others.log_potentials[name] if name in others.log_potentials else phi
             for name, phi in exact.log_potentials.items()

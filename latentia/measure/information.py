@@ -239,8 +239,7 @@ def _width(q: Distribution) -> int:
     """Numbers in the density of a pair of z_m and x_n."""
     if _gaussian_pairs(q) is not None:
         return 1
-    one: Any = q.sample()
-    return sum(part[0].numel() for part in one.values()) if isinstance(one, dict) else one[0].numel()
+    return sum(part[0].numel() for part in q.sample().values()) if isinstance(q, Joint) else q.event_shape.numel()
 
 
 def _drawn(model: LatentVariableModel, batch: Batch, q: Distribution, draws: int) -> tuple[tuple[Tensor, ...], _Parts]:
