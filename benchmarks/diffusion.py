@@ -14,8 +14,11 @@ both priors.
 Text: all rows learn from the same sentences, and are measured on test sentences with the end counted: log p(x) exactly
 (language model), by importance sampling (text VAE), or its lower bound. 500 draws of each row, and as many test
 sentences: perplexity under a transformer that has learned from other sentences (the rows are an LSTM, one with z, a
-masked transformer and a diffusion over z), distinct n-grams (different / all, n = 1..4), self-BLEU, and the share of
-their 4-grams that the training sentences have, which is memorisation. The first fifty of each are in the JSON.
+masked transformer and diffusions over z), distinct n-grams (different / all, n = 1..4), self-BLEU, and the share of
+their 4-grams that the training sentences have, which is memorisation. The first fifty of each are in the JSON. There
+are two bases for a diffusion: a text VAE of one vector with free bits, and one whose z is told by the queries of a
+resampler, with so little weight on the KL (--beta) that sentences can be told again: an autoencoder, as Lovelace et al.
+(2023) have, of which the normal prior knows little.
 
 Sentiment: Yelp sentences of two classes; a logistic regression on words and pairs of them, fitted to other sentences,
 says which class draws in a class's context have. Every row is saved as soon as it is done.
@@ -55,6 +58,7 @@ RESULTS = Path(__file__).parent / "results"
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 WORD = re.compile(r"[a-z0-9']+|[^\sa-z0-9']")
 DRAWS, SHOWN = 500, 50
+AUTOENCODER = "text VAE, by vectors"
 
 
 def learner(objective: Callable[..., Any], options: argparse.Namespace, epochs: int, **more: Any) -> Gradient:
@@ -197,21 +201,28 @@ def likeness(batch: Batch, judge: LanguageModel, known: set[tuple[int, ...]], en
 
 
 def models(options: argparse.Namespace, train: Dataset) -> dict[str, tuple[Callable[..., Any], Gradient]]:
-    """The rows: how to make each (the last of the text VAE), and how it learns."""
+    """The rows: how to make each (a diffusion from the text VAE before it), and how it learns."""
     size: dict[str, Any] = {"symbols": train.schema.levels, "end": train.schema.end, "length": options.max_length}
     lstm = {**size, "embedding": options.embedding, "hidden": options.hidden, "dropout": 0.3}
     masked = {**lstm, "dropout": 0.1, "layers": options.layers}
     route, free = ("initial", "inputs", "skip"), partial(elbo, free_bits=options.free_bits)
+    told = {"latent": options.wide_latent, "vectors": options.vectors, "route": ("initial", "attention", "skip")}
+
+    def upon(base: Any) -> LatentDiffusion:
+        return LatentDiffusion(base, hidden=4 * options.hidden, layers=3, self_conditioned=True, steps=100)
+
     return {
         "language model": (lambda _: LanguageModel(**lstm), learner(exact, options, options.epochs)),
         "text VAE": (
             lambda _: TextVAE(latent=options.latent, route=route, **lstm),
             learner(free, options, options.epochs, anneal="linear", anneal_share=0.3),
         ),
-        "latent diffusion": (
-            lambda base: LatentDiffusion(base, hidden=2 * options.hidden, layers=3, self_conditioned=True, steps=100),
-            learner(elbo, options, options.diffusion_epochs),
+        "latent diffusion": (upon, learner(elbo, options, options.diffusion_epochs)),
+        AUTOENCODER: (
+            lambda _: TextVAE(**told, **{**lstm, "dropout": 0.1}),
+            learner(partial(elbo, beta=options.beta), options, options.epochs),
         ),
+        "latent diffusion, by vectors": (upon, learner(elbo, options, options.diffusion_epochs)),
         "masked diffusion": (lambda _: MaskedDiffusion(**masked), learner(elbo, options, options.masked_epochs)),
     }
 
@@ -240,7 +251,7 @@ def text(options: argparse.Namespace) -> None:
         model = make(base)
         seconds = fitted(model, one, train, validation, options.seed)
         model.eval()
-        base = model if name == "text VAE" else base
+        base = model if name in ("text VAE", AUTOENCODER) else base
         drawn = generate(model, options.samples, seed=options.seed)[0]
         rows[name] = {**measured(model, test, options), **likeness(drawn, judge, known, end), "seconds": seconds}
         rows[name]["texts"] = _shown(train, drawn)
@@ -396,10 +407,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         ("test", 1000), ("epochs", 10), ("diffusion_epochs", 30), ("masked_epochs", 30), ("batch_size", 64),
         ("latent", 32), ("embedding", 128), ("hidden", 128), ("layers", 3), ("min_count", 3), ("max_length", 0),
         ("importance_samples", 200), ("draws", 20), ("samples", DRAWS), ("seed", 0), ("repeats", 3), ("joint", 1),
+        ("wide_latent", 128), ("vectors", 8),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--free_bits", type=float, default=0.5)
+    parser.add_argument("--beta", type=float, default=0.1, help="weight of the KL of the text VAE by vectors")
     parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/diffusion_PART.json if left out")
     first, _ = parser.parse_known_args(given)
     parser.set_defaults(**DEFAULTS[first.part])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentia.errors import OptionError
 from latentia.networks.lstm import LSTMReader, LSTMWriter
+from latentia.networks.resampler import Resampled
 from latentia.networks.routes import SLOTS, State
 from latentia.networks.transformer import Positions, Stack, TransformerReader, TransformerWriter
 
@@ -148,14 +150,16 @@ def encoder(
     heads: int = 4,
     positions: Positions = "rotary",
     length: int = 128,
+    vectors: int = 0,
 ) -> Encoder:
-    """An encoder by its network's name. Raises `OptionError` for another name."""
+    """An encoder by its network's name, by so many vectors where it is told. Raises `OptionError` for another name."""
     if network == "lstm":
-        reader: nn.Module = LSTMReader(embedding, hidden, layers, dropout)
+        reader: Any = LSTMReader(embedding, hidden, layers, dropout)
     elif network == "transformer":
         reader = TransformerReader(embedding, hidden, layers, dropout, heads, positions, length)
     else:
         raise OptionError(f"network={network!r}: choose one of {', '.join(NETWORKS)}")
+    reader = Resampled(reader, vectors, heads) if vectors else reader
     return Encoder(symbols, embedding, reader, outputs, dropout)
 
 
@@ -178,8 +182,8 @@ def begin(module: nn.Module, generator: torch.Generator) -> None:
             layer.before.zero_()
             if layer.output is not None:
                 layer.output.copy_(_normal(layer.output, generator) * layer.output.shape[1] ** -0.5)
-        elif isinstance(layer, Stack):
-            layer.begin_places(generator)
+        elif isinstance(layer, Stack | Resampled):
+            layer.begin_own(generator)
 
 
 def _begin_lstm(layer: nn.LSTM, generator: torch.Generator) -> None:

@@ -23,9 +23,13 @@ class LSTMReader(nn.Module):
         self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        read, _ = self.lstm(inputs)
-        # a step depends on those before it alone, so that what lies beyond the end changes nothing
+        read = self.steps(inputs, lengths)
         return read[torch.arange(len(read), device=read.device), (lengths - 1).clamp(min=0)]
+
+    def steps(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """The state at each step, (N, T, outputs), which depends on those before it alone: what lies beyond the end
+        changes nothing."""
+        return self.lstm(inputs)[0]
 
 
 class LSTMWriter(nn.Module):

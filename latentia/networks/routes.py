@@ -38,7 +38,8 @@ class Slots(nn.Linear):
 
 
 class Lookup(nn.Module):
-    """Scaled dot-product attention of features (N, T, H) to a memory (N, M, H): (N, T, H)."""
+    """Scaled dot-product attention of features (N, T, H) to a memory (N, M, H): (N, T, H). With `there` (N, M), to what
+    there is of it."""
 
     def __init__(self, width: int, heads: int = 1):
         super().__init__()
@@ -46,10 +47,11 @@ class Lookup(nn.Module):
         self.ask, self.tell = nn.Linear(width, width, bias=False), nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, features: Tensor, memory: Tensor) -> Tensor:
+    def forward(self, features: Tensor, memory: Tensor, there: Tensor | None = None) -> Tensor:
+        mask = None if there is None else there[:, None, None, :]
         query = split_heads(self.ask(features), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.tell(memory).chunk(2, -1))
-        return self.out(join_heads(nn.functional.scaled_dot_product_attention(query, key, value)))
+        return self.out(join_heads(nn.functional.scaled_dot_product_attention(query, key, value, mask)))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -65,3 +67,8 @@ def join_heads(x: Tensor) -> Tensor:
 def with_each(inputs: Tensor, given: Tensor) -> Tensor:
     """Inputs (N, T, E) with the same vector (N, C) beside each: (N, T, E + C)."""
     return torch.cat([inputs, given.unsqueeze(1).expand(-1, inputs.shape[1], -1)], -1)
+
+
+def within(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Which steps of inputs (N, T, ...) there are, the first of each always, (N, T)."""
+    return torch.arange(inputs.shape[1], device=inputs.device) < lengths.clamp(min=1).unsqueeze(-1)

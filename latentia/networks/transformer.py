@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.errors import DataError, OptionError
-from latentia.networks.routes import Lookup, Slots, State, check_routes, join_heads, split_heads
+from latentia.networks.routes import Lookup, Slots, State, check_routes, join_heads, split_heads, within
 
 BASE = 10_000.0
 """Of the rotary angles: theta_i = BASE^(-2 i / D)."""
@@ -79,7 +79,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     @torch.no_grad()
-    def begin_places(self, generator: torch.Generator) -> None:
+    def begin_own(self, generator: torch.Generator) -> None:
         """Small random vectors for the positions that are learned."""
         if self.places is not None:
             drawn = torch.empty(self.places.shape).normal_(std=0.02, generator=generator)
@@ -115,12 +115,16 @@ class TransformerReader(Stack):
         super().__init__(inputs, hidden, layers, heads, dropout, positions, length)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        inside = torch.arange(inputs.shape[1], device=inputs.device) < lengths.clamp(min=1).unsqueeze(-1)
+        inside = within(inputs, lengths).unsqueeze(-1)
+        return (self.steps(inputs, lengths) * inside).sum(1) / inside.sum(1)
+
+    def steps(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """What the blocks make of each step, (N, T, outputs); of those beyond the end, nothing that counts."""
+        inside = within(inputs, lengths)
         x = self.placed(inputs, 0)
         for block in self.blocks:
             x, _ = block(x, None, inside[:, None, None, :])
-        x = self.norm(x) * inside.unsqueeze(-1)
-        return x.sum(1) / inside.sum(1, keepdim=True)
+        return self.norm(x)
 
 
 class Infiller(Stack):

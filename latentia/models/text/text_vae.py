@@ -43,6 +43,8 @@ class TextVAE(DirectedModel):
         route: ways by which z reaches the decoder, any of: initial, the first state; inputs, beside every word; prefix,
             as words before the first; attention, a memory that every step looks at; skip, past the network to the
             output. Nothing: initial and inputs for an LSTM, prefix for a transformer.
+        vectors: 0: q is told the encoder's last state, or the mean of its states; more: what so many learned queries
+            find in all of them (`Resampled`), from which a sentence can be told word by word.
         dropout: of what goes into the networks and comes out of them, while learning.
         word_dropout: share of the words before the next one that the decoder is not shown while learning.
         tie: the output layer's weights are the words' vectors.
@@ -64,6 +66,7 @@ class TextVAE(DirectedModel):
         heads: int = 4,
         positions: Literal["rotary", "learned"] = "rotary",
         route: Sequence[str] = (),
+        vectors: int = 0,
         dropout: float = 0.0,
         word_dropout: float = 0.0,
         tie: bool = True,
@@ -79,7 +82,7 @@ class TextVAE(DirectedModel):
         self.prior_head = PriorHead(prior, latent, transforms, flow_hidden)
         size: dict[str, Any] = {"embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout}
         shape: dict[str, Any] = {"heads": heads, "positions": positions, "length": length}
-        self.encoder = encoder(network, symbols, self.posterior_head.inputs, **size, **shape)
+        self.encoder = encoder(network, symbols, self.posterior_head.inputs, vectors=vectors, **size, **shape)
         told: dict[str, Any] = {"given": latent, "route": route, "word_dropout": word_dropout, "tie": tie}
         self.decoder = decoder(network, symbols, **size, **shape, **told)
 
@@ -114,6 +117,13 @@ def tiny_transformer(seed: int) -> tuple[TextVAE, Batch]:
     """The same by transformers, with z as a prefix and as a memory."""
     generator = torch.Generator().manual_seed(seed)
     model = TextVAE(3, 2, 1, "transformer", 2, 4, 1, 2, "learned", ("prefix", "attention"), length=5).double()
+    return model, _given(model, generator)
+
+
+def tiny_resampled(seed: int) -> tuple[TextVAE, Batch]:
+    """The same by an LSTM of whose states two queries make z."""
+    generator = torch.Generator().manual_seed(seed)
+    model = TextVAE(3, 2, 1, "lstm", 2, 4, heads=2, vectors=2, length=3).double()
     return model, _given(model, generator)
 
 
