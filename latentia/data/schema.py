@@ -447,13 +447,17 @@ class Schema:
     @property
     def unit(self) -> str:
         """The unit of log p(x), in words."""
+        return self.unit_with(self.ends)
+
+    def unit_with(self, ends: bool) -> str:
+        """The unit of log p(x), in words, of a model that says where a datum ends (`ends`) or does not."""
         datum = self.datum
         if self.values in ("real", "mixed"):
             return f"nats per {datum}, in the units of the data as given"
         if self.binarize != "none":
             return f"nats per {datum}, of the binarized values"
         if self.kind in encoding.RAGGED:
-            return f"nats per {datum}, end of {datum} {'' if self.ends else 'not '}counted"
+            return f"nats per {datum}, end of {datum} {'' if ends else 'not '}counted"
         return f"nats per {datum}"
 
     def to_json(self) -> dict:

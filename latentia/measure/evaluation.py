@@ -116,7 +116,7 @@ def _measured(
     above = _above(marginal.pareto_k, threshold, mean)
     result = Evaluation(
         n=len(data),
-        units=data.schema.unit,
+        units=data.schema.unit_with(data.schema.ends or any_length(model)),
         log_marginal=float(mean(value)),
         log_marginal_se=mean.error(value),
         log_marginal_mc_se=mean.combined(marginal.standard_error),
@@ -137,7 +137,7 @@ def _measured(
         each=torch.stack([value, weights], 1),
     )
     result.verdict = " ".join([found.verdict + _doubt(above, threshold), *remarks])
-    return _with_unknown(_derived(result, data.schema, count_observed(data, weights), mean.total), data)
+    return _with_unknown(_derived(result, model, data.schema, count_observed(data, weights), mean.total), data)
 
 
 def _bound(walked: Walk, marginal: LogMarginal, shift: Tensor, mean: WeightedMean) -> dict[str, float]:
@@ -209,7 +209,7 @@ def _of_stream(model: LatentVariableModel, data: Stream, others: dict[str, Any],
         elbo=average if found.method == "exact" else found.elbo,
         verdict=words,
     )
-    return _derived(result, data.schema, observed, total)
+    return _derived(result, model, data.schema, observed, total)
 
 
 def _marginal_of(model: LatentVariableModel, chunk: Dataset, method: str, options: dict[str, Any]) -> LogMarginal:
@@ -222,13 +222,23 @@ def _marginal_of(model: LatentVariableModel, chunk: Dataset, method: str, option
     return log_marginal(model, chunk, **options)
 
 
-def _derived(result: Evaluation, schema: Schema, observed: float, weight: float) -> Evaluation:
+def any_length(model: LatentVariableModel) -> bool:
+    """Whether the model's x have any length and share the probability, though no symbol says where they end: a grammar,
+    or a model whose end is its own."""
+    return getattr(model, "any_length", False)
+
+
+def _derived(
+    result: Evaluation, model: LatentVariableModel, schema: Schema, observed: float, weight: float
+) -> Evaluation:
     """Add perplexity for symbols, and bits a dimension for discrete coordinates of a fixed number."""
     if schema.values == "symbols":
         noun = {"words": "symbols"}.get(schema.tokens, schema.tokens)
-        counted = "" if schema.ends else "not "
-        marks = f"{observed:,.0f} observed {noun}; the end of a sequence is {counted}counted"
-        return replace(result, perplexity=_exp(-result.total_log_marginal / max(observed, 1.0)), divided_by=marks)
+        own = weight if any_length(model) and not schema.ends else 0.0
+        counted = "counted" if schema.ends or own else "not counted"
+        marks = f"{observed:,.0f} observed {noun}{f' and {own:,.0f} ends' if own else ''}"
+        value = _exp(-result.total_log_marginal / max(observed + own, 1.0))
+        return replace(result, perplexity=value, divided_by=f"{marks}; the end of a sequence is {counted}")
     if schema.values in ("binary", "levels") and observed > 0:
         bits = -result.total_log_marginal / (observed * math.log(2))
         marks = f"{observed / max(weight, 1e-300):,.6g} observed dimensions a datum"

@@ -35,6 +35,7 @@ from latentia.models import (
     MixtureOfCategoricals,
     NeuralHMM,
 )
+from latentia.models.grammars.pcfg import tiny
 
 
 class LinearGaussian(DirectedModel):
@@ -607,3 +608,13 @@ def test_a_long_chain_is_measured_by_the_kernel_and_float32_loses_nothing(monkey
     for name in ("kl", "rate"):
         assert getattr(single, name) == pytest.approx(getattr(double, name), rel=1e-4)
     assert single.distortion == pytest.approx(double.distortion, rel=1e-6)
+
+
+def test_a_grammar_says_itself_where_a_sentence_ends_and_its_perplexity_counts_that():
+    model, batch = tiny(0)
+    found = evaluate(model, batch)
+    ends = float(batch.weights.sum())
+    observed = float((batch.observed.sum(-1) * batch.weights).sum())
+    assert found.units == "nats per sequence, end of sequence counted"
+    assert f"and {ends:,.0f} ends; the end of a sequence is counted" in (found.divided_by or "")
+    assert found.perplexity == pytest.approx(math.exp(-found.total_log_marginal / (observed + ends)))

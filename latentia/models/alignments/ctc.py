@@ -43,6 +43,8 @@ class CTC(TractableModel, DirectedModel):
             lengths in steps (B,), in the place of the GRU.
     """
 
+    any_length = True
+
     def __init__(
         self,
         symbols: int,

@@ -55,6 +55,8 @@ class LatentAttention(TractableModel):
         length: the most words that are generated, the end among them.
     """
 
+    any_length = True
+
     def __init__(
         self,
         symbols: int,
@@ -235,6 +237,8 @@ class VariationalAttention(LatentVariableModel):
     Args:
         symbols, source_symbols, hidden, dropout, length: see `LatentAttention`.
     """
+
+    any_length = True
 
     def __init__(self, symbols: int, source_symbols: int, hidden: int = 128, dropout: float = 0.0, length: int = 50):
         super().__init__()

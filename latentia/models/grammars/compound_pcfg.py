@@ -43,6 +43,8 @@ class CompoundPCFG(DirectedModel):
         length: most words of a sentence that is generated; a longer one is drawn again.
     """
 
+    any_length = True
+
     def __init__(
         self,
         symbols: int,

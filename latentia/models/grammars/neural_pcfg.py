@@ -37,6 +37,8 @@ class NeuralPCFG(TractableModel):
         length: most words of a sentence that is generated; a longer one is drawn again.
     """
 
+    any_length = True
+
     def __init__(
         self, symbols: int, nonterminals: int = 30, preterminals: int = 60, hidden: int = 256, length: int = 40
     ):

@@ -40,6 +40,8 @@ class PCFG(ExactModel):
     Parameters: root (K,), rules (K, K + P, K + P), words (P, V). Symbols are numbered from 0, nonterminals first.
     """
 
+    any_length = True
+
     def __init__(
         self,
         symbols: int,
