@@ -81,26 +81,26 @@ def fitted(model: LatentColorization, train: Dataset, minutes: float, steps: int
     cosine; of less than one pass as much of the data as that is."""
     how: dict[str, Any] = {"objective": exact, "batch_size": BATCH, "lr": LR, "schedule": "cosine", "progress": False}
     few = train.subset(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: 8 * BATCH])
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(2 if steps is None else 0):  # the first has kernels to compile
-        began = time.perf_counter()
+        began = time.process_time()
         Gradient(**how, epochs=1).fit(model, few, seed=seed)
-    passes = steps * BATCH if steps else 60 * minutes * len(few) / (time.perf_counter() - began)
+    passes = steps * BATCH if steps else 60 * minutes * len(few) / (time.process_time() - began)
     share = passes / len(train)
     if share < 1:
         train = train.subset(
             torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: int(share * len(train))]
         )
-    epochs, began, said = max(int(share), 1), time.perf_counter(), {}
+    epochs, began, said = max(int(share), 1), time.process_time(), {}
 
     def over(record: Any) -> None:
         said.update(epochs=record["epoch"], steps=record["step"])
-        if steps is None and time.perf_counter() - began > 72 * minutes:
+        if steps is None and time.process_time() - began > 72 * minutes:
             raise Over
 
     with suppress(Over):
         Gradient(**how, epochs=epochs).fit(model, train, seed=seed, callbacks=[over])
-    return {"crops": len(train), **said, "seconds": round(time.perf_counter() - began, 1)}
+    return {"crops": len(train), **said, "seconds": round(time.process_time() - began, 1)}
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -225,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/camvid", help="folder of the npz files")
     parser.add_argument("--rows", nargs="+", default=["1", "2", "4", "8", "16", "4-rows"])
-    parser.add_argument("--minutes", type=float, default=30.0, help="of fitting, for each row")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of the processor for fitting, for each row")
     parser.add_argument("--steps", type=int, help="in the place of minutes: as many for each row, whatever they take")
     parser.add_argument("--picture", help="the row to draw")
     parser.add_argument("--seed", type=int, default=0)
