@@ -79,7 +79,9 @@ def _colourings(run, parsed: argparse.Namespace) -> None:
     from latentia.tasks import generate
 
     if parsed.mean or parsed.given:
-        raise OptionError("--mean and --given: what is given is a grey image, and the picture has the mean; leave it out")
+        raise OptionError(
+            "--mean and --given: what is given is a grey image, and the picture has the mean; leave it out"
+        )
     say("each draw is given the grey image of a held-out datum")
     data = run.held_out.subset([i % len(run.held_out) for i in range(parsed.n)])
     path = Path(parsed.out) if parsed.out else run.path / "sample.png"

@@ -157,10 +157,10 @@ class Schema:
 
         Args:
             raw: the training data.
-            values: one of `VALUES`, or "colour" or "colour:STEP:REACH" for images in colour as the levels of their chroma
-                on that grid, given the grey image (`latentia.data.colour`); "auto": symbols for text and sequences of integers; mixed for a table with columns
-                of words; binary where all is 0 or 1 or `binarize` asks for it; else real. "mixed" tells the kind of
-                each column of a table from its type and its values.
+            values: one of `VALUES`; or "colour", or "colour:STEP:REACH", for images in colour, as the levels of their
+                chroma on that grid given the grey image (`latentia.data.colour`); "auto": symbols for text and
+                sequences of integers; mixed for a table with columns of words; binary where all is 0 or 1 or `binarize`
+                asks for it; else real. "mixed" tells the kind of each column of a table from its type and its values.
             scale: of real values. "standard": mean 0 and variance 1 by the observed entries; "none"; "auto":
                 standard for tables and sequences, divided by the largest possible grey level for images.
             binarize: "fixed" or "dynamic" takes level / largest level as the probability of a 1 (Salakhutdinov &
@@ -567,7 +567,11 @@ def _numpy(x: Tensor | np.ndarray) -> np.ndarray:
 
 
 def _check_options(values: str, scale: str, binarize: str, seed: int) -> None:
-    given = {"values": (values, ("auto", *VALUES, "colour")), "scale": (scale, SCALES), "binarize": (binarize, BINARIZE)}
+    given = {
+        "values": (values, ("auto", *VALUES, "colour")),
+        "scale": (scale, SCALES),
+        "binarize": (binarize, BINARIZE),
+    }
     for name, (value, allowed) in given.items():
         if value not in allowed:
             raise OptionError(f"{name}={value!r}: choose one of {', '.join(allowed)}")

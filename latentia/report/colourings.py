@@ -65,8 +65,9 @@ def panel(model: LatentVariableModel, data: Dataset, seed: int) -> Panel:
     rows = [{"name": "\n".join(found), "picture": grids.grid(np.stack(list(found.values())), 1.0)}]
     step, reach = data.schema.grid
     caption = (
-        "What is given, what the model makes of it, and the truth. The mean of what a thing's colours may be is next to "
-        f"grey: judge by the draws, and by log p(x). Chroma is on a grid of step {step:g} and reach {reach:g} in Lab."
+        "What is given, what the model makes of it, and the truth. The mean of what a thing's colours may be is next "
+        "to grey: judge by the draws, and by log p(x). "
+        f"Chroma is on a grid of step {step:g} and reach {reach:g} in Lab."
     )
     if "segments" in found:
         caption += " Segments are those of the posterior's mode, which has seen the chroma."
