@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import adjusted_mutual_info_score
-from torch import nn
+from torch import Tensor, nn
 
 from latentia.batch import Batch
 from latentia.data import Dataset
@@ -84,6 +84,8 @@ class Autoregressive(TractableModel):
     (van den Oord, Kalchbrenner and Kavukcuoglu 2016, "Pixel recurrent neural networks", section 3).
     """
 
+    points: Tensor
+
     def __init__(self, hidden: int):
         super().__init__()
         width = CHANNELS[0]
@@ -95,22 +97,21 @@ class Autoregressive(TractableModel):
             nn.GELU(),
             MaskedConv(width, hidden, 3, centre=True),
         )
-        self.logits = nn.Sequential(
-            nn.GELU(), nn.Conv2d(hidden, hidden, 1), nn.GELU(), nn.Conv2d(hidden, GRID.symbols, 1)
-        )
+        self.meet = nn.Sequential(nn.GELU(), nn.Conv2d(hidden, hidden, 1), nn.GELU())
+        self.logits = nn.Conv2d(hidden, GRID.symbols, 1)
         self.register_buffer("points", torch.from_numpy(GRID.points).float() / GRID.reach, persistent=False)
 
     def posterior(self, batch: Batch) -> Segments:
         grey = batch.frame.given().x.to(self.anchor.dtype).unsqueeze(1)
         chroma = torch.cat([self.points[batch.x].permute(0, 3, 1, 2), torch.ones_like(grey)], 1)
-        logits = self.logits(self.features(grey) + self.before(chroma))
+        logits = self.logits(self.meet(self.features(grey) + self.before(chroma)))
         return Segments({"node": logits.log_softmax(1).gather(1, batch.x.unsqueeze(1)).permute(0, 2, 3, 1)})
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         restarted(self, generator)
         count = torch.bincount(batch.x.flatten(), minlength=GRID.symbols) + 0.1
         with torch.no_grad():
-            self.logits[-1].bias.copy_((count / count.sum()).log())
+            self.logits.bias.copy_((count / count.sum()).log())  # type: ignore[union-attr]
 
 
 def made(row: str) -> LatentColorization | Autoregressive:

@@ -180,6 +180,8 @@ class Schema:
             OptionError: an option that makes no sense.
         """
         if (grid := colour.asked(values)) is not None:
+            if scale == "standard" or binarize != "none":
+                raise OptionError(f"values={values!r} are points of a grid: leave out scale and binarize")
             return cls._colour(raw, grid)
         _check_options(values, scale, binarize, seed)
         written: dict[str, Any] = _written(raw, ends, tokens, longest)

@@ -53,6 +53,8 @@ def template(reach: int = 5, far: int = 12) -> list[tuple[int, int]]:
 class Network(nn.Module):
     """The convolution in floating point: contexts (M, N + 2), of labels and bands, to logits (M, L)."""
 
+    first: Tensor
+
     def __init__(self, places: int, labels: int, hidden: tuple[int, int]):
         super().__init__()
         sizes = [*[labels + 1] * places, BANDS, BANDS]

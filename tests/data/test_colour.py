@@ -110,6 +110,8 @@ def test_what_is_no_image_in_colour_is_refused_as_such(tmp_path):
         load(images[..., 0], values="colour", kind="image")
     with pytest.raises(DataError, match="shape"):
         load(images[:, :3], schema=data.schema)
+    with pytest.raises(OptionError, match="leave out scale"):
+        load(images, values="colour", binarize="fixed")
     with pytest.raises(DataError, match="leave out --context"):
         load(images, values="colour", context=images)
     hole = images.copy()

@@ -234,7 +234,7 @@ def test_whole_numbers_are_those_of_the_network():
     offsets, one = np.array(template(2, 4)), maps(1)[0].astype(np.uint8)
     network = Network(len(offsets), 4, (6, 5))
     with torch.no_grad():
-        network.look.weight[:, 6:].normal_()
+        network.look.weight[:, 6:].normal_(std=0.3)
     seen = contexts(one, offsets, 4, np.arange(one.size))
     true = network(torch.from_numpy(seen).long()).log_softmax(-1).detach().double().numpy()
     parts = {"offsets": offsets, **_rounded(network)}
