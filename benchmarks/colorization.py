@@ -55,7 +55,7 @@ CHANNELS, HIDDEN, BATCH, LR = (16, 32, 48), 48, 8, 3e-3
 VOID = 11
 LARGEST = 16
 """Segments of the row that has `HIDDEN` units: the others have more, for the same number of parameters."""
-SHOWN = (20, 120, 200)
+SHOWN = (120, 200)
 
 
 SHOWN_BESIDE = ("psnr_mean", "psnr_draw", "psnr_grey", "rmse_mean", "rmse_grey")
