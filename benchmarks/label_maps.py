@@ -6,6 +6,8 @@ Tables are counted on the training maps alone, and are not part of a file. Every
 length counts, header and all. Rows:
 - context: a table of the labels at W, N, NW, NE, WW, NN, blended over depths 0, 2, 4, 6; without counting within the
   map that is coded; and of 14 neighbours;
+- convolution: a masked convolution over 38 pixels before each, in whole numbers, of the training maps and their mirror
+  images; --weights keeps what was learned, as learning takes some minutes;
 - sparse: labels at few pixels from which a local search gives the rest, by the nearest one or by what the table
   predicts; bits of positions, log2 (n over k), and of labels apart;
 - png (palette, optimised), webp (lossless), xz (of a byte a pixel), each its own file too.
@@ -29,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from latentia.segmentation import ContextCoder, SparseCoder, write_label_map
+from latentia.segmentation import ContextCoder, ConvolutionCoder, SparseCoder, write_label_map
 from latentia.segmentation.context import NEIGHBOURS
 
 RESULTS = Path(__file__).parent / "results" / "label_maps.json"
@@ -59,7 +61,17 @@ def write_xz(labels: np.ndarray, path: Path) -> None:
     path.write_bytes(lzma.compress(labels.astype(np.uint8).tobytes(), preset=9 | lzma.PRESET_EXTREME))
 
 
-def codecs(train: np.ndarray, shape: tuple[int, ...]) -> dict[str, Codec]:
+def convolution(train: np.ndarray, weights: Path) -> ConvolutionCoder:
+    """What was learned before, or is learned now and kept."""
+    if weights.exists():
+        return ConvolutionCoder.load(weights)
+    coder = ConvolutionCoder(np.concatenate([train, train[:, :, ::-1]]), LABELS, epochs=3)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    coder.save(weights)
+    return coder
+
+
+def codecs(train: np.ndarray, shape: tuple[int, ...], weights: Path) -> dict[str, Codec]:
     table = ContextCoder(train, LABELS)
     still = ContextCoder(train, LABELS, gain=0)
     wide = ContextCoder(train, LABELS, WIDE, range(0, 15, 2))
@@ -68,6 +80,7 @@ def codecs(train: np.ndarray, shape: tuple[int, ...]) -> dict[str, Codec]:
         "context": table,
         "context, no counting within the map": still,
         "context of 14": wide,
+        "convolution": convolution(train, weights),
         "sparse, nearest": nearest,
         "sparse, predicted by the table": SparseCoder(table, "predicted"),
         "sparse, predicted by the table of 14": SparseCoder(wide, "predicted"),
@@ -114,6 +127,7 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data/camvid", help="folder of the npz files")
     parser.add_argument("--first", type=int, default=None, help="test maps; all where it is left out")
     parser.add_argument("--only", nargs="*", help="rows to measure again, the others as they are in the results")
+    parser.add_argument("--weights", type=Path, default=Path("runs/label_maps.safetensors"), help="of the convolution")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     files = {part: Path(options.data) / f"camvid_{part}_120x90.npz" for part in ("train", "test")}
@@ -123,7 +137,7 @@ def main() -> None:
     test = test[: options.first]
     rows = {} if options.only is None else json.loads(options.out.read_text())["rows"]
     with tempfile.TemporaryDirectory() as folder:
-        for name, codec in codecs(train, test.shape[1:]).items():
+        for name, codec in codecs(train, test.shape[1:], options.weights).items():
             if options.only is not None and name not in options.only:
                 continue
             codec.write(test[0], Path(folder) / "first")

@@ -24,7 +24,7 @@ CHOSEN = {"likelihood", "latent", "restarts", "hard"}
 """Options that are chosen from the data, unless the command names them."""
 BASE = "base"
 """The option of a model that is built upon another: the run of that one."""
-NOT_OF_OBJECTIVES = {"model", "batch", "estimator"}
+NOT_OF_OBJECTIVES = {"model", "batch", "estimator", "held"}
 
 
 def fit(arguments: list[str]) -> None:
@@ -472,7 +472,15 @@ def _add_data(group: Any) -> None:
     group.add_argument("--exclude", type=str, default=None, help="Columns of a table to leave out, as a,b,c.")
     group.add_argument("--kind", type=str, default="auto", help="auto, table, sequence, text or image.")
     group.add_argument("--vocabulary", type=str, default=None, help="For bags of words, a file with a word a line.")
-    group.add_argument("--values", type=str, default="auto", help="auto, real, binary, levels, symbols or mixed.")
+    group.add_argument(
+        "--values",
+        type=str,
+        default="auto",
+        help=(
+            "auto, real, binary, levels, symbols, mixed; or colour, of images: their chroma given grey, on a grid in "
+            "Lab (10 apart up to 100, or as colour:STEP:REACH says)."
+        ),
+    )
     group.add_argument(
         "--scale",
         type=str,

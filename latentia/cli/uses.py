@@ -58,6 +58,9 @@ def sample(arguments: list[str]) -> None:
     count = parsed.grid[0] * parsed.grid[1] if parsed.grid else parsed.n
     if parsed.grid:
         _showable(run, "--grid")
+    if run.schema.chroma:
+        _colourings(run, parsed)
+        return
     given = _given(run, parsed.given, count)
     model = _diffusing(run.model(), parsed)
     drawn, _ = generate(model, count, **given, seed=parsed.seed, mean=parsed.mean)
@@ -66,6 +69,39 @@ def sample(arguments: list[str]) -> None:
     else:
         write(run, parsed, drawn.x, drawn.lengths, "sample")
         _show_texts(run, drawn.x, drawn.lengths)
+
+
+def _colourings(run, parsed: argparse.Namespace) -> None:
+    """Held-out grey images coloured in, as a picture beside the truth; or the draws alone, sRGB of 0 to 255."""
+    import numpy as np
+
+    from latentia.report.colourings import colourings
+    from latentia.tasks import generate
+
+    if parsed.mean or parsed.given:
+        raise OptionError(
+            "--mean and --given: what is given is a grey image, and the picture has the mean; leave it out"
+        )
+    say("each draw is given the grey image of a held-out datum")
+    data = run.held_out.subset([i % len(run.held_out) for i in range(parsed.n)])
+    path = Path(parsed.out) if parsed.out else run.path / "sample.png"
+    if path.suffix == ".png":
+        found = colourings(run.model(), data, parsed.seed)
+        _write_picture(np.stack(list(found.values())), path)
+        tell("from the top: " + ", ".join(found))
+        return
+    drawn, _ = generate(run.model(), len(data), context=data.context.batch(), seed=parsed.seed)
+    _write_colours(data.schema, data.context.x, drawn.x, path)
+
+
+def _write_colours(schema: Any, grey: Any, chroma: Any, path: Path) -> None:
+    """Write images in colour, sRGB of 0 to 255, of their grey images and their chroma."""
+    from latentia.data import Schema
+    from latentia.data.colour import coloured
+
+    images = coloured(grey.numpy(), chroma.numpy(), schema.grid)
+    Schema("image", "levels", images.shape[1:], levels=256).write(images, path)
+    say(f"wrote {path}")
 
 
 def _add_decoding(parser: Parser) -> None:
@@ -260,7 +296,8 @@ def complete(arguments: list[str]) -> None:
     batch = type(whole).of(whole.x, ~(whole.hidden | hidden), whole.lengths, context=whole.context)
     found = fill(model, batch, sweeps=parsed.sweeps, seed=parsed.seed)
     # between two symbols there is none, so for them a mean means nothing
-    filled = found.draws[0] if parsed.draw or data.schema.values == "symbols" else found.mean
+    symbolic = data.schema.values == "symbols" or data.schema.chroma
+    filled = found.draws[0] if parsed.draw or symbolic else found.mean
     dtype = torch.promote_types(filled.dtype, whole.x.dtype)
     x = torch.where(batch.hidden, filled.cpu().to(dtype), whole.x.to(dtype))
     path = _write_filled(run, parsed, data, x, batch)
@@ -281,6 +318,10 @@ def _write_filled(run, parsed: argparse.Namespace, data: Any, x: Any, batch: Any
 
     of, names = origin_of(run, parsed, data), run.schema.names
     path = Path(parsed.out) if parsed.out else run.path / f"complete{of.suffix}"
+    if run.schema.chroma:
+        path = path if parsed.out else path.with_suffix(".png")
+        _write_colours(data.schema, data.context.x, x, path)
+        return path
     if run.schema.kind != "table" or not set(names) <= set(of.columns) or path.suffix not in FORMS or not names:
         return write(run, parsed, x, batch.lengths, "complete")
     cells = filled(of, names, run.schema.decode(x), batch.hidden.cpu().numpy())
@@ -515,13 +556,17 @@ def _showable(run, option: str) -> None:
 
 def write_sheet(run, images: Any, path: Path, top: float | None = None) -> None:
     """Write images (rows, columns, ...) as one PNG file."""
-    from latentia.data.files import atomic_write
-    from latentia.data.grids import sheet
     from latentia.report import pictures
 
     if path.suffix != ".png":
         raise OptionError(f"{path}: pictures are written as .png")
     images = images.reshape(*images.shape[:2], *run.schema.event_shape).detach().cpu().double().numpy()
-    top = pictures.white(run.schema, images) if top is None else top
+    _write_picture(images, path, pictures.white(run.schema, images) if top is None else top)
+
+
+def _write_picture(images: Any, path: Path, top: float = 1.0) -> None:
+    from latentia.data.files import atomic_write
+    from latentia.data.grids import sheet
+
     atomic_write(path, sheet(images, top))
     say(f"wrote {path}")

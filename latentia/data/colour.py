@@ -1,8 +1,8 @@
 """Colour as a grey image and what it leaves out: CIE Lab, its chroma on a grid, and pictures back again.
 
 An sRGB image is L (how light, 0..100) and the chroma (a, b), 0 where it is grey. Here L is kept in 8 bits, as a grey
-image, and the chroma as one of V symbols, the nearest point of a square grid. `pairs` makes the data of
-p(chroma | grey) from images in colour, and `pictures` images from the two.
+image, and the chroma as one of V symbols, the nearest point of a square grid. `load(..., values="colour")`, or `pairs`,
+makes the data of p(chroma | grey) from images in colour, and `pictures` images from the two.
 
     IEC 61966-2-1 (sRGB); CIE 15:2004, section 8.2.1 (Lab), white point D65
     Zhang, Isola and Efros (2016), "Colorful image colorization", section 2.1: the chroma on a grid of width 10
@@ -11,16 +11,16 @@ p(chroma | grey) from images in colour, and `pictures` images from the two.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from latentia.data.dataset import Dataset
-from latentia.data.images import read_folder
 from latentia.data.raw import Raw
-from latentia.data.schema import Schema
 from latentia.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from latentia.data.dataset import Dataset
 
 TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -28,6 +28,7 @@ TO_XYZ = np.array(
 """Linear sRGB to XYZ; its rows sum to the white point D65."""
 WHITE = TO_XYZ.sum(1)
 KNEE = 6 / 29
+GREY = "grey images"
 GREY_LEVELS = 255
 LIGHTEST = 100.0
 
@@ -114,33 +115,65 @@ def apart(images: np.ndarray, grid: ChromaGrid) -> tuple[np.ndarray, np.ndarray]
     return grey, grid.nearest(lab[..., 1:])
 
 
+def asked(values: str) -> ChromaGrid | None:
+    """The grid that "colour" or "colour:STEP:REACH" asks for; None where `values` says something else.
+
+    Raises:
+        OptionError: no such grid.
+    """
+    name, *numbers = values.split(":")
+    if name != "colour":
+        return None
+    try:
+        step, reach = map(float, numbers) if numbers else ChromaGrid()
+    except ValueError:
+        raise OptionError(f"values={values!r}: write colour, or colour:STEP:REACH, such as colour:5:30") from None
+    grid = ChromaGrid(step, reach)
+    _ = grid.side  # which refuses what is no grid
+    return grid
+
+
+def check_colour(raw: Raw) -> None:
+    """Raise `DataError` for what is no images in colour."""
+    shape = np.shape(raw.values)
+    if raw.kind != "image" or len(shape) != 4 or shape[-1] != 3:
+        raise raw.error(f"images in colour have three channels last, (N, H, W, 3), and these have shape {shape}")
+    if raw.context is not None:
+        raise raw.error("the context of chroma is the grey image, which the images in colour have: leave out --context")
+
+
+def split(raw: Raw, grid: ChromaGrid) -> Raw:
+    """Images in colour as their chroma, with the grey images as its context. Raises `DataError` for others."""
+    check_colour(raw)
+    if np.isnan(raw.values).any():
+        raise raw.error("a pixel in colour has no missing part: of one that is hidden the grey image would be too")
+    grey, chroma = apart(np.asarray(raw.values), grid)
+    return replace(raw, values=chroma, context=Raw("image", grey, source=GREY, rows=raw.rows))
+
+
 def pairs(images: np.ndarray | str | os.PathLike, grid: ChromaGrid | None = None) -> Dataset:
     """Data of p(chroma | grey): x the chroma's symbols (N, H, W), the context grey images in [0, 1].
 
     Args:
-        images: sRGB (N, H, W, 3), bytes or floats in [0, 1]; or a folder of images in colour, all of one size.
+        images: sRGB (N, H, W, 3), bytes or floats in [0, 1]; or a folder of images in colour, all of one size; or
+            anything else that `load` reads as such.
         grid: of the chroma.
 
     Raises:
         DataError: images that are grey, or no images.
     """
-    grid = grid or ChromaGrid()
-    read = np.asarray(read_folder(Path(images)).values) if isinstance(images, str | os.PathLike) else np.asarray(images)
-    if read.ndim != 4 or read.shape[-1] != 3 or not len(read):
-        raise DataError(f"images in colour have three channels last, (N, H, W, 3), and these have shape {read.shape}")
-    grey, chroma = apart(read, grid)
-    return schema_of(read.shape[1:3], grid).encode(
-        Raw("image", chroma, context=Raw("image", grey, source="grey images"))
-    )
+    from latentia.data.dataset import load  # whose schema needs this module
 
-
-def schema_of(size: tuple[int, ...], grid: ChromaGrid) -> Schema:
-    """Of the pairs of images of that height and width: it depends on no image, so that all pairs are read alike."""
-    grey = Schema("image", "real", tuple(size), shift=(0.0,), scale=(float(GREY_LEVELS),), source="grey images")
-    return Schema("image", "levels", tuple(size), levels=grid.symbols, context=grey, source="chroma")
+    step, reach = grid or ChromaGrid()
+    return load(images, values=f"colour:{step}:{reach}")
 
 
 def pictures(grey: np.ndarray, ab: np.ndarray) -> np.ndarray:
     """sRGB bytes (..., 3) of grey images in [0, 1] (...), as in the context of `pairs`, and chroma (..., 2)."""
     light = LIGHTEST * np.asarray(grey, np.float64)[..., None]
     return np.rint(255 * to_rgb(np.concatenate([light, ab], -1))).astype(np.uint8)
+
+
+def coloured(grey: np.ndarray, chroma: np.ndarray, grid: ChromaGrid) -> np.ndarray:
+    """sRGB bytes (..., 3) of grey images in [0, 1] (...) and symbols of the grid (...)."""
+    return pictures(grey, grid.points[np.asarray(chroma, np.int64)])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import columns, encoding, writing
+from latentia.data import colour, columns, encoding, writing
 from latentia.data.cells import classes_of, is_cells, kinds, named
 from latentia.data.columns import Column
 from latentia.data.limits import SYMBOLS, judge_symbols
@@ -65,6 +65,8 @@ class Schema:
             the end counts. It is the last of all, and `levels` and `vocabulary` have it.
         tokens: what a text is made of: words, bytes or subwords; cutter: how subwords are cut, as JSON.
         longest: symbols that a sequence or text has at most: longer ones are cut off there, and have no end.
+        chroma: of images in colour that are read as their chroma given grey, the step and the reach of the grid whose
+            points the levels are, see `latentia.data.colour`; () of all others.
         source: where the data came from; two schemas that differ only in this are equal.
 
     Raises:
@@ -90,6 +92,7 @@ class Schema:
     cutter: str = ""
     longest: int | None = None
     kinds: tuple[str, ...] = ()
+    chroma: tuple[float, ...] = ()
     source: str = field(default="data", compare=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ class Schema:
             "ends": symbolic or not self.ends,
             "tokens": self.tokens in TOKENS and (self.kind == "text" or self.tokens == "words"),
             "cutter": bool(self.cutter) == (self.tokens == "subwords"),
+            "chroma": self._good_chroma(),
             "longest": self.longest is None or (self.longest > 0 and self.kind in encoding.RAGGED),
         }
         for name, good in checks.items():
@@ -124,6 +128,12 @@ class Schema:
             return False
         named = {"real": (0,), "count": (0,), "binary": (0, 2), "category": range(1, SYMBOLS)}
         return all(len(names) in named.get(kind, ()) for kind, names in zip(self.kinds, self.categories, strict=True))
+
+    def _good_chroma(self) -> bool:
+        if not self.chroma:
+            return True
+        images = self.kind == "image" and self.values == "levels" and self.context is not None
+        return images and len(self.chroma) == 2 and self.levels == self.grid.symbols
 
     @classmethod
     def of(
@@ -147,9 +157,10 @@ class Schema:
 
         Args:
             raw: the training data.
-            values: one of `VALUES`; "auto": symbols for text and sequences of integers; mixed for a table with columns
-                of words; binary where all is 0 or 1 or `binarize` asks for it; else real. "mixed" tells the kind of
-                each column of a table from its type and its values.
+            values: one of `VALUES`; or "colour", or "colour:STEP:REACH", for images in colour, as the levels of their
+                chroma on that grid given the grey image (`latentia.data.colour`); "auto": symbols for text and
+                sequences of integers; mixed for a table with columns of words; binary where all is 0 or 1 or `binarize`
+                asks for it; else real. "mixed" tells the kind of each column of a table from its type and its values.
             scale: of real values. "standard": mean 0 and variance 1 by the observed entries; "none"; "auto":
                 standard for tables and sequences, divided by the largest possible grey level for images.
             binarize: "fixed" or "dynamic" takes level / largest level as the probability of a 1 (Salakhutdinov &
@@ -168,6 +179,10 @@ class Schema:
             DataError: the values are not of the kind asked for, or a column has no observed value.
             OptionError: an option that makes no sense.
         """
+        if (grid := colour.asked(values)) is not None:
+            if scale == "standard" or binarize != "none":
+                raise OptionError(f"values={values!r} are points of a grid: leave out scale and binarize")
+            return cls._colour(raw, grid)
         _check_options(values, scale, binarize, seed)
         written: dict[str, Any] = _written(raw, ends, tokens, longest)
         if is_cells(raw):
@@ -219,6 +234,16 @@ class Schema:
         return schema
 
     @classmethod
+    def _colour(cls, raw: Raw, grid: colour.ChromaGrid) -> Schema:
+        """Of chroma given grey: it depends on the size of the images alone, so that all such data are read alike."""
+        colour.check_colour(raw)
+        size = np.shape(raw.values)[1:3]
+        grey = cls("image", "real", size, shift=(0.0,), scale=(float(colour.GREY_LEVELS),), source=colour.GREY)
+        classes = () if raw.labels is None else classes_of(raw.labels)
+        more: dict[str, Any] = {"context": grey, "classes": classes, "chroma": tuple(grid), "source": raw.source}
+        return cls("image", "levels", size, levels=grid.symbols, **more)
+
+    @classmethod
     def _mixed(cls, raw: Raw, scale: str, binarize: str, beside: dict[str, Any]) -> Schema:
         """Of columns that are each of their own kind."""
         if raw.kind not in ("table", "sequence") or binarize != "none" or _is_symbolic(raw):
@@ -250,6 +275,8 @@ class Schema:
         """
         from latentia.data.dataset import Dataset  # a data set carries its schema: the two need each other
 
+        if self.chroma and raw.context is None:
+            raw = colour.split(raw, self.grid)
         x, mask, lengths = encoding.encode(self, raw)
         return Dataset(
             x=torch.from_numpy(np.ascontiguousarray(x)),
@@ -336,6 +363,13 @@ class Schema:
             return {"context": self.columns}
         symbolic = self.values == "symbols"
         return {"source_symbols": self.levels} if symbolic else {"source_features": math.prod(self.event_shape)}
+
+    @property
+    def grid(self) -> colour.ChromaGrid:
+        """Of the chroma. Raises `DataError` for a schema that has none."""
+        if not self.chroma:
+            raise DataError(f"{self.source} was read as {self.describe()}, and not as chroma: say values='colour'")
+        return colour.ChromaGrid(*self.chroma)
 
     @property
     def end(self) -> int | None:
@@ -427,6 +461,9 @@ class Schema:
             return f"binarized once with seed {self.seed} (each grey level is a probability)"
         if self.values == "binary":
             return "of 0 and 1"
+        if self.chroma:
+            step, reach = self.chroma
+            return f"their chroma given grey, {self.levels} points of step {step:g} and reach {reach:g} in Lab"
         if self.values == "levels":
             return f"of {self.levels} levels"
         if self.kind == "image" and not any(self.shift) and self.scale != (1.0,):
@@ -484,7 +521,7 @@ class Schema:
         return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
 
 
-BESIDE = {"categories", "context", "classes", "kinds", "drops", "ends", "tokens", "cutter", "longest"}
+BESIDE = {"categories", "context", "classes", "kinds", "drops", "ends", "tokens", "cutter", "longest", "chroma"}
 
 
 def _is_int(value) -> bool:
@@ -524,6 +561,7 @@ _FORMS = {
     "cutter": _is_text,
     "longest": lambda value: value is None or _is_int(value),
     "kinds": _list_of(_is_text),
+    "chroma": _list_of(_is_number),
 }
 
 
@@ -535,7 +573,11 @@ def _numpy(x: Tensor | np.ndarray) -> np.ndarray:
 
 
 def _check_options(values: str, scale: str, binarize: str, seed: int) -> None:
-    given = {"values": (values, ("auto", *VALUES)), "scale": (scale, SCALES), "binarize": (binarize, BINARIZE)}
+    given = {
+        "values": (values, ("auto", *VALUES, "colour")),
+        "scale": (scale, SCALES),
+        "binarize": (binarize, BINARIZE),
+    }
     for name, (value, allowed) in given.items():
         if value not in allowed:
             raise OptionError(f"{name}={value!r}: choose one of {', '.join(allowed)}")

@@ -98,6 +98,10 @@ def _padded(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _png(schema: Schema, values: np.ndarray | list) -> bytes:
+    if schema.chroma:
+        raise DataError(
+            "chroma is no picture without its grey image (latentia.data.colour.coloured has both): write .npy"
+        )
     images = np.asarray(values, dtype=np.float64)
     if images.ndim > 4 or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
         raise DataError(

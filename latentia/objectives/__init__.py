@@ -14,10 +14,11 @@ from latentia.errors import CapabilityError
 from latentia.model import LatentVariableModel, TractableModel
 from latentia.objectives.alignment import alignment_elbo
 from latentia.objectives.elbo import elbo
+from latentia.objectives.expected import expected
 from latentia.objectives.iwae import iwae
 from latentia.objectives.supervised import supervised
 
-__all__ = ["Bound", "Objective", "alignment_elbo", "elbo", "exact", "iwae", "kl_divergence", "supervised"]
+__all__ = ["Bound", "Objective", "alignment_elbo", "elbo", "exact", "expected", "iwae", "kl_divergence", "supervised"]
 
 Objective = Callable[[LatentVariableModel, Batch], Bound]
 

@@ -44,6 +44,8 @@ def latents(
     and the likelihood, not of the few data shown; `train` (`data` where
     there are no others) gives the lengths of sequences, which are not modelled, and how many words there were.
     """
+    if data.schema.chroma:
+        return []  # a segment for each pixel is seen in the pictures of what the model makes
     train = data if train is None else train
     with using(model, seed):
         q = model.posterior(data.subset(slice(0, 2)).frozen(seed).batch().to(model.anchor))

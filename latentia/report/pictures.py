@@ -21,9 +21,13 @@ def white(schema: Schema, x: np.ndarray) -> float:
 
 
 def showable(schema: Schema) -> bool:
-    """Whether x is an image of one, three or four channels."""
+    """Whether x is an image of one, three or four channels: chroma is none without its grey image."""
     shape = schema.event_shape
-    return schema.kind == "image" and (len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3, 4)))
+    return (
+        schema.kind == "image"
+        and not schema.chroma
+        and (len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3, 4)))
+    )
 
 
 def grid(images: np.ndarray, top: float, gap: int = 1) -> dict[str, str | int]:

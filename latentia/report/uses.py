@@ -12,7 +12,7 @@ from latentia.data import Dataset
 from latentia.distributions.latents import each
 from latentia.distributions.observed import expected
 from latentia.model import Batch, LatentVariableModel, TractableModel
-from latentia.report import columns, figures, pictures
+from latentia.report import colourings, columns, figures, pictures
 from latentia.report.latents import column_names
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.words import number
@@ -44,6 +44,9 @@ def uses(model: LatentVariableModel, data: Dataset, seed: int, learned: int = 0)
     """
     levels = data.schema.levels or 1 if data.schema.values == "levels" else 1
     passes = max(TENTH * learned, CHEAP / (max(data.entries, 1) * levels))
+    if data.schema.chroma:
+        few = data.subset(torch.from_numpy(figures.thinned(len(data), SHOWN)))
+        return gathered(lambda: [colourings.panel(model, few, seed)])
     if pictures.showable(data.schema):
         makers = (_samples, _reconstructions, _interpolations, _traversals)
         return gathered(

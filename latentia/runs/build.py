@@ -31,6 +31,7 @@ OBJECTIVES = {
     "iwae": objectives.iwae,
     "supervised": objectives.supervised,
     "exact": objectives.exact,
+    "expected": objectives.expected,
     "alignment_elbo": objectives.alignment_elbo,
     "semi_amortized": semi_amortized,
     "mean_field_elbo": mean_field_elbo,
@@ -63,7 +64,8 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
         _check_same_data(name, base.schema, schema)
     sizes = {size: value for size, value in _sizes_for(name, schema).items() if size in parameters}
     given = {"context", "source_symbols", "source_features"} & set(schema.sizes())
-    if given - set(parameters):
+    colours = schema.chroma and getattr(MODELS[name], "colour", False)  # whose context is always a grey image
+    if given - set(parameters) and not colours:
         raise _does_nothing(name, "context", *given)
     required = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
     for missing in required:
@@ -193,7 +195,7 @@ def better_reading(config: Config, kind: str) -> str | None:
     other = {"table": "sequence", "sequence": "table"}.get(kind)
     offers: list[dict[str, str]] = [{"kind": other}] if other and config.data.kind == "auto" else []
     if config.data.values == "auto":
-        offers += [{"values": "levels"}, {"values": "symbols"}, {"values": "real"}]
+        offers += [{"values": "levels"}, {"values": "symbols"}, {"values": "real"}, {"values": "colour"}]
     offers += [{"scale": "none"}] if config.data.scale != "none" else []
     if config.data.stream:
         return None
@@ -218,6 +220,8 @@ def values_for(data: Raw | Rows, config: Config) -> str:
     """What the values are as far as the options and the model say, see `Schema.of`."""
     if config.data.values != "auto":
         return config.data.values
+    if getattr(MODELS[config.model], "colour", False):
+        return "colour"
     likelihood, emission = (config.model_options.get(name, "auto") for name in ("likelihood", "emission"))
     if "columns" in (likelihood, emission) or (data.kind == "table" and _needs_columns(config.model)):
         return "mixed"
@@ -251,6 +255,8 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     emission = config.model_options.get("emission", "auto")
     if values == "mixed" and not isinstance(train, Raw):
         raise OptionError("the kinds of columns are told from data in memory: --stream false")
+    if values.startswith("colour") and not isinstance(train, Raw):
+        raise OptionError("images in colour are read as chroma in memory: --stream false")
     if scale == "auto" and emission in COUNTS:
         scale = "none"
     options: dict[str, Any] = {
@@ -267,7 +273,7 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     options |= {"tokens": source.tokens} if source.tokens != "words" else {}
     options |= {"longest": source.max_length} if source.max_length is not None else {}
     schema = _schema_of(train, values=values, **options)
-    if schema.levels is None or schema.kind == "text":
+    if schema.levels is None or schema.kind == "text" or schema.chroma:
         return schema
     return replace(schema, levels=_schema_of(whole, values=schema.values, **options).levels)
 

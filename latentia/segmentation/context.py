@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,37 @@ SIZE = struct.Struct("<HH")
 """A file begins with height and width."""
 
 
-class ContextCoder:
+class MapCoder(ABC):
+    """Label maps to bytes and back, and to files."""
+
+    @abstractmethod
+    def encode(self, labels: np.ndarray) -> bytes:
+        """The bytes of a map (H, W)."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> np.ndarray:
+        """The map (H, W), bytes, that `encode` was given."""
+
+    def write(self, labels: np.ndarray, path: str | os.PathLike) -> None:
+        Path(path).write_bytes(self.encode(labels))
+
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        return self.decode(Path(path).read_bytes())
+
+
+def check_labels(labels: np.ndarray, known: int) -> np.ndarray:
+    """A map (H, W) as bytes. Raises `DataError` where it is none, or has labels of `known` or more."""
+    found = np.asarray(labels)
+    if found.ndim != 2 or found.dtype.kind not in "iu" or not found.size:
+        raise DataError(f"a label map is (H, W) of whole numbers, and this is {found.shape} of {found.dtype}")
+    if max(found.shape) > 65535:
+        raise DataError(f"a label map has at most 65,535 rows and columns, and this has {found.shape}")
+    if found.min() < 0 or found.max() >= known:
+        raise DataError(f"labels go from {found.min()} to {found.max()}, and the coder knows 0 to {known - 1}")
+    return np.ascontiguousarray(found, np.uint8)
+
+
+class ContextCoder(MapCoder):
     """Label maps to bytes and back, by counts of training maps.
 
     Args:
@@ -77,16 +108,7 @@ class ContextCoder:
 
     def checked(self, labels: np.ndarray) -> np.ndarray:
         """A map (H, W) as bytes. Raises `DataError` where it is none, or has labels that the coder does not know."""
-        found = np.asarray(labels)
-        if found.ndim != 2 or found.dtype.kind not in "iu" or not found.size:
-            raise DataError(f"a label map is (H, W) of whole numbers, and this is {found.shape} of {found.dtype}")
-        if max(found.shape) > 65535:
-            raise DataError(f"a label map has at most 65,535 rows and columns, and this has {found.shape}")
-        if found.min() < 0 or found.max() >= self.labels:
-            raise DataError(
-                f"labels go from {found.min()} to {found.max()}, and the coder knows 0 to {self.labels - 1}"
-            )
-        return np.ascontiguousarray(found, np.uint8)
+        return check_labels(labels, self.labels)
 
     @property
     def table(self) -> tuple[np.ndarray, ...]:
@@ -119,12 +141,6 @@ class ContextCoder:
         found = np.empty(shape, np.uint8)
         kernel.decode_map(found, *self.table, self.counts.copy(), self.gain, range_coder.begin(), bits)
         return found
-
-    def write(self, labels: np.ndarray, path: str | os.PathLike) -> None:
-        Path(path).write_bytes(self.encode(labels))
-
-    def read(self, path: str | os.PathLike) -> np.ndarray:
-        return self.decode(Path(path).read_bytes())
 
 
 def _contexts(labels: np.ndarray, offsets: np.ndarray, count: int) -> np.ndarray:

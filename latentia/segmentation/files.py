@@ -10,6 +10,7 @@ from PIL import Image
 
 from latentia.data import arrays
 from latentia.data.files import readable
+from latentia.data.images import listed
 from latentia.errors import DataError
 
 PLAIN = ("P", "L", "1", "I;16", "I;16B", "I;16L", "I")
@@ -41,6 +42,19 @@ def read_label_map(path: str | os.PathLike, key: str | None = None) -> np.ndarra
             f"{found.name} is {held.shape} of {held.dtype}: label maps are (H, W) or (N, H, W), whole numbers"
         )
     return held.astype(np.int64)
+
+
+def read_label_maps(path: str | os.PathLike, key: str | None = None) -> list[np.ndarray]:
+    """All maps, each (H, W), of a folder of .png files in natural order, as images of a folder are, so that maps and
+    images of like names are pairs; or of an array (N, H, W). Raises `DataError` as `read_label_map` does."""
+    found = Path(path)
+    if not found.is_dir():
+        held = read_label_map(found, key)
+        return [held] if held.ndim == 2 else list(held)
+    maps = [read_label_map(file) for file in listed(found) if file.suffix.lower() == ".png"]
+    if not maps:
+        raise DataError(f"{found} holds no label maps: put .png files in it")
+    return maps
 
 
 def write_label_map(labels: np.ndarray, path: str | os.PathLike) -> None:

@@ -15,10 +15,8 @@ Two searches, both deterministic in whole numbers, so that they give the same ma
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,7 +24,7 @@ import numpy as np
 from latentia.errors import DataError, OptionError
 from latentia.kernels import label_maps as kernel
 from latentia.kernels import range_coder
-from latentia.segmentation.context import SIZE, ContextCoder, buffer, opened, trimmed
+from latentia.segmentation.context import SIZE, ContextCoder, MapCoder, buffer, opened, trimmed
 
 NUMBER = struct.Struct("<I")
 """After height and width a file has k, how many labels are given."""
@@ -53,7 +51,7 @@ class Sparse(NamedTuple):
         return int((self.z != FREE).sum())
 
 
-class SparseCoder:
+class SparseCoder(MapCoder):
     """Label maps to bytes and back by sparse labelling.
 
     Args:
@@ -127,12 +125,6 @@ class SparseCoder:
         z = np.full(shape, FREE, np.uint8)
         kernel.decode_labels(given, z, FREE, self.near.copy(), 1, state, bits)
         return filled(z)
-
-    def write(self, labels: np.ndarray, path: str | os.PathLike) -> None:
-        Path(path).write_bytes(self.encode(labels))
-
-    def read(self, path: str | os.PathLike) -> np.ndarray:
-        return self.decode(Path(path).read_bytes())
 
 
 def filled(z: np.ndarray) -> np.ndarray:

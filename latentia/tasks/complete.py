@@ -140,7 +140,7 @@ def conditional_log_likelihood(
 def errors(schema: Schema, filled: Tensor, truth: Tensor, hidden: Tensor) -> Iterator[str]:
     """How far what was filled in lies from the truth that was hidden, in sentences: the root mean squared error, of a
     table for each column in its own units, and of symbols and categories the share that is right."""
-    if schema.values in ("symbols", "levels") and schema.kind != "image":
+    if schema.values in ("symbols", "levels") and (schema.kind != "image" or schema.chroma):
         right = (filled == truth)[hidden].double().mean()
         yield f"{float(right):.1%} of the hidden values are filled in as they were"
         return

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latentia.data.colour import ChromaGrid, apart, pairs, pictures, to_lab, to_rgb
+from latentia.data import Schema, load
+from latentia.data.colour import ChromaGrid, apart, coloured, pairs, pictures, to_lab, to_rgb
 from latentia.errors import DataError, OptionError
 
 # of sRGB's corners, to the second decimal (Lindbloom's calculator, D65)
@@ -76,3 +77,50 @@ def test_a_folder_in_colour_is_read_and_one_in_grey_refused(tmp_path):
         pairs(images[0])
     with pytest.raises(DataError, match="0 to 1"):
         pairs(images.astype(float))
+
+
+def test_images_in_colour_are_loaded_as_chroma_given_grey(tmp_path):
+    images = np.random.default_rng(2).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", seen=images, other=images[:, :, :3])
+    data = load(tmp_path / "images.npz", key="seen", values="colour:5:30")
+    assert torch.equal(data.x, pairs(images, ChromaGrid(5, 30)).x)
+    assert data.schema.describe() == (
+        "images of 4 x 6, their chroma given grey, 169 points of step 5 and reach 30 in Lab"
+    )
+    assert data.schema.grid == ChromaGrid(5, 30)
+    again = Schema.from_json(data.schema.to_json())
+    assert again == data.schema
+    # other images by that schema, of which each keeps its own grey image
+    some = load(images[1:3], schema=again)
+    assert torch.equal(some.x, data.x[1:3])
+    assert torch.equal(some.context.x, data.context.x[1:3])
+    back = coloured(data.context.x.numpy(), data.x.numpy(), data.schema.grid)
+    assert back.shape == images.shape
+    np.testing.assert_allclose(load(images, values="colour").x, pairs(images).x)
+
+
+def test_what_is_no_image_in_colour_is_refused_as_such(tmp_path):
+    images = np.random.default_rng(3).random((2, 4, 4, 3))
+    data = load(images, values="colour")
+    with pytest.raises(OptionError, match="colour:STEP:REACH"):
+        load(images, values="colour:5")
+    with pytest.raises(OptionError, match="multiple of step"):
+        load(images, values="colour:7:30")
+    with pytest.raises(DataError, match="three channels"):
+        load(images[..., 0], values="colour", kind="image")
+    with pytest.raises(DataError, match="shape"):
+        load(images[:, :3], schema=data.schema)
+    with pytest.raises(OptionError, match="leave out scale"):
+        load(images, values="colour", binarize="fixed")
+    with pytest.raises(DataError, match="leave out --context"):
+        load(images, values="colour", context=images)
+    hole = images.copy()
+    hole[0, 1, 2, 0] = np.nan
+    with pytest.raises(DataError, match="missing"):
+        load(hole, values="colour")
+    with pytest.raises(DataError, match="damaged: chroma"):
+        Schema.from_json({**data.schema.to_json(), "levels": 440})
+    with pytest.raises(DataError, match="not as chroma"):
+        _ = load(images).schema.grid
+    with pytest.raises(DataError, match="grey image"):
+        data.schema.write(data.x, tmp_path / "chroma.png")

@@ -2,15 +2,28 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from latentia.errors import DataError, OptionError
+from latentia.errors import DataError, OptionError, RunError
 from latentia.kernels import label_maps as kernel
-from latentia.segmentation import ContextCoder, SparseCoder, read_label_map, write_label_map
+from latentia.kernels import label_network
+from latentia.segmentation import (
+    ContextCoder,
+    ConvolutionCoder,
+    SparseCoder,
+    read_label_map,
+    read_label_maps,
+    write_label_map,
+)
+from latentia.segmentation.convolution import LARGEST, Network, _rounded, contexts, falling, template
 from latentia.segmentation.sparse import FREE, filled, log2_choose
+from latentia.tensors import read_tensors, write_tensors
 
 
 def maps(count, size=(17, 23), seed=0, labels=4):
@@ -155,6 +168,14 @@ def test_label_maps_are_read_from_files(tmp_path):
     np.savez(tmp_path / "many.npz", masks=many, images=np.zeros((3, 2, 2, 3)))
     for name in ("palette.png", "grey.png", "one.npy"):
         np.testing.assert_array_equal(read_label_map(tmp_path / name), one)
+    assert [each.shape for each in read_label_maps(tmp_path / "many.npz", "masks")] == [(17, 23)] * 3
+    (tmp_path / "folder").mkdir()
+    for i in (10, 9, 2):
+        write_label_map(many[i % 3], tmp_path / "folder" / f"{i}.png")
+    np.testing.assert_array_equal(read_label_maps(tmp_path / "folder"), many[[2, 0, 1]])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no label maps"):
+        read_label_maps(tmp_path / "empty")
     assert len(np.unique(np.array(Image.open(tmp_path / "palette.png").convert("RGB")).reshape(-1, 3), axis=0)) > 1
     np.testing.assert_array_equal(read_label_map(tmp_path / "many.npz", "masks"), many)
     for name, key, said in (
@@ -185,3 +206,108 @@ def test_what_cannot_be_coded_is_refused(coder):
             ContextCoder(maps(1), **{"labels": 4, **options})
     with pytest.raises(OptionError, match="fill"):
         SparseCoder(coder, "flood")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def network_coder():
+    return ConvolutionCoder(maps(40), 4, hidden=(12, 8), epochs=30)
+
+
+def test_every_map_comes_back_from_the_network(network_coder, tmp_path):
+    path = tmp_path / "map"
+    for one in [*maps(5, seed=1), *ODD.values()]:
+        network_coder.write(one, path)
+        np.testing.assert_array_equal(network_coder.read(path), one)
+
+
+def test_it_has_learned_what_comes_next(network_coder):
+    held = maps(20, seed=9)
+    own, table = (sum(len(each.encode(one)) for one in held) for each in (network_coder, ContextCoder(maps(40), 4)))
+    assert own < 1.2 * table
+    noise = np.random.default_rng(0).integers(0, 4, held[0].shape)
+    assert len(network_coder.encode(held[0])) < 0.5 * len(network_coder.encode(noise))
+
+
+def test_whole_numbers_are_those_of_the_network():
+    """Log-probabilities of rounded weights beside those of the network, at every pixel."""
+    torch.manual_seed(0)
+    offsets, one = np.array(template(2, 4)), maps(1)[0].astype(np.uint8)
+    network = Network(len(offsets), 4, (6, 5))
+    with torch.no_grad():
+        network.look.weight[:, 6:].normal_(std=0.3)
+    seen = contexts(one, offsets, 4, np.arange(one.size))
+    true = network(torch.from_numpy(seen).long()).log_softmax(-1).detach().double().numpy()
+    parts = {"offsets": offsets, **_rounded(network)}
+    plain = tuple(np.ascontiguousarray(parts[name], np.int64) for name in ("offsets", *list(parts)[1:]))
+    room = (np.empty(10, np.int64), np.empty(5, np.int64))
+    for place in range(one.size):
+        i, j = divmod(place, one.shape[1])
+        frequency = np.empty(4, np.int64)
+        total = label_network.predict(one, i, j, plain, falling(), *room, frequency)
+        assert total == frequency.sum()
+        np.testing.assert_allclose(np.log(frequency / total), true[place], atol=0.03)
+
+
+def test_only_what_comes_before_is_seen(network_coder):
+    one = maps(1, seed=4)[0].astype(np.uint8)
+    units = np.empty(network_coder.network[1].shape[2], np.int64)
+    changed = units.copy()
+    for place in np.random.default_rng(0).integers(one.size, size=40):
+        i, j = divmod(int(place), one.shape[1])
+        other = one.copy().ravel()
+        other[place:] = 3 - other[place:]
+        label_network.look(one, i, j, *network_coder.network[:4], units)
+        label_network.look(other.reshape(one.shape), i, j, *network_coder.network[:4], changed)
+        np.testing.assert_array_equal(units, changed)
+
+
+def test_the_exponential_is_a_table_of_whole_numbers():
+    table = falling()
+    assert table[0] == 2**20 + 1
+    assert table[-1] == 1
+    np.testing.assert_allclose(table - 1, 2**20 * np.exp(-np.arange(len(table)) / 64), atol=1)
+
+
+def test_another_process_with_the_weights_reads_the_file(network_coder, tmp_path):
+    one = maps(1, seed=6)[0]
+    network_coder.save(tmp_path / "weights.safetensors")
+    network_coder.write(one, tmp_path / "map")
+    np.save(tmp_path / "one.npy", one)
+    again = ConvolutionCoder.load(tmp_path / "weights.safetensors")
+    assert again.encode(one) == (tmp_path / "map").read_bytes()
+    read = (
+        "import sys, numpy as np; from latentia.segmentation import ConvolutionCoder, read_label_map;"
+        "a, b, c = sys.argv[1:]; assert np.array_equal(ConvolutionCoder.load(a).read(b), read_label_map(c))"
+    )
+    files = [str(tmp_path / name) for name in ("weights.safetensors", "map", "one.npy")]
+    subprocess.run([sys.executable, "-c", read, *files], check=True, timeout=300)
+
+
+def test_what_no_network_can_have_is_refused(network_coder, tmp_path):
+    for wrong in (np.array([[4]]), np.array([[-1]]), np.zeros((2, 2)), np.zeros((0, 3), int)):
+        with pytest.raises(DataError):
+            network_coder.encode(wrong)
+    with pytest.raises(DataError, match="no size"):
+        network_coder.decode(b"\x01")
+    with pytest.raises(DataError, match="no map"):
+        ConvolutionCoder([], 4)
+    for options in ({"neighbours": [(0, 1)]}, {"neighbours": []}, {"labels": 1}, {"hidden": (0, 3)}, {"epochs": 0}):
+        with pytest.raises(OptionError):
+            ConvolutionCoder(maps(1), **{"labels": 4, **options})
+    path = tmp_path / "weights.safetensors"
+    network_coder.save(path)
+    tensors, _ = read_tensors(path)
+    offsets = tensors["offsets"].clone()
+    offsets[0] = torch.tensor([0, 1])
+    for name, value in {
+        "offsets": offsets,
+        "near": tensors["near"][:, :2],
+        "third": tensors["third"] + 2 * LARGEST,
+        "down": tensors["down"][:0],
+    }.items():
+        write_tensors(path, {**tensors, name: value.contiguous()}, {})
+        with pytest.raises(DataError, match="no weights"):
+            ConvolutionCoder.load(path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(RunError):
+        ConvolutionCoder.load(path)

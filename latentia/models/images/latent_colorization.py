@@ -26,7 +26,7 @@ K segments cost little more than one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,9 @@ class LatentColorization(TractableModel, DirectedModel):
     Raises:
         OptionError: no segment, or another coupling.
     """
+
+    colour: ClassVar[bool] = True
+    """Images in colour are read as their chroma given grey."""
 
     def __init__(
         self,
@@ -132,8 +135,8 @@ class LatentColorization(TractableModel, DirectedModel):
         x, grey = batch.x, batch.context
         if x.ndim != 3 or x.is_floating_point():
             raise DataError(
-                f"chroma is x (B, H, W) of whole numbers, and the data have shape {tuple(x.shape)}: make pairs of grey "
-                "and chroma from images in colour by latentia.data.colour.pairs"
+                f"chroma is x (B, H, W) of whole numbers, and the data have shape {tuple(x.shape)}: read images in "
+                "colour as grey and chroma by values='colour' (--values colour)"
             )
         if grey is None or grey.x.shape != x.shape:
             found = "none" if grey is None else f"of shape {tuple(grey.x.shape)}"

@@ -1,6 +1,8 @@
 """Colorization by latent segments: enumeration, no latent at all, hidden chroma, and that segments are found."""
 
+import copy
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from latentia.data import as_dataset
 from latentia.errors import DataError, OptionError
 from latentia.learners import Gradient
 from latentia.models import LatentColorization
-from latentia.objectives import exact
+from latentia.objectives import exact, expected
 from latentia.tasks import complete
 
 DOUBLE = torch.float64
@@ -108,6 +110,36 @@ def test_segments_are_learned_and_gain():
     # a coin for each pixel is log 2 nats, and no model of independent pixels has less; one for a row is an eighth of it
     assert found["none"] == pytest.approx(-0.693, abs=0.05)
     assert found["rows"] > -0.55
+
+
+@pytest.mark.parametrize("coupling", ["none", "rows"])
+def test_the_gradient_of_the_m_step_is_that_of_log_p(coupling):
+    """Fisher's identity at the parameters of the E-step, and a bound elsewhere."""
+    model, batch = small(coupling).requires_grad_(), images(3)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found, true = expected(model, batch).value, exact(model, batch).value
+    torch.testing.assert_close(found, true)
+    for name, one, other in zip(
+        names, *(torch.autograd.grad(value.sum(), parameters) for value in (found, true)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, msg=name)
+    held = small(coupling, seed=5)
+    # what is lost is the divergence of the posterior that is held from the model's own
+    away = held.posterior(batch).divergence(model.posterior(batch))
+    torch.testing.assert_close(expected(model, batch, held=held).value, true - away)
+    assert bool((away > 1e-3).all())
+
+
+def test_em_with_gradient_m_steps_climbs():
+    model, batch = small("rows").requires_grad_(), images(24)
+    data, values = as_dataset(batch), []
+    for _ in range(6):
+        values.append(float(exact(model, batch).value.detach().mean()))
+        m_step = partial(expected, held=copy.deepcopy(model))
+        # all data at once and a small rate: then no M-step overshoots
+        Gradient(objective=m_step, epochs=10, lr=0.005, batch_size=24, fresh=False, progress=False).fit(model, data)
+    assert all(after > before for before, after in itertools.pairwise(values))
+    assert values[-1] > values[0] + 0.3
 
 
 def test_generation_keeps_the_context():
