@@ -15,9 +15,20 @@ from latentia.model import LatentVariableModel, TractableModel
 from latentia.objectives.alignment import alignment_elbo
 from latentia.objectives.elbo import elbo
 from latentia.objectives.iwae import iwae
+from latentia.objectives.rate_distortion import rate_distortion
 from latentia.objectives.supervised import supervised
 
-__all__ = ["Bound", "Objective", "alignment_elbo", "elbo", "exact", "iwae", "kl_divergence", "supervised"]
+__all__ = [
+    "Bound",
+    "Objective",
+    "alignment_elbo",
+    "elbo",
+    "exact",
+    "iwae",
+    "kl_divergence",
+    "rate_distortion",
+    "supervised",
+]
 
 Objective = Callable[[LatentVariableModel, Batch], Bound]
 
