@@ -190,7 +190,7 @@ def at(points: list[dict[str, float]], quality: float, key: str) -> float | None
     ends = sorted((point["psnr"], math.log(point[key])) for point in points)
     if not ends or not ends[0][0] <= quality <= ends[-1][0]:
         return None
-    return round(math.exp(float(np.interp(quality, *zip(*ends, strict=True)))), 4)
+    return round(math.exp(float(np.interp(quality, [end[0] for end in ends], [end[1] for end in ends]))), 4)
 
 
 def picture(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
@@ -232,7 +232,7 @@ def main() -> None:
     }
     equal = []
     for point in curves["ours"]:
-        row = {"psnr": point["psnr"]}
+        row: dict[str, float | None] = {"psnr": point["psnr"]}
         for name, points in curves.items():
             for key in ("bits_a_pixel", "bits_a_pixel_without_header"):
                 row[f"{name}_{key}"] = point[key] if name == "ours" else at(points, point["psnr"], key)
