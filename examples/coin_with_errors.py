@@ -57,9 +57,8 @@ def entropy(p: float) -> float:
 
 
 def told(name: str, slope: float, found, least: float) -> None:
-    print(
-        f"  {name:15} {slope:6.1f} {found.distortion:.4f} {found.rate:.4f} {least:.4f} {found.lower:.4f} ± {found.lower_se:.4f}"
-    )
+    sure = f"{found.lower:.4f} ± {found.lower_se:.4f}"
+    print(f"  {name:15} {slope:6.1f} {found.distortion:.4f} {found.rate:.4f} {least:.4f} {sure}")
 
 
 if __name__ == "__main__":
