@@ -120,6 +120,15 @@ def test_digit_bits_choose_a_number_of_clusters_and_complete_images(run):
     assert given > alone + 3
 
 
+def test_a_coin_and_a_normal_number_are_told_at_rates_near_the_least(run):
+    text = run("coin_with_errors.py")
+    rows = re.findall(r"^  (?:coin|normal) +[\d.]+ ([\d.]+) ([\d.]+) ([\d.]+) (-?[\d.]+)", text, re.MULTILINE)
+    assert len(rows) == 5
+    for _, rate, least, lower in (map(float, row) for row in rows):
+        assert least - 0.02 < rate < 1.02 * least + 0.01
+        assert lower < rate + 0.1
+
+
 def test_compressed_digits_are_shorter_than_by_general_compressors(run, tmp_path):
     text = run("compressed_digits.py", tmp_path / "where.png")
     bits = {name.strip(): float(value) for name, value in re.findall(r"^  (.{24}) ([\d.]+)", text, re.MULTILINE)}

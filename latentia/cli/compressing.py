@@ -104,7 +104,9 @@ def _lost(data: Any, parsed: argparse.Namespace) -> None:
 
 def _told(found: Any, data: Any, others: dict[str, int]) -> None:
     """Bits by part, and beside those of general compressors."""
-    count, per = found.values, _unit(data)
+    from latentia.tasks.compress import unit
+
+    count, per = found.values, unit(data.schema)
     tell(f"{found.data:,} data, {count:,} {per}s: {8 * len(found.file):,} bits, {len(found.file):,} bytes")
     tell(f"  message        {found.net:14,}  {found.net / count:8.4f} bits a {per}")
     for name, bits in found.parts.items():
@@ -121,11 +123,6 @@ def _told(found: Any, data: Any, others: dict[str, int]) -> None:
     if data.schema.kind == "text":
         tell(f"the message has {found.net / max(others['uncompressed'] / 8, 1):.4f} bits a byte of the text")
     _dearest(found, data)
-
-
-def _unit(data: Any) -> str:
-    kinds = {"text": "symbol", "image": "pixel", "sequence": "symbol" if data.schema.values == "symbols" else "value"}
-    return kinds.get(data.schema.kind, "value")
 
 
 def _dearest(found: Any, data: Any) -> None:

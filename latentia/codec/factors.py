@@ -26,8 +26,9 @@ class Slots(NamedTuple):
 
     @property
     def bits(self) -> np.ndarray:
-        """The information content of each symbol, log2(2^precision / size), (N,)."""
-        return self.precision - np.log2(self.size)
+        """The information content of each symbol, log2(2^precision / size), (N,) float32, in which a logarithm takes a
+        fifth of the time."""
+        return np.float32(self.precision) - np.log2(self.size.astype(np.float32))
 
     def push(self, stack: Stack) -> None:
         # a value without a slot was never drawn: it comes of a message that is decoded wrongly, whose data are refused

@@ -116,11 +116,12 @@ class Lines:
         return self._at_once(p, where, drawn)
 
     def _at_once(self, p: Any, where: Tensor, drawn: bool) -> Walk:
-        rows, columns = where.nonzero(as_tuple=True)
+        # all of it is mostly asked for, and need not be looked up
+        places = () if bool(where.all()) else where.nonzero(as_tuple=True)
         if self.own and not drawn:
-            yield Question(Even(len(rows), CELLS), rows, columns)
+            yield Question(Even(int(where.sum()), CELLS), *places)
             return
-        yield Question(self._cells((p.loc, p.scale), where, drawn), rows, columns)
+        yield Question(self._cells((p.loc, p.scale), where, drawn, not places), *places)
 
     def _one_by_one(self, p: MultivariateNormal, where: Tensor, drawn: bool) -> Walk:
         """z_d given z_1, ..., z_{d-1}: Normal(loc_d + sum_{e < d} L_de noise_e, L_dd), L the Cholesky factor."""
@@ -136,9 +137,9 @@ class Lines:
             z = shift[rows, d] + width[rows, d] * middles[answer]
             noise[rows, d] = (z - mean[rows]) / deviation[rows]
 
-    def _cells(self, normal: tuple[Tensor, Tensor], where: Tensor, drawn: bool) -> Cells:
-        parts = (self.shift, self.width, *normal)
-        rows = [spread(part.double(), where.shape)[where].numpy() for part in parts]
+    def _cells(self, normal: tuple[Tensor, Tensor], where: Tensor, drawn: bool, everywhere: bool) -> Cells:
+        parts = [spread(part.double(), where.shape) for part in (self.shift, self.width, *normal)]
+        rows = [(part.reshape(-1) if everywhere else part[where]).contiguous().numpy() for part in parts]
         return Cells(line()[0], *rows, floor=not drawn)
 
 
@@ -195,6 +196,8 @@ class Words:
 def spread(part: Tensor, shape: torch.Size) -> Tensor:
     """Parameters (B, ...) or (S, B, ...), or one for all, in the `shape` (S * B, ...): the same for each sample."""
     rows = part.reshape(-1, *shape[1:])
+    if len(rows) == shape[0]:
+        return rows
     return rows.repeat(shape[0] // len(rows), *(1,) * (rows.ndim - 1))
 
 

@@ -93,9 +93,9 @@ class Content(NamedTuple):
         if asked.columns is None:
             self.columns[:width] += content.view(-1, width).sum(0)
         else:
-            self.columns.index_add_(0, asked.columns, content)
+            self.columns.index_add_(0, asked.columns, content.double())
         if len(self.values):
-            self.values.index_add_(0, answer, content)
+            self.values.index_add_(0, answer, content.double())
 
 
 def push(walk: Walk, x: Tensor, stack: Stack, content: Content | None = None) -> None:

@@ -252,16 +252,29 @@ def pop_cells(words, head, place, edges, shift, width, loc, scale, each, normal,
     now, top, least = head[0], place[0], place[1]
     for n in range(len(found)):
         slot = np.int64(now & np.uint64(whole - 1))
-        low, high = 0, count
+        low, high, first, last = 0, count, np.int64(-1), np.int64(-1)
         if normal:
             near = loc[n] + scale[n] * quantile((slot + 0.5) / whole)
-            guess = int(count * _below((near - shift[n]) / width[n]))
-            left, right = max(guess - 1, 0), min(guess + 2, count)
-            if _edge(left, count, edges, shift[n], width[n], loc[n], scale[n], room, each, whole) <= slot:
-                low = left
-            if _edge(right, count, edges, shift[n], width[n], loc[n], scale[n], room, each, whole) > slot:
-                high = right
-        first, last = np.int64(-1), np.int64(-1)
+            guess = min(max(int(count * _below((near - shift[n]) / width[n])), 0), count - 1)
+            at = _edge(guess, count, edges, shift[n], width[n], loc[n], scale[n], room, each, whole)
+            after = _edge(guess + 1, count, edges, shift[n], width[n], loc[n], scale[n], room, each, whole)
+            # the guess is mostly right, and an edge costs as much as all else
+            if at <= slot:
+                low, first = guess, at
+            else:
+                high, last = guess, at
+            if after <= slot:
+                low, first = guess + 1, after
+            elif low == guess:
+                high, last = guess + 1, after
+            if high - low > 2:
+                near_by = guess + 3 if low > guess else guess - 2
+                near_by = min(max(near_by, low), high)
+                at = _edge(near_by, count, edges, shift[n], width[n], loc[n], scale[n], room, each, whole)
+                if at <= slot:
+                    low, first = near_by, at
+                else:
+                    high, last = near_by, at
         while high - low > 1:
             middle = (low + high) // 2
             at = _edge(middle, count, edges, shift[n], width[n], loc[n], scale[n], room, each, whole)

@@ -122,6 +122,8 @@ def _measured(
         log_marginal_mc_se=mean.combined(marginal.standard_error),
         **_bound(walked, marginal, shift, mean),
         **{part.name: getattr(found, part.name) for part in fields(found) if part.name in PLAIN},
+        squared_error=None if walked.squared_error is None else float(mean(walked.squared_error)),
+        squared_error_se=None if walked.squared_error is None else mean.error(walked.squared_error),
         without_z=None if gain is None else gain.without,
         gain=None if gain is None else gain.value,
         gain_se=None if gain is None else gain.standard_error,

@@ -189,6 +189,14 @@ class Evaluation:
     bits_per_dimension: float | None = _figure(
         "bits per dimension", "−log₂ p(x) for each coordinate of x; smaller is better", CODE, "bits", default=None
     )
+    squared_error: float | None = _figure(
+        "squared error",
+        "E |x − E[x | z]|², summed over a datum, in the units that the model sees: the distortion of what is rebuilt",
+        BOUND,
+        "",
+        default=None,
+    )
+    squared_error_se: float | None = None
     perplexity: float | None = _figure(
         "perplexity",
         "as uncertain at each symbol as a fair choice among so many; smaller is better",

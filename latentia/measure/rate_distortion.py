@@ -1,4 +1,4 @@
-"""The least rate at which a finite source can be told with so much distortion: exact, by Blahut and Arimoto.
+"""What rate costs what distortion: of a model, between bounds; of a finite source the least there is, exact.
 
     R(D) = min I(x; y) over p(y | x) with E d(x, y) <= D
 
@@ -15,7 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentia.errors import OptionError
+from latentia.data import Dataset
+from latentia.distributions.distortion import Distortion, distortions, squared
+from latentia.distributions.divergence import kl_by_latent, kl_given
+from latentia.distributions.joint import draw
+from latentia.errors import CapabilityError, OptionError
+from latentia.measure.information import decompose, mean_and_error
+from latentia.model import DirectedModel, LatentVariableModel, in_evaluation
 
 
 class RatePoint(NamedTuple):
@@ -31,6 +37,83 @@ class RatePoint(NamedTuple):
     distortion: float
     marginal: Tensor
     gap: float
+
+
+class Rated(NamedTuple):
+    """Rate and distortion of a model on data, the rate in nats a datum; `_se` are standard errors over the data.
+
+    Attributes:
+        distortion: E d(x, y), y = E[x | z] of draws z ~ q(z | x).
+        rate: E KL(q(z | x) || r(z)), r the model's own prior: a bound on I(x; z) from above, and what a code of z by r
+            costs.
+        lower, upper: bounds on I(x; z) from q(z | x) alone: log q(z | x) - log mean_n q(z | x_n) with the draw's own
+            datum among the n and without it (Poole et al. 2019, sections 2.1 and 2.4); upper is no more than `rate`
+            beyond doubt. `upper` is None where there is none.
+        ceiling: `lower` cannot be above it, the logarithm of the number of data held against each other.
+    """
+
+    distortion: float
+    distortion_se: float
+    rate: float
+    rate_se: float
+    lower: float
+    lower_se: float
+    upper: float | None
+    upper_se: float | None
+    ceiling: float
+
+
+@in_evaluation
+@torch.no_grad()
+def rated(
+    model: LatentVariableModel,
+    data: Dataset,
+    *,
+    distortion: Distortion = squared,
+    samples: int = 1,
+    seed: int = 0,
+    limit: int = 2000,
+) -> Rated:
+    """Rate, between its bounds, and distortion of data that may be others than those of the fit.
+
+    Args:
+        distortion: of each coordinate, see `latentia.distributions.distortion`.
+        samples: draws of z a datum for the distortion, and the KL where it has no closed form.
+        limit: data that are held against each other for `lower` and `upper`.
+
+    Raises:
+        CapabilityError: a model without prior and likelihood.
+    """
+    if not isinstance(model, DirectedModel):
+        raise CapabilityError(f"{type(model).__name__} has no rate: it has no prior and likelihood of its own")
+    kls, errors, weights = [], [], []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for batch in data.frozen(seed).batches(512, dtype=model.anchor.dtype):
+            batch = batch.to(model.anchor)
+            q, prior = model.posterior(batch), model.prior(batch.frame)
+            drawn = draw(q, samples)
+            terms = kl_by_latent(q, prior) or kl_given(q, prior, drawn)
+            kl = torch.stack([term.sum(-1).reshape(-1, batch.size) for term in terms.values()]).sum(0)
+            kls.append(kl.double().mean(0).cpu())
+            errors.append(
+                distortions(model.likelihood(drawn.z, batch.frame), batch.x, batch.seen, distortion)
+                .double()
+                .mean(0)
+                .cpu()
+            )
+            weights.append(batch.weights.double().cpu())
+    kl, error, weight = torch.cat(kls), torch.cat(errors), torch.cat(weights)
+    found = decompose(model, data, seed=seed, limit=limit)
+    return Rated(
+        *mean_and_error(error, weight),
+        *mean_and_error(kl, weight),
+        found.mutual_information,
+        found.mutual_information_se,
+        found.upper,
+        found.upper_se,
+        found.ceiling,
+    )
 
 
 def blahut_arimoto(

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Bernoulli, Distribution, Normal
 
 from latentia.data import Dataset, in_order
+from latentia.distributions.distortion import distortions, squared
 from latentia.distributions.divergence import kl_by_latent, kl_given, kl_parts
+from latentia.distributions.erring import Erring
 from latentia.distributions.joint import draw
 from latentia.distributions.latents import named, sizes
 from latentia.measure.information import Information, Means, by_pairs, enumerated, mean_rows, paired
@@ -30,6 +32,7 @@ class Walk(NamedTuple):
         units: the same a latent dimension, (N, D) with a row a datum; None where they do not factorise.
         layers: each latent's part of it by its name, (N,); empty for a model without a prior.
         log_partition: log p(x) of each datum, (N,) float64, where it is exact.
+        squared_error: |x - E[x | z]|^2 of each datum for a draw of z, (N,), where x is numbers.
         widths: how many units each latent has, by its name; of one alone "z".
         posterior: of some of the data, to tell what it is.
     """
@@ -40,6 +43,7 @@ class Walk(NamedTuple):
     units: Tensor | None
     layers: dict[str, Tensor]
     log_partition: Tensor | None
+    squared_error: Tensor | None
     widths: dict[str, int]
     posterior: Distribution
 
@@ -75,6 +79,7 @@ def walk(model: LatentVariableModel, data: Dataset, *, seed: int = 0, limit: int
         units=whole.get("units"),
         layers={name: whole[f"kl of {name}"] for name in named(mean) if f"kl of {name}" in whole},
         log_partition=whole.get("log_partition"),
+        squared_error=whole.get("squared_error"),
         widths=dict(zip(named(mean), sizes(mean), strict=True)),
         posterior=last,
     )
@@ -106,4 +111,18 @@ def _of_each(model: LatentVariableModel, batch: Batch, q: Any) -> dict[str, Tens
     told["kl"] = whole.sum(-1)
     if closed is not None and not whole.shape[1] == 1 != sum(sizes(mean)):
         told["units"] = whole
+    error = _squared_error(model, batch, q)
+    told |= {} if error is None else {"squared_error": error}
     return told | {f"kl of {name}": part.sum(-1) for name, part in parts.items()}
+
+
+def _squared_error(model: DirectedModel, batch: Batch, q: Any) -> Tensor | None:
+    """|x - E[x | z]|^2 of a draw of z, (B,); None where x is no numbers whose mean a decoder tells at once."""
+    if isinstance(model, TractableModel) or not batch.x.is_floating_point():
+        return None
+    p = model.likelihood(draw(q, 1, gradient=False).z, batch.frame)
+    if tuple(p.batch_shape + p.event_shape)[1:] != tuple(batch.x.shape) or not isinstance(
+        p, Normal | Bernoulli | Erring
+    ):
+        return None
+    return distortions(p, batch.x, batch.seen, squared).squeeze(0)

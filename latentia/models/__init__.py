@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from latentia.models.grammars.pcfg import PCFG
     from latentia.models.grammars.urnng import URNNG
     from latentia.models.images.latent_colorization import LatentColorization
+    from latentia.models.images.transform_coder import TransformCoder
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
     from latentia.models.mixtures.gaussian_mixture import GaussianMixture
     from latentia.models.mixtures.kmeans import KMeans
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from latentia.models.vaes.ladder_vae import LadderVAE
     from latentia.models.vaes.missing_data_vae import MissingDataVAE
     from latentia.models.vaes.pixel_vae import PixelVAE
+    from latentia.models.vaes.rate_distortion import RateDistortion
     from latentia.models.vaes.semi_supervised_vae import SemiSupervisedVAE
     from latentia.models.vaes.vae import VAE
     from latentia.models.vaes.vamp_vae import VampVAE
@@ -86,8 +88,10 @@ __all__ = [
     "PixelVAE",
     "ProbabilisticPCA",
     "ProdLDA",
+    "RateDistortion",
     "SemiSupervisedVAE",
     "TextVAE",
+    "TransformCoder",
     "VampVAE",
     "VariationalAttention",
     "VectorQuantizedVAE",
@@ -129,8 +133,10 @@ _FILES = {
     "PixelVAE": "vaes.pixel_vae",
     "ProdLDA": "topics.prodlda",
     "ProbabilisticPCA": "linear.probabilistic_pca",
+    "RateDistortion": "vaes.rate_distortion",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
+    "TransformCoder": "images.transform_coder",
     "URNNG": "grammars.urnng",
     "VampVAE": "vaes.vamp_vae",
     "VectorQuantizedVAE": "vaes.vector_quantized_vae",

@@ -16,9 +16,21 @@ from latentia.objectives.alignment import alignment_elbo
 from latentia.objectives.elbo import elbo
 from latentia.objectives.expected import expected
 from latentia.objectives.iwae import iwae
+from latentia.objectives.rate_distortion import rate_distortion
 from latentia.objectives.supervised import supervised
 
-__all__ = ["Bound", "Objective", "alignment_elbo", "elbo", "exact", "expected", "iwae", "kl_divergence", "supervised"]
+__all__ = [
+    "Bound",
+    "Objective",
+    "alignment_elbo",
+    "elbo",
+    "exact",
+    "expected",
+    "iwae",
+    "kl_divergence",
+    "rate_distortion",
+    "supervised",
+]
 
 Objective = Callable[[LatentVariableModel, Batch], Bound]
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from markupsafe import Markup
 
 from latentia.report import figures
@@ -37,7 +38,7 @@ def build_comparison(summary: Summary, linked: Collection[str] = ()) -> str:
         linked: the names of members that have a report, to which the page links: each in the directory of its name,
             beside the page.
     """
-    panels = [panel for panel in (_held_out(summary), _criteria(summary)) if panel is not None]
+    panels = [panel for panel in (_held_out(summary), _criteria(summary), _plane(summary)) if panel is not None]
     for index, panel in enumerate(panels):
         panel.content = figures.apart(panel.content, index, panel.name)
     head = [name.split(".")[-1] for name in summary["options"]]
@@ -242,3 +243,44 @@ def _criteria(summary: Summary) -> Panel | None:
 
     caption = f"BIC (left) and AIC (right) of {summary['criteria_on']}; smaller is better."
     return Panel("svg", figures.draw(paint, columns=2, height=2.6), caption)
+
+
+def _plane(summary: Summary) -> Panel | None:
+    """Rate against distortion, where members trade the one for the other."""
+    told = [m for m in summary["members"] if m.get("method") != "exact" and finite(m.get("rate"))]
+    told = [m for m in told if finite(m.get("distortion"))]
+    if len(told) < 2:
+        return None
+    errors = all(finite(m.get("squared_error")) for m in told)
+
+    def paint(left, *right) -> None:
+        for axes, key in zip((left, *right), ("distortion", "squared_error"), strict=False):
+            place, rate = ([m[name] for m in told] for name in (key, "rate"))
+            axes.plot(place, rate, "o", color=figures.MAIN, markersize=4.5)
+            for member, *at in zip(told, place, rate, strict=True):
+                words = ", ".join(member["options"].values())
+                axes.annotate(words, at, xytext=(4, 3), textcoords="offset points", fontsize=7.5, color=figures.FAINT)
+            figures.quiet_grid(axes)
+            axes.margins(0.12)
+        left.set_xlabel("distortion −E log p(x | z), nats")
+        left.set_ylabel("rate KL(q(z | x) ‖ p(z)), nats")
+        _contours(left)
+        for axes in right:
+            axes.set_xlabel("squared error of a datum")
+
+    caption = (
+        "What z costs against how well x is rebuilt from it, beside each its options: further down and to the left is "
+        "better. On a dashed line −ELBO = rate + distortion is the same. The KL bounds the rate I(x; z) from above."
+    )
+    caption += " On the right the same against the squared error, in the units that the models see." if errors else ""
+    figure = figures.draw(paint, columns=2 if errors else 1, height=3.1)
+    return Panel("svg", figure, caption, "Rate and distortion")
+
+
+def _contours(axes, count: int = 5) -> None:
+    """Lines of rate + distortion = c, within the axes as they are."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    for c in np.linspace(left + low, right + high, count + 2)[1:-1]:
+        axes.plot([left, right], [c - left, c - right], color=figures.RULE, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)

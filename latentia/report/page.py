@@ -12,6 +12,7 @@ from latentia.model import LatentVariableModel
 from latentia.report import figures
 from latentia.report.latents import latents
 from latentia.report.learning import curves
+from latentia.report.lengths import lengths
 from latentia.report.panel import Section, gathered
 from latentia.report.quality import evaluated, headline
 from latentia.report.uses import uses
@@ -57,6 +58,7 @@ def build(
             "latents", "What the latents do", shown, gathered(lambda: latents(model, test, evaluation, SEED, train))
         ),
         Section("uses", "What the model makes", "", gathered(lambda: uses(model, test, SEED, len(lines) * len(train)))),
+        Section("codes", "Codes", "", gathered(lambda: lengths(model, test, SEED, len(lines) * len(train)))),
     ]
     _figures_apart(sections)
     return (

@@ -42,8 +42,7 @@ def uses(model: LatentVariableModel, data: Dataset, seed: int, learned: int = 0)
         learned: how often a datum was passed through the model in learning. What would cost more than a tenth of that,
             and is not cheap, is done with fewer draws, or left out, and the page says so.
     """
-    levels = data.schema.levels or 1 if data.schema.values == "levels" else 1
-    passes = max(TENTH * learned, CHEAP / (max(data.entries, 1) * levels))
+    passes = affordable(data, learned)
     if data.schema.chroma:
         few = data.subset(torch.from_numpy(figures.thinned(len(data), SHOWN)))
         return gathered(lambda: [colourings.panel(model, few, seed)])
@@ -57,6 +56,12 @@ def uses(model: LatentVariableModel, data: Dataset, seed: int, learned: int = 0)
     if data.schema.kind == "table":
         return gathered(lambda: _table_samples(model, data, seed), lambda: [_oddest_rows(model, data, seed, passes)])
     return gathered(lambda: [_sequence_samples(model, data, seed)], lambda: _homotopies(model, data, seed))
+
+
+def affordable(data: Dataset, learned: int) -> float:
+    """How many passes of a datum through the model cost no more than a tenth of the fit, or are cheap."""
+    levels = data.schema.levels or 1 if data.schema.values == "levels" else 1
+    return max(TENTH * learned, CHEAP / (max(data.entries, 1) * levels))
 
 
 def _numpy(x: Tensor) -> np.ndarray:

@@ -32,7 +32,7 @@ from latentia.codec.message import (
 from latentia.codec.stack import Starved
 from latentia.codec.steady import steady
 from latentia.codec.walks import Content
-from latentia.data import Dataset, as_dataset, data_for
+from latentia.data import Dataset, Schema, as_dataset, data_for
 from latentia.distributions import observed
 from latentia.errors import CapabilityError, DataError, RunError
 from latentia.files import checksum
@@ -161,6 +161,12 @@ def decompress(model: LatentVariableModel, data: bytes, name: str = "the file") 
 def precision_of(data: bytes, name: str = "the file") -> float | None:
     """What real values were rounded to multiples of. Raises `DataError` as `decompress` does."""
     return Archive.from_bytes(data, name).header.get("precision")
+
+
+def unit(schema: Schema) -> str:
+    """What a value that is coded is called."""
+    kinds = {"text": "symbol", "image": "pixel", "sequence": "symbol" if schema.values == "symbols" else "value"}
+    return kinds.get(schema.kind, "value")
 
 
 def fingerprint(model: LatentVariableModel) -> str:

@@ -181,8 +181,8 @@ class VAE(DirectedModel):
         if self.columns:
             check_columns(self.columns, batch.x, batch.mask)
             return
-        x = batch.x[batch.observed]
-        if self.family == "bernoulli" and not bool(((x == 0) | (x == 1)).all()):
+        x = batch.x if batch.seen is None else batch.x[batch.seen]
+        if self.family == "bernoulli" and not bool((x * x == x).all()):
             raise DataError(
                 "a Bernoulli likelihood needs values 0 or 1: binarize grey images (--binarize dynamic), "
                 "or choose --model.likelihood gaussian (real values) or categorical (levels)"
