@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         InferredMixtureOfLanguageModels,
         MixtureOfLanguageModels,
     )
+    from latentia.models.text.semi_supervised_text_vae import SemiSupervisedTextVAE
     from latentia.models.text.text_vae import TextVAE
     from latentia.models.topics.continuous_naive_bayes import ContinuousNaiveBayes
     from latentia.models.topics.lda import LDA
@@ -86,6 +87,7 @@ __all__ = [
     "PixelVAE",
     "ProbabilisticPCA",
     "ProdLDA",
+    "SemiSupervisedTextVAE",
     "SemiSupervisedVAE",
     "TextVAE",
     "VampVAE",
@@ -129,6 +131,7 @@ _FILES = {
     "PixelVAE": "vaes.pixel_vae",
     "ProdLDA": "topics.prodlda",
     "ProbabilisticPCA": "linear.probabilistic_pca",
+    "SemiSupervisedTextVAE": "text.semi_supervised_text_vae",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
     "URNNG": "grammars.urnng",

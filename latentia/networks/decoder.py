@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.errors import OptionError
+from latentia.networks.bags import MeanReader
 from latentia.networks.lstm import LSTMReader, LSTMWriter
 from latentia.networks.routes import SLOTS, State
 from latentia.networks.transformer import Positions, Stack, TransformerReader, TransformerWriter
@@ -149,9 +150,12 @@ def encoder(
     positions: Positions = "rotary",
     length: int = 128,
 ) -> Encoder:
-    """An encoder by its network's name. Raises `OptionError` for another name."""
-    if network == "lstm":
-        reader: nn.Module = LSTMReader(embedding, hidden, layers, dropout)
+    """An encoder by its network's name: lstm, transformer, or mean, which knows no order and has no layers of its own.
+    Raises `OptionError` for another name."""
+    if network == "mean":
+        reader: nn.Module = MeanReader(embedding)
+    elif network == "lstm":
+        reader = LSTMReader(embedding, hidden, layers, dropout)
     elif network == "transformer":
         reader = TransformerReader(embedding, hidden, layers, dropout, heads, positions, length)
     else:
