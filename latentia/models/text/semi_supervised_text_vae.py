@@ -1,6 +1,6 @@
 """Semi-supervised text VAE: what a sentence is, known for some of them, and a point in space for all else about it.
 
-    y ~ Categorical(1/K, ..., 1/K),    z ~ Normal(0, I)
+    y ~ Categorical(weights),    z ~ Normal(0, I)
     x_t | x_1..t-1, y, z ~ Categorical(softmax(W h_t + b)),   h_t = LSTM or Transformer(x_1..t-1, y, z),   up to </s>
 
     q(y | x) = Categorical(classifier(x)),    q(z | x, y) = Normal(mean(x, y), diag(variance(x, y)))
@@ -28,12 +28,12 @@ from latentia.distributions.heads import PosteriorHead, PriorHead
 from latentia.distributions.sentence import AutoregressiveCategorical, Written, check_sentences
 from latentia.errors import OptionError
 from latentia.model import DirectedModel
-from latentia.models.vaes.semi_supervised_vae import any_class, check_labels, class_and_code, class_probabilities
+from latentia.models.vaes.semi_supervised_vae import check_labels, class_and_code, class_beside, class_probabilities
 from latentia.networks.decoder import decoder, encoder, start_decoder
 
 
 class SemiSupervisedTextVAE(DirectedModel):
-    """p(x, y, z) = (1/K) Normal(z; 0, I) prod_t p(x_t | x_1, ..., x_{t-1}, y, z), up to and with the end, with latents
+    """p(x, y, z) = weights[y] Normal(z; 0, I) prod_t p(x_t | x_1, ..., x_{t-1}, y, z), up to and with the end, with latents
     {"y": one-hot (K,), "z": (latent,)}.
 
     Labels are `Batch.known["y"]`, (B, K), as those of the `SemiSupervisedVAE` are: a row marks with 1 the classes that
@@ -55,6 +55,8 @@ class SemiSupervisedTextVAE(DirectedModel):
         word_dropout: share of the words before the next one that the decoder is not shown while learning.
         tie: the output layer's weights are the words' vectors.
         length: symbols that a generated sentence has at most.
+
+    Parameters: weights (K,), which are learned, and the networks'.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class SemiSupervisedTextVAE(DirectedModel):
         if classes < 1:
             raise OptionError(f"classes={classes}: at least 1 class is needed")
         self.symbols, self.end, self.classes, self.latent, self.length = symbols, end, classes, latent, length
+        self.logits = nn.Parameter(torch.zeros(classes))
         self.posterior_head, self.prior_head = PosteriorHead("diagonal", latent), PriorHead("normal", latent)
         size: dict[str, Any] = {"embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout}
         size |= {"heads": heads, "positions": positions, "length": length}
@@ -90,8 +93,13 @@ class SemiSupervisedTextVAE(DirectedModel):
         told: dict[str, Any] = {"given": latent + classes, "route": route, "word_dropout": word_dropout, "tie": tie}
         self.decoder = decoder(network, symbols, **size, **told)
 
+    @property
+    def weights(self) -> Tensor:
+        """p(y), (K,)."""
+        return self.logits.softmax(-1)
+
     def prior(self, frame: Frame) -> Joint:
-        return any_class(self.classes, self.prior_head(frame.size, self.anchor), self.anchor)
+        return class_beside(self.logits, self.prior_head(frame.size, self.anchor))
 
     def posterior(self, batch: Batch) -> Joint:
         read = (batch.x.long(), batch.observed, batch.ends)
@@ -117,7 +125,8 @@ class SemiSupervisedTextVAE(DirectedModel):
         return class_probabilities(self, batch, samples)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
-        """Random networks; each symbol's bias says how often it is in the data."""
+        """Classes of equal weight, and random networks; each symbol's bias says how often it is in the data."""
+        self.logits.data.zero_()
         start_decoder(self, batch.x, batch.observed, batch.weights, generator)
 
     def check(self, batch: Batch) -> None:

@@ -76,7 +76,7 @@ class SemiSupervisedVAE(VAE):
         self.classifier = classifier or MLP([inputs, *hidden, classes], activation)
 
     def prior(self, frame: Frame) -> Joint:
-        return any_class(self.classes, super().prior(frame), self.anchor)
+        return class_beside(self.anchor.new_zeros(self.classes), super().prior(frame))
 
     def posterior(self, batch: Batch) -> Joint:  # type: ignore[override]
         inputs = self._inputs(batch)
@@ -112,9 +112,9 @@ class SemiSupervisedVAE(VAE):
         check_labels(batch, self.classes)
 
 
-def any_class(classes: int, code: Distribution, like: Tensor) -> Joint:
-    """p(y, z): one of K classes, all as probable, and z of `code`, whatever the class."""
-    logits = like.new_zeros(*code.batch_shape, classes)
+def class_beside(logits: Tensor, code: Distribution) -> Joint:
+    """p(y, z): one of K classes by their logits (K,), and z of `code`, whatever the class."""
+    logits = logits.expand(*code.batch_shape, -1)
     return Joint({"y": OneHotCategorical(logits=logits, validate_args=False), "z": code}, ["y"])
 
 
