@@ -86,7 +86,7 @@ def clusters(model: Any, train: Dataset, count: int = 10) -> list[dict[str, Any]
     """The weight of each cluster, and the words that are most over-represented in it."""
     some = train.subset(slice(0, 5000))
     batch, share = some.batch(), responsibilities(model, some).double()
-    said = torch.zeros(share.shape[1], train.schema.levels, dtype=torch.float64)
+    said = torch.zeros(share.shape[1], len(train.schema.vocabulary), dtype=torch.float64)
     for k in range(share.shape[1]):
         weight = share[:, k : k + 1] * batch.observed
         said[k].index_add_(0, torch.where(batch.observed, batch.x, 0).long().flatten(), weight.flatten())
@@ -128,7 +128,7 @@ def main(given: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     data = corpus(options)
     data = (data[0], data[1].subset(slice(0, options.validation)), data[2])
-    symbols, end = data[0].schema.levels, data[0].schema.end
+    symbols, end = len(data[0].schema.vocabulary), data[0].schema.end
     rows: dict[str, Any] = {}
     for name in options.rows:
         model = mixture(name, symbols, end, options)

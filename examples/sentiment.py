@@ -44,10 +44,11 @@ def reviews(count: int, seed: int) -> tuple[list[str], list[int]]:
     return [review(of, chance) for of in classes], classes
 
 
-def fitted(data: Dataset, epochs: int, teacher: str) -> SemiSupervisedTextVAE:
+def fitted(data: Dataset, epochs: int) -> SemiSupervisedTextVAE:
     torch.manual_seed(0)
-    model = SemiSupervisedTextVAE(data.schema.levels, data.schema.end, latent=1, embedding=24, hidden=24, length=12)
-    learner = Gradient(partial(supervised, alpha=10.0, teacher=teacher), batch_size=50, lr=0.01, progress=False)
+    symbols = len(data.schema.vocabulary)
+    model = SemiSupervisedTextVAE(symbols, data.schema.end, latent=1, embedding=24, hidden=24, length=12)
+    learner = Gradient(partial(supervised, alpha=10.0, teacher="labels"), batch_size=50, lr=0.01, progress=False)
     replace(learner, epochs=3).fit(model, data, seed=0)
     objective = partial(supervised, alpha=10.0)
     replace(learner, objective=objective, epochs=epochs, fresh=False).fit(model, data, seed=0)
@@ -64,8 +65,8 @@ def main() -> None:
     data = load(texts + texts[:KNOWN] * REPEATS, labels=labels, weight=weight, ends=True).labelled()
     test = load(held_out, schema=data.schema)
 
-    alone = fitted(data.subset(slice(len(texts), None)), epochs=7, teacher="labels")
-    model = fitted(data, epochs=20, teacher="labels")
+    alone = fitted(data.subset(slice(len(texts), None)), epochs=7)
+    model = fitted(data, epochs=20)
     for name, one in (("by 20 labels alone", alone), ("with 1,000 sentences beside", model)):
         right = (cluster(one, test) == torch.tensor(truth)).double().mean()
         print(f"{name}: {100 * float(right):.1f}% of held-out reviews")

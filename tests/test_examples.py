@@ -280,6 +280,15 @@ def test_sentences_without_a_label_teach_sentiment_too(run):
 
 
 @pytest.mark.slow
+def test_lists_are_given_to_their_writers(run):
+    text = run("two_writers.py")
+    one, two = (float(number) for number in re.findall(r"log p\(x\) = (-?[\d.]+)", text))
+    assert min(one, two) > -12
+    assert two > one - 0.3
+    assert float(re.search(r"([\d.]+)% of held-out lists", text)[1]) > 95
+
+
+@pytest.mark.slow
 def test_a_walk_from_one_sentence_to_another(run):
     text = run("sentence_walk.py")
     plain, deep = (float(number) for number in re.findall(r"log p\(x\) = (-?[\d.]+)", text))

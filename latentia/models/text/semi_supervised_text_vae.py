@@ -33,8 +33,8 @@ from latentia.networks.decoder import decoder, encoder, start_decoder
 
 
 class SemiSupervisedTextVAE(DirectedModel):
-    """p(x, y, z) = weights[y] Normal(z; 0, I) prod_t p(x_t | x_1, ..., x_{t-1}, y, z), up to and with the end, with latents
-    {"y": one-hot (K,), "z": (latent,)}.
+    """p(x, y, z) = weights[y] Normal(z; 0, I) prod_t p(x_t | x_1, ..., x_{t-1}, y, z), up to and with the end, with
+    latents {"y": one-hot (K,), "z": (latent,)}.
 
     Labels are `Batch.known["y"]`, (B, K), as those of the `SemiSupervisedVAE` are: a row marks with 1 the classes that
     a sentence may have, and zeros say nothing.

@@ -148,7 +148,8 @@ def test_few_labels_teach_the_class_and_sentences_of_it_are_written():
     texts = [text for text, _ in reviews()]
     data = load(texts, labels=[label for _, label in reviews()], ends=True)
     assert data.schema.classes == ("negative", "positive")
-    model = SemiSupervisedTextVAE(data.schema.levels, data.schema.end, latent=1, embedding=12, hidden=12, length=8)
+    symbols = len(data.schema.vocabulary)
+    model = SemiSupervisedTextVAE(symbols, data.schema.end, latent=1, embedding=12, hidden=12, length=8)
     learner = Gradient(partial(supervised, alpha=10.0), epochs=25, batch_size=25, lr=0.03, progress=False)
     learner.fit(model, data.labelled(), seed=0)
     truth = torch.tensor([1, 0] * 75)
