@@ -101,7 +101,7 @@ def by_words(draw: Draw, texts: list[str], classes: np.ndarray, options: argpars
     bayes = MultinomialNB().fit(known, draw.classes)
     found["naive Bayes"] = bayes.predict(test)
     both = vstack([known, others, others])
-    twice = np.concatenate([draw.classes, np.zeros(others.shape[0]), np.ones(others.shape[0])])
+    twice = np.concatenate([draw.classes, np.zeros(len(draw.others)), np.ones(len(draw.others))])
     for _ in range(20):
         share = bayes.predict_proba(others)
         weight = np.concatenate([np.ones(len(draw.classes)), options.share * share[:, 0], options.share * share[:, 1]])
