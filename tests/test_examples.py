@@ -280,6 +280,23 @@ def test_digits_factors_have_a_truth_to_measure_against(run):
     assert annealed == pytest.approx(truth, abs=0.3)
 
 
+def test_sentences_without_a_label_teach_sentiment_too(run):
+    text = run("sentiment.py")
+    alone, more = (float(number) for number in re.findall(r": ([\d.]+)% of held-out", text))
+    assert more > alone + 5
+    assert more > 80
+    assert text.count("\n    ") == 10
+
+
+@pytest.mark.slow
+def test_lists_are_given_to_their_writers(run):
+    text = run("two_writers.py")
+    one, two = (float(number) for number in re.findall(r"log p\(x\) = (-?[\d.]+)", text))
+    assert min(one, two) > -12
+    assert two > one - 0.3
+    assert float(re.search(r"([\d.]+)% of held-out lists", text)[1]) > 95
+
+
 @pytest.mark.slow
 def test_a_walk_from_one_sentence_to_another(run):
     text = run("sentence_walk.py")

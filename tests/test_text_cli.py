@@ -130,3 +130,28 @@ def test_a_sentence_of_unknown_words_is_measured_with_a_warning(capsys, runs):
     out, err = capsys.readouterr()
     assert "100% of the words are not in the vocabulary" in err
     assert json.loads(out)["n"] == 1
+
+
+REVIEWS = [("the food was good", "positive"), ("the soup was bad", "negative")]
+
+
+def test_sentences_of_a_class_that_some_labels_taught(said, tmp_path):
+    lines = []
+    for i in range(60):
+        text, label = REVIEWS[i % 2]
+        lines.append(json.dumps({"text": text, "sentiment": label} if i % 6 < 2 else {"text": text}))
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    words = ("fit", "--model", "SemiSupervisedTextVAE", "--data", tmp_path / "x.jsonl", "--key", "text")
+    words += ("--labels", "sentiment", "--objective", "supervised", "--objective.alpha", 5, "--out", tmp_path / "run")
+    words += ("--model.latent", 1, "--model.embedding", 8, "--model.hidden", 8, "--learner.lr", 0.05)
+    assert not run_main(*words, "--learner.epochs", 20, "--learner.batch_size", 10, "--evaluation", "false")
+    for how in ((), ("--temperature", 0.5), ("--greedy",), ("--begin", "the")):
+        for text, label in REVIEWS:
+            out = said("sample", tmp_path / "run", "--given", f"sentiment={label}", "--n", 20, *how).splitlines()
+            assert sum(text.split()[-1] in line for line in out) > 13, (how, out)
+    assert "is one of negative, positive" in said("sample", tmp_path / "run", "--given", "sentiment=mixed", "--greedy")
+    # what has no label is not compared with
+    labels = ("--data", tmp_path / "x.jsonl", "--key", "text", "--labels", "sentiment")
+    found = said("cluster", tmp_path / "run", *labels)
+    assert "20 data in 2 clusters, 2 classes" in found
+    assert "accuracy 1.0000" in found

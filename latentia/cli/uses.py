@@ -155,17 +155,20 @@ def _sentences(run, parsed: argparse.Namespace, how) -> None:
     """Texts whose words are chosen as asked for, or that begin as asked for."""
     from latentia.tasks import completed, written
 
-    for name in ("grid", "mean", "given"):
+    for name in ("grid", "mean"):
         if getattr(parsed, name):
             raise OptionError(f"--{name} does not go with options of how words are chosen: leave it out")
+    given = {} if parsed.given is None else _given(run, parsed.given, parsed.n)
+    if "context" in given:
+        raise OptionError("--given a context does not go with options of how words are chosen: leave it out")
     if parsed.begin is None:
-        batch = written(run.model(), parsed.n, how, seed=parsed.seed)
+        batch = written(run.model(), parsed.n, how, **given, seed=parsed.seed)
     else:
         from latentia.batch import Batch
 
         begun = texts(run, [parsed.begin]).batch()
         ends = begun.ends - int(run.schema.ends)
-        first = Batch.of(begun.x[:, : int(ends)], lengths=ends)
+        first = Batch.of(begun.x[:, : int(ends)], lengths=ends, **given)
         batch = completed(run.model(), first, how=how, draws=parsed.n, seed=parsed.seed)
     write(run, parsed, batch.x, batch.lengths, "sample")
     _show_texts(run, batch.x, batch.lengths)
@@ -408,6 +411,9 @@ def cluster(arguments: list[str]) -> None:
     add_out(parser)
     parsed = parser.parse(arguments)
     run = opened(parsed, "first")
+    import torch
+
+    from latentia.data.cells import label
     from latentia.tasks import agreement, codes, responsibilities
     from latentia.tasks.cluster import classes
     from latentia.tasks.profiles import profiles, shown
@@ -424,7 +430,9 @@ def cluster(arguments: list[str]) -> None:
         tell(line)
     if data.labels is None:
         return
-    found, named = shares.argmax(-1).cpu(), classes(data)
+    # a cell may be empty: there is a label to learn from, and none to compare with
+    known = torch.tensor([label(one) != "" for one in data.labels])
+    found, named = shares.argmax(-1).cpu()[known], classes(data.subset(known))
     tell(
         f"{len(found):,} data in {len(found.unique())} clusters, {len(named.unique())} classes\n"
         f"accuracy {agreement.one_to_one(found, named):.4f} (each class to one cluster at most)\n"

@@ -199,8 +199,12 @@ class Beside:
             if table is not None:
                 columns.append(labels)
                 labels = table.labels(labels)
+            elif _is_file(labels):
+                labels = _labels(read(labels))
+            elif (path := path_of(source)) is not None and path.suffix.lower() == ".jsonl":
+                labels = sequences.jsonl_labels(existing(path), labels)
             else:
-                labels = _labels(read(labels) if path_of(labels).exists() else _read(source, labels))  # type: ignore[union-attr]
+                labels = _labels(_read(source, labels))
         if context is not None and table is not None and not _is_file(context):
             chosen = split(context)
             columns += chosen

@@ -50,6 +50,24 @@ def read_jsonl(path: Path, key: str | None = None) -> Raw:
     return replace(raw, context=from_items(given, f"the context of {path.name}", numbers))
 
 
+def jsonl_labels(path: Path, key: str) -> np.ndarray:
+    """What each object of the file says under a key, (N,) strings: "" where it says nothing, null, or an empty text.
+
+    Raises:
+        DataError: no object has the key, or there is a list or an object under it.
+    """
+    parsed = [(_json(text, f"{path.name}, line {line}"), line) for line, text in lines_of(path)]
+    if not any(isinstance(part, dict) and key in part for part, _ in parsed):
+        raise DataError(f"{path.name}: no line has a field {key!r}, which is to hold the labels")
+    found = []
+    for part, line in parsed:
+        value = part.get(key) if isinstance(part, dict) else None
+        if isinstance(value, (list, dict)):
+            raise DataError(f"{path.name}, line {line}: {key!r} is a label, a text or a number, and no list or object")
+        found.append("" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
+    return np.array(found)
+
+
 def read_pairs(path: Path) -> Raw:
     """Two texts a line with a tab between them: the source, which is the context, and x."""
     lines = lines_of(path)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         InferredMixtureOfLanguageModels,
         MixtureOfLanguageModels,
     )
+    from latentia.models.text.semi_supervised_text_vae import SemiSupervisedTextVAE
     from latentia.models.text.text_vae import TextVAE
     from latentia.models.topics.continuous_naive_bayes import ContinuousNaiveBayes
     from latentia.models.topics.lda import LDA
@@ -89,6 +90,7 @@ __all__ = [
     "ProbabilisticPCA",
     "ProdLDA",
     "RateDistortion",
+    "SemiSupervisedTextVAE",
     "SemiSupervisedVAE",
     "TextVAE",
     "TransformCoder",
@@ -134,6 +136,7 @@ _FILES = {
     "ProdLDA": "topics.prodlda",
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "RateDistortion": "vaes.rate_distortion",
+    "SemiSupervisedTextVAE": "text.semi_supervised_text_vae",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
     "TransformCoder": "images.transform_coder",

@@ -21,3 +21,15 @@ class BagReader(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor, like: Tensor) -> Tensor:
         return self.network(counts(x, seen, self.symbols, like).log1p())
+
+
+class MeanReader(nn.Module):
+    """A sequence of vectors as their mean, whatever their order: (N, T, `outputs`) and lengths (N,) to (N, `outputs`).
+    What lies beyond the end must be zero."""
+
+    def __init__(self, outputs: int):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        return inputs.sum(1) / lengths.clamp(min=1).unsqueeze(-1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.errors import OptionError
+from latentia.networks.bags import MeanReader
 from latentia.networks.lstm import LSTMReader, LSTMWriter
 from latentia.networks.resampler import Resampled
 from latentia.networks.routes import SLOTS, State
@@ -152,9 +153,12 @@ def encoder(
     length: int = 128,
     vectors: int = 0,
 ) -> Encoder:
-    """An encoder by its network's name, by so many vectors where it is told. Raises `OptionError` for another name."""
-    if network == "lstm":
-        reader: Any = LSTMReader(embedding, hidden, layers, dropout)
+    """An encoder by its network's name: lstm, transformer, or mean, which knows no order and has no layers of its own;
+    by so many vectors where it is told. Raises `OptionError` for another name."""
+    if network == "mean":
+        reader: Any = MeanReader(embedding)
+    elif network == "lstm":
+        reader = LSTMReader(embedding, hidden, layers, dropout)
     elif network == "transformer":
         reader = TransformerReader(embedding, hidden, layers, dropout, heads, positions, length)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import OneHotCategorical
+from torch.distributions import Distribution, OneHotCategorical
 
 from latentia.batch import Batch, Frame
 from latentia.data import context_for
@@ -50,16 +50,28 @@ def generate(
         context = context_for(model, context)
     with using(model, seed):
         frame = framed(model, n, lengths, context)
-        batch, z = model.generate(frame) if known is None else _given(directed(model, "be given a class"), frame, known)
+        if known is None:
+            batch, z = model.generate(frame)
+        else:
+            one = directed(model, "be given a class")
+            batch, z = one.generate_from(prior_given(one, frame, known), frame)
         if mean:
-            one = each(lambda part: part.unsqueeze(0), z)
-            x = expected(directed(model, "show means").likelihood(one, frame)).squeeze(0)
+            of = each(lambda part: part.unsqueeze(0), z)
+            x = expected(directed(model, "show means").likelihood(of, frame)).squeeze(0)
             batch = Batch.of(x, lengths=batch.lengths, context=batch.context)
     return batch, z
 
 
-def _given(model: DirectedModel, frame: Frame, known: Tensor) -> tuple[Batch, Latents]:
+def prior_given(model: DirectedModel, frame: Frame, known: Tensor | None) -> Distribution:
+    """p(z | the class is one of those marked), rows of `known` as in `generate`; p(z) where it is None.
+
+    Raises:
+        CapabilityError: the first latent is no class.
+        OptionError: rows that are not of the model's classes, or not one for each datum or for all.
+    """
     prior = model.prior(frame)
+    if known is None:
+        return prior
     first = prior.first if isinstance(prior, Joint) else prior
     if not isinstance(first, OneHotCategorical):
         raise CapabilityError(f"{type(model).__name__} has no class that a draw could be given: its first z is none")
@@ -67,9 +79,8 @@ def _given(model: DirectedModel, frame: Frame, known: Tensor) -> tuple[Batch, La
         raise OptionError(f"known of shape {tuple(known.shape)}: (n, {first.event_shape[0]}), or one row for all")
     chosen = restricted(first, known.to(model.anchor).expand(frame.size, -1))
     if not isinstance(prior, Joint):
-        return model.generate_from(chosen, frame)
-    parts = {**prior.parts, next(iter(prior.parts)): chosen}
-    return model.generate_from(Joint(parts, prior.summed), frame)
+        return chosen
+    return Joint({**prior.parts, next(iter(prior.parts)): chosen}, prior.summed)
 
 
 def framed(model: LatentVariableModel, n: int, lengths: Tensor | int | None, context: Batch | None) -> Frame:

@@ -17,25 +17,29 @@ from latentia.errors import CapabilityError, OptionError
 from latentia.model import DirectedModel, LatentVariableModel, TractableModel
 from latentia.tasks.common import directed, repeated, using
 from latentia.tasks.encode import encode
+from latentia.tasks.generate import prior_given
 from latentia.tasks.interpolate import line
 
 PROPOSALS = 100
 """Draws of q(z | x) from which one of p(z | x) is chosen by its importance."""
 
 
-def written(model: LatentVariableModel, n: int, how: Decoding, *, seed: int = 0) -> Batch:
+def written(model: LatentVariableModel, n: int, how: Decoding, *, known: Tensor | None = None, seed: int = 0) -> Batch:
     """n sentences: z ~ p(z), and x of p(x | z) chosen as `how` says.
 
+    Args:
+        known: (n, K) or (1, K), for a model whose first latent is a class: rows that mark those that each may have.
+
     Raises:
-        CapabilityError: the model does not write one symbol after another.
-        OptionError: n below 1.
+        CapabilityError: the model does not write one symbol after another, or with `known` has no class.
+        OptionError: n below 1, or classes that are not those of the model.
     """
     if n < 1:
         raise OptionError(f"n={n}: write at least one")
     one = directed(model, "write")
     with using(model, seed):
         frame = Frame(n)
-        z: Any = one.prior(frame).sample((1,))  # type: ignore[arg-type]
+        z: Any = prior_given(one, frame, known).sample((1,))  # type: ignore[arg-type]
         p = _writes(one, z, frame)
         x = p.decode(how)[0]
         return Batch.of(x, lengths=p.lengths(x))
@@ -51,7 +55,8 @@ def completed(
     drawn from the model where it is None.
 
     Args:
-        begun: anything that `as_dataset` takes: the first symbols of each, without the one that ends a sentence.
+        begun: anything that `as_dataset` takes: the first symbols of each, without the one that ends a sentence. What
+            is `known` of a batch's latents is kept to.
 
     Raises:
         CapabilityError: the model does not write one symbol after another.

@@ -58,7 +58,7 @@ WITHOUT = {
     "transform_coder": "bits-back coding is of",
 }
 GIVEN = ("ctc", "hmm_alignment", "ibm1", "ibm2", "latent_attention", "vae:conditional")
-WRITTEN = ("language_model", "text_vae", "mixture_of_language_models")
+WRITTEN = ("language_model", "text_vae", "mixture_of_language_models", "semi_supervised_text_vae")
 
 
 def repeated(batch: Batch, times: int) -> Batch:

@@ -114,14 +114,14 @@ CLUSTERS = {
     "mixture", "mixture:counts",
     "mixture_of_bernoullis",
     "mixture_of_categoricals", "mixture_of_language_models", "mixture_of_language_models:inferred",
-    "mixture_of_language_models:shared", "semi_supervised_vae",
+    "mixture_of_language_models:shared", "semi_supervised_text_vae", "semi_supervised_vae",
 }  # fmt: skip
 # the posteriors of the tiny ConvLadder and MissingDataVAE hardly move, and that is said
 ACTIVE = {
     "continuous_naive_bayes", "missing_data_vae:columns", "nvdm", "vae:columns",
     "clustering_vae", "discrete_vae:layers", "discrete_vae:values", "ladder_vae",
     "latent_diffusion", "latent_diffusion:conditional",
-    "pixel_vae", "probabilistic_pca", "semi_supervised_vae", "text_vae:transformer", "vae",
+    "pixel_vae", "probabilistic_pca", "semi_supervised_text_vae", "semi_supervised_vae", "text_vae:transformer", "vae",
     "vae:conditional", "vamp_vae",
 }  # fmt: skip
 

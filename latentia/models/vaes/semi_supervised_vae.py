@@ -16,7 +16,7 @@ is known its classifier learns nothing from L(x, y): the objective `supervised` 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -27,7 +27,7 @@ from latentia.distributions import Joint
 from latentia.distributions.latents import named
 from latentia.distributions.onehot import restricted
 from latentia.errors import DataError, OptionError
-from latentia.model import Batch, Frame
+from latentia.model import Batch, DirectedModel, Frame
 from latentia.models.vaes.vae import VAE
 from latentia.networks.mlp import ACTIVATIONS, MLP, glorot
 
@@ -76,21 +76,17 @@ class SemiSupervisedVAE(VAE):
         self.classifier = classifier or MLP([inputs, *hidden, classes], activation)
 
     def prior(self, frame: Frame) -> Joint:
-        zeros = self.anchor.new_zeros(frame.size, self.classes)
-        return Joint({"y": OneHotCategorical(logits=zeros, validate_args=False), "z": super().prior(frame)}, ["y"])
+        return class_beside(self.anchor.new_zeros(self.classes), super().prior(frame))
 
     def posterior(self, batch: Batch) -> Joint:  # type: ignore[override]
         inputs = self._inputs(batch)
-        logits, features = self.classifier(inputs), self.trunk(inputs)
-        classifier = OneHotCategorical(logits=logits, validate_args=False)
-        if batch.known is not None:
-            classifier = restricted(classifier, named(batch.known, "y")["y"])
+        features = self.trunk(inputs)
 
-        def code(drawn: dict[str, Tensor]) -> Independent:
-            mean, log_scale = self.encoder(features + self.label(drawn["y"])).chunk(2, -1)
+        def code(y: Tensor) -> Independent:
+            mean, log_scale = self.encoder(features + self.label(y)).chunk(2, -1)
             return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
 
-        return Joint({"y": classifier, "z": code}, ["y"])
+        return class_and_code(self.classifier(inputs), code, batch)
 
     def likelihood(self, z: Any, frame: Frame) -> Distribution:
         return super().likelihood(torch.cat([z["z"], z["y"]], -1), frame)
@@ -102,13 +98,7 @@ class SemiSupervisedVAE(VAE):
     def class_probabilities(self, batch: Batch, samples: int = 100) -> Tensor:
         """p(y | x), given what is known of y, (B, K): of p(x, y), estimated by so many importance samples of each
         q(z | x, y). It asks the decoder, where `clusters` asks the classifier."""
-        drawn = self.posterior(batch).branches(samples)
-        z: Any = drawn.z
-        assert drawn.log_weight is not None  # y is summed out
-        weight = self.log_joint(batch, z) - drawn.parts["z"].log_prob(z["z"])
-        # a class that is ruled out has a code, but no probability
-        weight = weight.where(drawn.log_weight.exp() > 0, -torch.inf)
-        return weight.unflatten(0, (-1, samples)).logsumexp(1).softmax(0).T
+        return class_probabilities(self, batch, samples)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         super().start(batch, generator)
@@ -119,14 +109,49 @@ class SemiSupervisedVAE(VAE):
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
-        if batch.known is None:
-            return
-        known = named(batch.known, "y")["y"]
-        if tuple(known.shape) != (batch.size, self.classes):
-            raise DataError(
-                f"labels are one-hot rows, known of shape ({batch.size}, {self.classes}), with zeros for an unknown "
-                f"class; here known has shape {tuple(known.shape)}"
-            )
+        check_labels(batch, self.classes)
+
+
+def class_beside(logits: Tensor, code: Distribution) -> Joint:
+    """p(y, z): one of K classes by their logits (K,), and z of `code`, whatever the class."""
+    logits = logits.expand(*code.batch_shape, -1)
+    return Joint({"y": OneHotCategorical(logits=logits, validate_args=False), "z": code}, ["y"])
+
+
+def class_and_code(logits: Tensor, code: Callable[[Tensor], Distribution], batch: Batch) -> Joint:
+    """q(y, z | x, what is known of y), with y to be summed out.
+
+    Args:
+        logits: of q(y | x), (B, K).
+        code: q(z | x, y) from y, (S, B, K).
+    """
+    classifier = OneHotCategorical(logits=logits, validate_args=False)
+    if batch.known is not None:
+        classifier = restricted(classifier, named(batch.known, "y")["y"])
+    return Joint({"y": classifier, "z": lambda drawn: code(drawn["y"])}, ["y"])
+
+
+def class_probabilities(model: DirectedModel, batch: Batch, samples: int = 100) -> Tensor:
+    """p(y | x), given what is known of y, (B, K), of a model whose latents are y and z: see
+    `SemiSupervisedVAE.class_probabilities`."""
+    q: Any = model.posterior(batch)
+    drawn = q.branches(samples)
+    weight = model.log_joint(batch, drawn.z) - drawn.parts["z"].log_prob(drawn.z["z"])
+    # a class that is ruled out has a code, but no probability
+    weight = weight.where(drawn.log_weight.exp() > 0, -torch.inf)
+    return weight.unflatten(0, (-1, samples)).logsumexp(1).softmax(0).T
+
+
+def check_labels(batch: Batch, classes: int) -> None:
+    """Raise `DataError` where what is known of y is no (B, K)."""
+    if batch.known is None:
+        return
+    known = named(batch.known, "y")["y"]
+    if tuple(known.shape) != (batch.size, classes):
+        raise DataError(
+            f"labels are one-hot rows, known of shape ({batch.size}, {classes}), with zeros for an unknown "
+            f"class; here known has shape {tuple(known.shape)}"
+        )
 
 
 def tiny(seed: int) -> tuple[SemiSupervisedVAE, Batch]:
