@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from latentia.models.grammars.compound_pcfg import CompoundPCFG
     from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
+    from latentia.models.grammars.struct_vae import StructVAE
     from latentia.models.grammars.urnng import URNNG
     from latentia.models.images.latent_colorization import LatentColorization
     from latentia.models.linear.probabilistic_pca import ProbabilisticPCA
@@ -87,6 +88,7 @@ __all__ = [
     "ProbabilisticPCA",
     "ProdLDA",
     "SemiSupervisedVAE",
+    "StructVAE",
     "TextVAE",
     "VampVAE",
     "VariationalAttention",
@@ -131,6 +133,7 @@ _FILES = {
     "ProbabilisticPCA": "linear.probabilistic_pca",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
+    "StructVAE": "grammars.struct_vae",
     "URNNG": "grammars.urnng",
     "VampVAE": "vaes.vamp_vae",
     "VectorQuantizedVAE": "vaes.vector_quantized_vae",
