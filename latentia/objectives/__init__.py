@@ -15,9 +15,23 @@ from latentia.model import LatentVariableModel, TractableModel
 from latentia.objectives.alignment import alignment_elbo
 from latentia.objectives.elbo import elbo
 from latentia.objectives.iwae import iwae
+from latentia.objectives.joint_stochastic import Chains, joint_stochastic
+from latentia.objectives.semi_supervised import semi_supervised
 from latentia.objectives.supervised import supervised
 
-__all__ = ["Bound", "Objective", "alignment_elbo", "elbo", "exact", "iwae", "kl_divergence", "supervised"]
+__all__ = [
+    "Bound",
+    "Chains",
+    "Objective",
+    "alignment_elbo",
+    "elbo",
+    "exact",
+    "iwae",
+    "joint_stochastic",
+    "kl_divergence",
+    "semi_supervised",
+    "supervised",
+]
 
 Objective = Callable[[LatentVariableModel, Batch], Bound]
 
