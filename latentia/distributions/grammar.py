@@ -119,6 +119,11 @@ class Grammar:
         """The type of whole forms."""
         return self.types[0]
 
+    def copies(self, words: Iterable[str]) -> list[int]:
+        """Of each word the action that is the constant of its name, -1 where none is."""
+        constants = {action.head: k for k, action in enumerate(self.actions) if not action.types and action.head != STOP}
+        return [constants.get(word, -1) for word in words]
+
     def encode(self, form: Form, source: str = "the form") -> list[int]:
         """The actions that build a form. Raises `DataError` for one that is outside the grammar, saying what of it."""
         found: list[int] = []

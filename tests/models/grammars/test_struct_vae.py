@@ -21,6 +21,11 @@ from latentia.testing.brute_force import nodes
 from latentia.testing.expect import require_frequencies, seeded
 
 
+LIMIT = 4.5
+"""Standard errors: of some 500 parameters' means, each with 30 of its own spread, one in a hundred tests would have one
+beyond it."""
+
+
 @pytest.fixture
 def tiny():
     return struct_vae.tiny(0)
@@ -69,17 +74,17 @@ def test_the_gradient_of_the_enumerated_elbo_is_the_difference_quotient_in_any_d
 
 @pytest.mark.parametrize("name", ["rloo", "source_lm"])
 def test_the_score_functions_gradient_has_no_bias_in_any_parameter(tiny, name):
-    """Means over 150 steps of 40 copies of the data, within 4 standard errors of the enumerated gradient."""
+    """Means over 30 steps of 80 copies of the data, within standard errors of the enumerated gradient."""
     model, batch = tiny
     estimator = gradients.ESTIMATORS[name]()
-    repeated = batch.select(torch.arange(batch.size).repeat(40))
+    repeated = batch.select(torch.arange(batch.size).repeat(80))
     if isinstance(estimator, torch.nn.Module):
         estimator.baseline.start(batch, torch.Generator().manual_seed(0))
         estimator.double()
     exact = slopes(model, elbo(model, batch, estimator=over_trees).value.mean())
     draws = {part: [] for part in exact}
     with seeded(3):
-        for step in range(152):
+        for step in range(32):
             bound = semi_supervised(model, repeated, unlabelled=1.0, samples=2, estimator=estimator)
             # the baseline has no past in the first steps
             for part, slope in slopes(model, bound.value.mean()).items() if step > 1 else ():
@@ -88,9 +93,7 @@ def test_the_score_functions_gradient_has_no_bias_in_any_parameter(tiny, name):
         several = torch.stack(several)
         error = several.std(0) / len(several) ** 0.5
         away = (several.mean(0) - exact[part]).abs() / error.clamp(min=1e-12)
-        # 1,500 parameters, of which the largest deviation of a normal is 3.4 in the mean
-        assert float(away[error > 1e-12].max()) < 5, part
-        assert float((away[error > 1e-12] > 4).double().mean()) < 0.01, part
+        assert float(away[error > 1e-12].max()) < LIMIT, part
 
 
 def test_the_objective_is_the_joint_where_forms_are_known_and_the_elbo_elsewhere(tiny):
@@ -143,7 +146,9 @@ def test_searched_over_all_forms_is_their_plain_mean(tiny):
         if baseline is not None:
             baseline.start(batch, torch.Generator().manual_seed(0))
             baseline.double()
-        value = gradients.Searched(baseline)(model.posterior(batch), lambda z: model.log_joint(batch, z), 12)
+        q = model.posterior(batch)
+        joint = gradients.OfDraw(q, lambda drawn: model.log_joint(batch, drawn.z), batch)
+        value = gradients.Searched(baseline)(q, joint, 12)
         z, _ = nodes(model.posterior(batch))
         torch.testing.assert_close(value, model.log_joint(batch, z).mean(0), rtol=0, atol=1e-10)
 
@@ -167,15 +172,15 @@ def test_the_source_language_model_learns_a_line(tiny):
 
 
 def test_chains_go_to_the_posterior(tiny):
-    """20,000 chains of one sentence, after 40 steps of the independence sampler."""
+    """2,000 chains of one sentence, after 15 steps of the independence sampler."""
     model, batch = tiny
     one = batch.select(torch.zeros(1, dtype=torch.long))
-    many = one.select(torch.zeros(4000, dtype=torch.long))
+    many = one.select(torch.zeros(2000, dtype=torch.long))
     z, _ = nodes(model.posterior(one))
     log_p = model.log_joint(one, z)[:, 0].log_softmax(0)
     with seeded(0), torch.no_grad():
         chains = Chains()
-        found = walked(model, many, chains, 40)
+        found = walked(model, many, chains, 15)
     which = (found[0].unsqueeze(0) == z).flatten(2).all(-1).long().argmax(0)
     require_frequencies("chains have the frequencies of p(z | x)", torch.bincount(which, minlength=len(z)), log_p.exp())
     assert len(chains.places) == 1
@@ -192,18 +197,18 @@ def test_a_chain_goes_on_where_it_stood(tiny):
 
 @pytest.mark.parametrize("way", ["elbo", "jsa"])
 def test_known_forms_and_sentences_alone_teach_the_parser(way):
-    """Two words that mean a constant each, in three sentences with their form and sixty without."""
+    """Two words that mean a constant each, in two sentences with their form and thirty without."""
     grammar = "form = a | b\n"
-    x = torch.tensor([[0, 2], [1, 2]]).repeat(32, 1)
-    known = torch.zeros(64, 2, 2)
+    x = torch.tensor([[0, 2], [1, 2]]).repeat(16, 1)
+    known = torch.zeros(32, 2, 2)
     known[0, 0, 0] = known[1, 0, 1] = 1
-    batch = Batch(x, lengths=torch.full((64,), 2), known=known)
+    batch = Batch(x, lengths=torch.full((32,), 2), known=known)
     model = StructVAE(3, grammar, 2, hidden=16, actions=2, length=2)
     objective = {
         "elbo": partial(semi_supervised, unlabelled=1.0, samples=2, estimator=gradients.rloo),
         "jsa": partial(joint_stochastic, unlabelled=1.0, samples=2, chains=Chains()),
     }[way]
-    Gradient(objective, epochs=40, batch_size=16, lr=0.02, progress=False).fit(model, batch)
+    Gradient(objective, epochs=50, batch_size=32, lr=0.02, progress=False).fit(model, batch)
     blind = batch._replace(known=None).select(slice(0, 2))
     q = model.posterior(blind)
     assert [str(model.form(z)) for z in q.mode] == ["a", "b"]
