@@ -124,8 +124,9 @@ class Grammar:
         constants = {action.head: k for k, action in enumerate(self.actions) if not action.types and action.head != STOP}
         return [constants.get(word, -1) for word in words]
 
-    def encode(self, form: Form, source: str = "the form") -> list[int]:
-        """The actions that build a form. Raises `DataError` for one that is outside the grammar, saying what of it."""
+    def encode(self, form: Form, source: str = "the form", most: float = math.inf) -> list[int]:
+        """The actions that build a form. Raises `DataError` for one that is outside the grammar, saying what of it, or
+        has more than `most` actions."""
         found: list[int] = []
         wanted: list[tuple[str, Form | None]] = [(self.root, form)]
         while wanted:
@@ -136,6 +137,11 @@ class Grammar:
             k = self._action_of(name, part, source)
             found.append(k)
             wanted += reversed(self._arguments(self.actions[k].types, part))
+        if len(found) > most:
+            raise DataError(
+                f"{source}: {str(form)[:200]} has {len(found)} actions, and forms have {most} at most here: leave it "
+                "out, or fit a model that has more"
+            )
         return found
 
     def _action_of(self, name: str, part: Form, source: str) -> int:

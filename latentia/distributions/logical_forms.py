@@ -171,7 +171,8 @@ class LogicalForms(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(z) in nats, (S, B), for z (S, B, A, K); -inf for what is no form of the grammar."""
-        actions, lengths = in_order(value)
+        # the same z may be asked about for all data
+        actions, lengths = in_order(value.expand(len(value), *self.batch_shape, *self.event_shape))
         allowed, good = self.machine.along(actions.flatten(0, 1), lengths.flatten())
         logits = self.actions.logits(actions).masked_fill(~allowed.unflatten(0, actions.shape[:2]), -torch.inf)
         terms = logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)

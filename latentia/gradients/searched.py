@@ -104,13 +104,14 @@ class _Said(Distribution):
 
 
 class Searched(nn.Module):
-    """The score function's gradient over the `samples` most probable z that a beam search finds, all counting alike.
+    """The score function over the `samples` most probable z that a beam search finds, each counting as q(z | x) among
+    them: it has hardly any noise, and no bias but that of the z that are not found.
 
-    Yin et al. (2018), section 3.2. It has a bias, as q's own draws would be others, and hardly any noise. The value is
-    the mean over these z.
+    Yin et al. (2018), section 3.2, whose search finds z that count alike. An improbable z then has as much to say as a
+    probable one, and -log q(z | x) in its signal makes it more probable: with beta = 1 that undoes what labels taught.
 
     Args:
-        baseline: see `score_function`; without one it is the mean of the other z.
+        baseline: see `score_function`; without one it is the value itself.
     """
 
     def __init__(self, baseline: Baseline | None = None):
@@ -124,11 +125,8 @@ class Searched(nn.Module):
         z, found = search(samples)
         log_q = q.log_prob(z)
         values = value(f, Draw(z, {"z": _Said(log_q.detach())}))
-        there = (found > -torch.inf).view(*found.shape, *(1,) * (values.ndim - 2)).to(values)
+        share = found.softmax(0).view(*found.shape, *(1,) * (values.ndim - 2)).to(values)
         if self.score is not None:
-            told = self.score.told(f, values, log_q)
-        else:
-            still = values.detach() * there
-            others = (still.sum(0) - still) / (there.sum(0) - 1).clamp(min=1)
-            told = values + credited((values - others) * (there.sum(0) > 1), log_q)
-        return (there * told).sum(0) / there.sum(0)
+            return (share * self.score.told(f, values, log_q)).sum(0)
+        mean = (share * values).sum(0).detach()
+        return (share * (values + credited(values - mean, log_q))).sum(0)

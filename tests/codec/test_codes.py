@@ -45,6 +45,7 @@ WITHOUT = {
     "compound_pcfg": "no code",
     "neural_pcfg": "no code",
     "pcfg": "no code",
+    "struct_vae": "no code|bits-back coding is of",
     "urnng": "no code",
     "latent_colorization": "context",
     "latent_diffusion": "bits-back coding is of",

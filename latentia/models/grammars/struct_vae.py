@@ -50,7 +50,7 @@ class StructVAE(DirectedModel):
         copies: (V,), of each word the action that is the constant of its name, -1 where none is (comes from the data).
         hidden: units of every network.
         dropout: of embeddings and of what goes into a linear layer, while learning.
-        actions: A, the most actions of a form.
+        actions: A, the most actions of a form (comes from the data).
         length: the most words of a sentence, its end among them.
     """
 
@@ -102,12 +102,7 @@ class StructVAE(DirectedModel):
 
     def one_hot(self, form: Form, source: str = "the form") -> Tensor:
         """A form as z, (A, K). Raises `DataError` for one that is outside the grammar or has more than A actions."""
-        found = self.grammar.encode(form, source)
-        if len(found) > self.machine.most:
-            raise DataError(
-                f"{source}: {str(form)[:200]} has {len(found)} actions, and the model's forms {self.machine.most} at "
-                "most: raise its option actions, or leave the form out"
-            )
+        found = self.grammar.encode(form, source, self.machine.most)
         z = self.anchor.new_zeros(self.machine.most, self.machine.actions)
         z[torch.arange(len(found)), found] = 1.0
         return z

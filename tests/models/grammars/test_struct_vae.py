@@ -140,17 +140,21 @@ def test_the_search_finds_every_form_in_order(tiny):
     torch.testing.assert_close(q.log_prob(z[:9]), log_prob[:9], rtol=0, atol=1e-10)
 
 
-def test_searched_over_all_forms_is_their_plain_mean(tiny):
+@pytest.mark.parametrize("baseline", [None, gradients.SourceLanguageModel(4)])
+def test_searched_over_all_forms_is_the_elbo_and_its_gradient(tiny, baseline):
+    """Whatever the baseline: where no form is left out the scores, weighed by q, add up to nothing."""
     model, batch = tiny
-    for baseline in (None, gradients.SourceLanguageModel(4)):
-        if baseline is not None:
-            baseline.start(batch, torch.Generator().manual_seed(0))
-            baseline.double()
-        q = model.posterior(batch)
-        joint = gradients.OfDraw(q, lambda drawn: model.log_joint(batch, drawn.z), batch)
-        value = gradients.Searched(baseline)(q, joint, 12)
-        z, _ = nodes(model.posterior(batch))
-        torch.testing.assert_close(value, model.log_joint(batch, z).mean(0), rtol=0, atol=1e-10)
+    if baseline is not None:
+        baseline.start(batch, torch.Generator().manual_seed(0))
+        baseline.double()
+    exact = elbo(model, batch, estimator=over_trees).value
+    wanted = slopes(model, exact.sum())
+    for _ in range(2):
+        value = elbo(model, batch, samples=12, estimator=gradients.Searched(baseline)).value
+        torch.testing.assert_close(value, exact, rtol=0, atol=1e-10)
+        found = slopes(model, value.sum())
+        for name, slope in wanted.items():
+            torch.testing.assert_close(found[name], slope, rtol=0, atol=1e-9)
 
 
 def test_the_source_language_model_learns_a_line(tiny):
@@ -223,7 +227,7 @@ def test_what_cannot_be_used_is_refused(tiny):
         model.check(batch._replace(known=torch.zeros(5, 3, 6)))
     with pytest.raises(DataError, match=r"line 7: c is outside the grammar: thing is wanted, and it may be a, b"):
         model.one_hot(read_form("( is c )"), "f.tsv, line 7")
-    with pytest.raises(DataError, match=r"has 5 actions, and the model's forms 4 at most"):
+    with pytest.raises(DataError, match=r"has 5 actions, and forms have 4 at most here"):
         model.one_hot(read_form("( and a a a )"))
     with pytest.raises(OptionError, match=r"actions=1: the shortest form has 2"):
         StructVAE(3, "form = ( is thing )\nthing = a", actions=1)
