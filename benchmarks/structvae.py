@@ -226,7 +226,10 @@ def signals(model: StructVAE, task: Task, rows: Sequence[int], beta: float, esti
                 pairwise += [float(good > one) for one in bad.tolist()]
     means = {name: sum(values) / max(len(values), 1) for name, values in sums.items()}
     counts = {"right_trees": len(sums["right"]), "wrong_trees": len(sums["wrong"]), "questions_with_both": both}
-    shares = {"right_has_the_highest": wins / max(both, 1), "right_above_a_wrong": sum(pairwise) / max(len(pairwise), 1)}
+    shares = {
+        "right_has_the_highest": wins / max(both, 1),
+        "right_above_a_wrong": sum(pairwise) / max(len(pairwise), 1),
+    }
     return {**means, **counts, **shares}
 
 
@@ -314,7 +317,9 @@ def main() -> None:
             told = {"test": 100 * sum(right) / len(right), "any_order": 100 * sum(loose) / len(loose), **told}
             told |= {"outside": outside, "wrong": [i for i, good in enumerate(right) if not good]}
             results.setdefault(row, {})[str(seed)] = told
-            print(row, seed, {name: value for name, value in told.items() if name not in ("wrong", "course")}, flush=True)
+            print(
+                row, seed, {name: value for name, value in told.items() if name not in ("wrong", "course")}, flush=True
+            )
             settings = {name: value for name, value in vars(options).items() if name not in ("data", "rows", "seeds")}
             content = {
                 "unit": "per cent of the 448 test questions whose form is found whole",

@@ -18,7 +18,17 @@ from latentia.cli.measuring import show_table
 from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show, tell
 from latentia.errors import OptionError
 
-FROM_DATA = {"event_shape", "features", "symbols", "columns", "context", "source_symbols", "source_features", "grammar", "copies"}
+FROM_DATA = {
+    "event_shape",
+    "features",
+    "symbols",
+    "columns",
+    "context",
+    "source_symbols",
+    "source_features",
+    "grammar",
+    "copies",
+}
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
 CHOSEN = {"likelihood", "latent", "restarts", "hard"}
 """Options that are chosen from the data, unless the command names them."""

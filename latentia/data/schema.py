@@ -496,7 +496,19 @@ class Schema:
         return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
 
 
-BESIDE = {"categories", "context", "classes", "grammar", "actions", "kinds", "drops", "ends", "tokens", "cutter", "longest"}
+BESIDE = {
+    "categories",
+    "context",
+    "classes",
+    "grammar",
+    "actions",
+    "kinds",
+    "drops",
+    "ends",
+    "tokens",
+    "cutter",
+    "longest",
+}
 
 
 def _is_int(value) -> bool:

@@ -121,7 +121,9 @@ class Grammar:
 
     def copies(self, words: Iterable[str]) -> list[int]:
         """Of each word the action that is the constant of its name, -1 where none is."""
-        constants = {action.head: k for k, action in enumerate(self.actions) if not action.types and action.head != STOP}
+        constants = {
+            action.head: k for k, action in enumerate(self.actions) if not action.types and action.head != STOP
+        }
         return [constants.get(word, -1) for word in words]
 
     def encode(self, form: Form, source: str = "the form", most: float = math.inf) -> list[int]:

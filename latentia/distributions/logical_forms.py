@@ -44,7 +44,8 @@ class Machine(nn.Module):
         for k, action in enumerate(grammar.actions):
             # the first is on top
             arguments[k, : len(action.types)] = torch.tensor([number[t] for t in reversed(action.types)]).long()
-        arity = torch.tensor([len(action.types) for action in grammar.actions] + [0])
+        # the end takes nothing from the stack
+        arity = torch.tensor([len(action.types) for action in grammar.actions] + [1])
         need = torch.tensor([sum(grammar.costs[t] for t in a.types) for a in grammar.actions] + [0])
         cost = torch.tensor([grammar.costs[name] for name in grammar.types] + [0])
         listed = torch.tensor([name.endswith(ANY) for name in grammar.types] + [False])

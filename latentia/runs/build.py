@@ -73,16 +73,7 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     if given - set(parameters):
         raise _does_nothing(name, "context", *given)
     required = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
-    for missing in required:
-        if sizes.get(missing) is None and missing == "grammar":
-            raise OptionError(f"{name} needs sentences with logical forms: name the column of the forms with --labels")
-        if sizes.get(missing) is None and missing in ("source_symbols", "source_features"):
-            asked = "sentences or symbols" if missing == "source_symbols" else "sequences of vectors, such as sounds"
-            raise OptionError(f"{name} needs a source of {asked} for each datum: name it with --context")
-        if sizes.get(missing) is None:
-            raise OptionError(
-                f"{name} needs {missing}, and {schema.describe()} have none: choose another model, --kind or --values"
-            )
+    _check_there(name, schema, [missing for missing in required if sizes.get(missing) is None])
     try:
         model = MODELS[name](**{**options, **sizes})
     except LatentiaError:
@@ -94,6 +85,19 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
             raise
         raise OptionError(f"{name}: options of sizes that no tensor has ({str(error).splitlines()[0]})") from error
     return model.double() if isinstance(model, EMModel) else model
+
+
+def _check_there(name: str, schema: Schema, missing: list[str]) -> None:
+    """Raise `OptionError` where the data do not say what a model must know."""
+    for size in missing:
+        if size == "grammar":
+            raise OptionError(f"{name} needs sentences with logical forms: name the column of the forms with --labels")
+        if size in ("source_symbols", "source_features"):
+            asked = "sentences or symbols" if size == "source_symbols" else "sequences of vectors, such as sounds"
+            raise OptionError(f"{name} needs a source of {asked} for each datum: name it with --context")
+        raise OptionError(
+            f"{name} needs {size}, and {schema.describe()} have none: choose another model, --kind or --values"
+        )
 
 
 def _run_of(name: str, options: dict[str, Any]) -> Any:

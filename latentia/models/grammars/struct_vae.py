@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentia.distributions.decoding import State
 from latentia.distributions.forms import Form
