@@ -58,6 +58,7 @@ def parse(arguments: list[str]) -> None:
 
 def _tell_meanings(run: Any, parsed: Any) -> None:
     from latentia.data.files import atomic_write
+    from latentia.data.readers import is_table, open_table
     from latentia.tasks.meanings import matched, meanings
 
     if parsed.sentence:
@@ -67,7 +68,9 @@ def _tell_meanings(run: Any, parsed: Any) -> None:
         for form, log_prob in found:
             tell(f"{math.exp(log_prob):.3f}  {form}")
         return
-    data = chosen_data(run, parsed)
+    column = run.config.data.labels
+    told = parsed.data and is_table(parsed.data) and column in open_table(parsed.data).names
+    data = chosen_data(run, parsed, labels=column if told else None)
     found = meanings(run.model(), data)
     path = Path(parsed.out) if parsed.out else run.path / "parse.txt"
     lines = [f"{math.exp(best[0].log_prob):.3f}\t{best[0].form}\n" for best in found]
