@@ -37,6 +37,7 @@ from torch import Tensor
 
 from latentia import gradients
 from latentia.batch import Batch
+from latentia.data import as_dataset
 from latentia.distributions.forms import Form, read_form
 from latentia.distributions.grammar import Grammar, induce
 from latentia.errors import DataError
@@ -175,7 +176,7 @@ def learned(
         progress=False,
     )  # fmt: skip
     try:
-        learner.fit(model, batch, seed=seed, callbacks=[watch])
+        learner.fit(model, as_dataset(batch), seed=seed, callbacks=[watch])
         watch.look()
     except Done:
         pass
@@ -211,7 +212,7 @@ def signals(model: StructVAE, task: Task, rows: Sequence[int], beta: float, esti
         columns = torch.stack([fit, kl], -1)
         line = torch.zeros_like(columns)
         if estimator.score is not None:
-            line = estimator.score.baseline(gradients.OfDraw(q, lambda drawn: drawn, batch), columns)
+            line = estimator.score.baseline(gradients.OfDraw(q, lambda drawn: drawn.log_q, batch), columns)
         signal = fit - beta * kl
         less = signal - (line[..., 0] - beta * line[..., 1])
         right, there = (z == truth[index]).flatten(2).all(-1), found > -torch.inf

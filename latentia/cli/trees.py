@@ -69,7 +69,8 @@ def _tell_meanings(run: Any, parsed: Any) -> None:
             tell(f"{math.exp(log_prob):.3f}  {form}")
         return
     column = run.config.data.labels
-    told = parsed.data and is_table(parsed.data) and column in open_table(parsed.data).names
+    table = open_table(parsed.data) if parsed.data and is_table(parsed.data) else None
+    told = table is not None and column in table.names
     data = chosen_data(run, parsed, labels=column if told else None)
     found = meanings(run.model(), data)
     path = Path(parsed.out) if parsed.out else run.path / "parse.txt"
