@@ -56,7 +56,7 @@ WITHOUT = {
     "gaussian_mixture": "no code",
 }
 GIVEN = ("ctc", "hmm_alignment", "ibm1", "ibm2", "latent_attention", "vae:conditional")
-WRITTEN = ("language_model", "text_vae", "mixture_of_language_models")
+WRITTEN = ("language_model", "text_vae", "mixture_of_language_models", "struct_vae")
 
 
 def repeated(batch: Batch, times: int) -> Batch:
