@@ -20,9 +20,8 @@ from latentia.testing.answers import over_trees
 from latentia.testing.brute_force import nodes
 from latentia.testing.expect import require_frequencies, seeded
 
-LIMIT = 4.5
-"""Standard errors: of some 500 parameters' means, each with 30 of its own spread, one in a hundred tests would have one
-beyond it."""
+LIMIT = 4.0
+"""Standard errors, of the mean of every one of 832 parameters' slopes: the furthest of three seeds was at 3.0."""
 
 
 @pytest.fixture
@@ -73,17 +72,17 @@ def test_the_gradient_of_the_enumerated_elbo_is_the_difference_quotient_in_any_d
 
 @pytest.mark.parametrize("name", ["rloo", "source_lm"])
 def test_the_score_functions_gradient_has_no_bias_in_any_parameter(tiny, name):
-    """Means over 30 steps of 80 copies of the data, within standard errors of the enumerated gradient."""
+    """Means over 48 steps of 20 copies of the data, within standard errors of the enumerated gradient."""
     model, batch = tiny
     estimator = gradients.ESTIMATORS[name]()
-    repeated = batch.select(torch.arange(batch.size).repeat(80))
+    repeated = batch.select(torch.arange(batch.size).repeat(20))
     if isinstance(estimator, torch.nn.Module):
         estimator.baseline.start(batch, torch.Generator().manual_seed(0))
         estimator.double()
     exact = slopes(model, elbo(model, batch, estimator=over_trees).value.mean())
     draws = {part: [] for part in exact}
     with seeded(3):
-        for step in range(26):
+        for step in range(50):
             bound = semi_supervised(model, repeated, unlabelled=1.0, samples=2, estimator=estimator)
             # the baseline has no past in the first steps
             for part, slope in slopes(model, bound.value.mean()).items() if step > 1 else ():
@@ -212,7 +211,7 @@ def test_what_labels_say_is_kept_while_sentences_alone_teach_too(way):
         "elbo": partial(semi_supervised, unlabelled=1.0, samples=2, estimator=gradients.rloo),
         "jsa": partial(joint_stochastic, unlabelled=1.0, samples=2, chains=Chains()),
     }[way]
-    Gradient(objective, epochs=40, batch_size=32, lr=0.03, progress=False).fit(model, batch)
+    Gradient(objective, epochs=20, batch_size=32, lr=0.05, progress=False).fit(model, batch)
     blind = batch._replace(known=None).select(slice(0, 2))
     q = model.posterior(blind)
     assert [str(model.form(z)) for z in q.mode] == ["a", "b"]
