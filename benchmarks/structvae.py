@@ -6,15 +6,15 @@ questions.
 4,434 / 491 / 448 questions with their lambda-calculus forms, entities by number (Dong and Lapata's), of which a random
 500 keep their form. Rows: supervised on those; self-training, on those and on the forms that the first parser's search
 finds for all others; StructVAE, by the score function over the best trees, against the source language model's line;
-JSA, by a Markov chain a sentence; supervised on all. The grammar is that which the labelled forms imply, with the
-words of all questions: it has no form for some of the test's, which then count as wrong (`outside`). Each row keeps the
-epoch with the best exact match on the development part. StructVAE, self-training and JSA begin at the supervised
-parser, which the same seed has taught.
+JSA, by a Markov chain a sentence; supervised on all. `longer` is supervised on the 500, for as many steps more as
+StructVAE has. The grammar is that which the labelled forms imply, with the words of all questions: it has no form for
+some of the test's, which then count as wrong (`outside`). Each row keeps the epoch with the best exact match on the
+development part. All but the first and the last begin at the supervised parser, which the same seed has taught.
 
 Reported: exact match on the test part, in the order that the forms are written in, of the best form of a beam search of
 width 5; and beside it with the arguments of "and" and "or" in any order. Of StructVAE the learning signals of right and
 wrong trees of questions that have none, before and after. Published (Yin et al. 2018, table 2; memory): supervised
-63.2, self-training 65.3, StructVAE 66.0, supervised on all 85.3. Result goes to benchmarks/results/.
+63.2, self-training 65.2, StructVAE 66.0, supervised on all 85.3. Result goes to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from latentia.runs.directory import environment
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data" / "atis_structvae"
 RESULTS = Path(__file__).parent / "results"
-ROWS = ("supervised", "self-training", "StructVAE", "JSA", "all")
-PUBLISHED = {"supervised": 63.2, "self-training": 65.3, "StructVAE": 66.0, "all": 85.3}
+ROWS = ("supervised", "longer", "self-training", "StructVAE", "JSA", "all")
+PUBLISHED = {"supervised": 63.2, "self-training": 65.2, "StructVAE": 66.0, "all": 85.3}
 WIDTH = 5
 ACTIONS, LENGTH = 64, 50
 Pair = tuple[str, Form]
@@ -243,6 +243,10 @@ def rows_of(options: argparse.Namespace, seed: int, save: Any) -> None:
     first, told = learned(task, with_forms(task, forms, 1), known, options, seed=seed)
     if "supervised" in options.rows:
         save("supervised", first, task, told)
+    if "longer" in options.rows:
+        steps = (len(alone) + options.repeats * len(forms)) / len(forms)
+        batch = with_forms(task, forms, max(round(steps), 1))
+        save("longer", *_swapped(task, learned(task, batch, known, options, first, seed)))
     if "StructVAE" in options.rows:
         estimator = gradients.Searched(gradients.SourceLanguageModel())
         objective = partial(
