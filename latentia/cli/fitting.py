@@ -18,13 +18,23 @@ from latentia.cli.measuring import show_table
 from latentia.cli.parsing import Whole, brief, like, printable, refuse, say, show, tell
 from latentia.errors import OptionError
 
-FROM_DATA = {"event_shape", "features", "symbols", "columns", "context", "source_symbols", "source_features"}
+FROM_DATA = {
+    "event_shape",
+    "features",
+    "symbols",
+    "columns",
+    "context",
+    "source_symbols",
+    "source_features",
+    "grammar",
+    "copies",
+}
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
 CHOSEN = {"likelihood", "latent", "restarts", "hard"}
 """Options that are chosen from the data, unless the command names them."""
 BASE = "base"
 """The option of a model that is built upon another: the run of that one."""
-NOT_OF_OBJECTIVES = {"model", "batch", "estimator", "held"}
+NOT_OF_OBJECTIVES = {"model", "batch", "estimator", "held", "chains"}
 
 
 def fit(arguments: list[str]) -> None:
@@ -522,7 +532,13 @@ def _add_data(group: Any) -> None:
         type=str,
         default=None,
         help="Classes to learn from, where a cell is not empty: a column of the table, a key, a file of "
-        "numbers, or folders (of images: the names of those they lie in).",
+        "numbers, or folders (of images: the names of those they lie in). Of StructVAE the column of logical forms.",
+    )
+    group.add_argument(
+        "--grammar",
+        type=str,
+        default=None,
+        help="A file with the signature of the logical forms of --labels; left out, these imply one.",
     )
     group.add_argument(
         "--group",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from latentia.errors import OptionError
 
 def parse(arguments: list[str]) -> None:
     """The tree of a sentence, or of all sentences of the data with how well they agree with those of a treebank, which
-    the model has never seen."""
+    the model has never seen; of a model of logical forms the form that a sentence means, and how probable it is."""
     parser = Parser("parse", str(parse.__doc__))
     add_run(parser)
     parser.add_argument(
@@ -32,8 +33,12 @@ def parse(arguments: list[str]) -> None:
     run = opened(parsed, "first")
     from latentia.data.files import atomic_write
     from latentia.tasks import parse as trees_of
+    from latentia.tasks.meanings import Means
     from latentia.tasks.parse import worded
 
+    if isinstance(run.model(), Means):
+        _tell_meanings(run, parsed)
+        return
     if parsed.sentence:
         if parsed.data is not None:
             raise OptionError("a sentence and --data: give one or the other")
@@ -49,6 +54,32 @@ def parse(arguments: list[str]) -> None:
     say(f"wrote {path}")
     if data.trees is not None:
         _tell_agreement(trees, data)
+
+
+def _tell_meanings(run: Any, parsed: Any) -> None:
+    from latentia.data.files import atomic_write
+    from latentia.data.readers import is_table, open_table
+    from latentia.tasks.meanings import matched, meanings
+
+    if parsed.sentence:
+        if parsed.data is not None:
+            raise OptionError("a sentence and --data: give one or the other")
+        (found,) = meanings(run.model(), run.sentence(" ".join(parsed.sentence)))
+        for form, log_prob in found:
+            tell(f"{math.exp(log_prob):.3f}  {form}")
+        return
+    column = run.config.data.labels
+    table = open_table(parsed.data) if parsed.data and is_table(parsed.data) else None
+    told = table is not None and column in table.names
+    data = chosen_data(run, parsed, labels=column if told else None)
+    found = meanings(run.model(), data)
+    path = Path(parsed.out) if parsed.out else run.path / "parse.txt"
+    lines = [f"{math.exp(best[0].log_prob):.3f}\t{best[0].form}\n" for best in found]
+    atomic_write(path, "".join(lines).encode())
+    say(f"wrote {path}")
+    if data.labels is not None and (truth := matched(found, data)):
+        right = sum(truth)
+        tell(f"{len(truth):,} sentences with a form: {right:,} found whole ({100 * right / len(truth):.1f} %)")
 
 
 def _tell_agreement(trees: Sequence[Any], data: Any) -> None:

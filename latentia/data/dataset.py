@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from latentia.batch import Batch
+from latentia.data import meanings
 from latentia.data.blocks import MOST, VALUES
 from latentia.data.cells import cells_of, one_hot
 from latentia.data.prose import Prose
@@ -218,11 +219,14 @@ class Dataset:
         return self.schema.decode(self.x, self.mask, self.lengths)
 
     def labelled(self) -> Dataset:
-        """The same data with their classes known to the model, a one-hot row each, of zeros where there is no label.
+        """The same data with their classes known to the model, a one-hot row each, of zeros where there is no label; or
+        with their logical forms, (N, A, K) one-hot.
 
         Raises:
             DataError: no datum has a label, or one has none of the schema's classes.
         """
+        if self.labels is not None and self.schema.grammar:
+            return replace(self, known=meanings.known(self.labels, self.schema, self.rows).to(self.x.device))
         if self.labels is None or not self.schema.classes:
             raise DataError(f"{self.schema.source} has no labels to learn from: name their column with labels=")
         rows = one_hot(self.labels, self.schema.classes, self.schema.source)
@@ -331,6 +335,7 @@ def load(
     ends: bool = False,
     tokens: str = "words",
     max_length: int | None = None,
+    forms: str | None = None,
 ) -> Dataset:
     """Read data and encode them, by `schema` where one is given, else by what the data themselves say.
 
@@ -338,7 +343,7 @@ def load(
         source, key, columns, exclude, kind, vocabulary: see `read`.
         schema: of a run; the options that make a schema are then not looked at.
         values, scale, binarize, seed, min_count, max_vocabulary: see `Schema.of`; values are not scaled unless asked.
-        ends, tokens: see `Schema.of`; max_length: its `longest`.
+        ends, tokens, forms: see `Schema.of`; max_length: its `longest`.
         weight: see `read`; what is scaled and which words are rare are then weighted too.
         labels, context, group, time, text_column, prose: see `read`.
         min_documents, max_documents: see `Schema.of`.
@@ -355,7 +360,7 @@ def load(
     if schema is None:
         options: dict[str, Any] = {"values": values, "scale": scale, "binarize": binarize, "seed": seed}
         options |= {"min_documents": min_documents, "max_documents": max_documents}
-        options |= {"ends": ends, "tokens": tokens, "longest": max_length}
+        options |= {"ends": ends, "tokens": tokens, "longest": max_length, "forms": forms}
         schema = Schema.of(raw, min_count=min_count, max_vocabulary=max_vocabulary, **options)
     return schema.encode(raw)
 

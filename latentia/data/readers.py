@@ -88,7 +88,8 @@ def read(
         raise OptionError(f"kind={kind!r}: choose auto, {', '.join(KINDS)}")
     if isinstance(source, Raw):
         return source if weight is None else weighted(source, weight)
-    if kind == "text" and (plain := plain_text(source)) is not None:
+    # a file of pairs of texts has no columns to name
+    if kind == "text" and text_column is None and (plain := plain_text(source)) is not None:
         source = plain
     table = open_table(source)
     if group is not None or time is not None or (kind == "sequence" and table is not None and table.names):

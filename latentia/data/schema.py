@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data import colour, columns, encoding, writing
+from latentia.data import colour, columns, encoding, meanings, writing
 from latentia.data.cells import classes_of, is_cells, kinds, named
 from latentia.data.columns import Column
 from latentia.data.limits import SYMBOLS, judge_symbols
 from latentia.data.raw import KINDS, NOUNS, Raw, first
 from latentia.data.tokens import END, TOKENS, UNKNOWN, learn
+from latentia.distributions.grammar import Grammar
 from latentia.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Schema:
             numbers.
         context: the schema of what the model conditions on, None where there is nothing.
         classes: the names of the classes that labels say, () where there are none.
+        grammar: of the logical forms that labels are, its signature, "" where they are none; actions: how many such a
+            form has at most.
         drops: words that are none of the vocabulary are left out of a text, and do not count as "<unk>".
         ends: of sequences of symbols and text: whether each has a last symbol that says that it ends, which a model of
             the end counts. It is the last of all, and `levels` and `vocabulary` have it.
@@ -86,6 +89,8 @@ class Schema:
     categories: tuple[tuple[str, ...], ...] = ()
     context: Schema | None = None
     classes: tuple[str, ...] = ()
+    grammar: str = ""
+    actions: int = 0
     drops: bool = False
     ends: bool = False
     tokens: str = "words"
@@ -115,6 +120,7 @@ class Schema:
             "tokens": self.tokens in TOKENS and (self.kind == "text" or self.tokens == "words"),
             "cutter": bool(self.cutter) == (self.tokens == "subwords"),
             "chroma": self._good_chroma(),
+            "actions": (self.actions > 0) == bool(self.grammar),
             "longest": self.longest is None or (self.longest > 0 and self.kind in encoding.RAGGED),
         }
         for name, good in checks.items():
@@ -152,6 +158,7 @@ class Schema:
         ends: bool = False,
         tokens: str = "words",
         longest: int | None = None,
+        forms: str | None = None,
     ) -> Schema:
         """What the training data say.
 
@@ -174,6 +181,8 @@ class Schema:
             ends: whether the end of a sequence of symbols or a text is a symbol too.
             tokens: words, bytes or subwords, of which `max_vocabulary` are learned.
             longest: symbols of a sequence or a text at most.
+            forms: the labels of a text are logical forms, of a grammar with this signature; "": of that which they
+                imply. None: they are classes.
 
         Raises:
             DataError: the values are not of the kind asked for, or a column has no observed value.
@@ -191,7 +200,7 @@ class Schema:
             return cls("table", "real", (len(categories),), raw.names, **parts)
         beside: dict[str, Any] = {
             "context": None if raw.context is None else _given(cls, raw.context, min_count, max_vocabulary),
-            "classes": () if raw.labels is None else classes_of(raw.labels),
+            "classes": () if raw.labels is None or forms is not None else classes_of(raw.labels),
         }
         if values == "mixed" or (values == "auto" and raw.mixed):
             return cls._mixed(raw, scale, binarize, beside)
@@ -208,6 +217,8 @@ class Schema:
             vocabulary, cutter = _vocabulary(raw, values, binarize, min_count, max_vocabulary, tokens)
             vocabulary = (*vocabulary, END) if ends else vocabulary
             parts = {"vocabulary": vocabulary, "levels": len(vocabulary), "cutter": cutter, "source": raw.source}
+            if forms is not None:
+                parts["grammar"], parts["actions"] = meanings.grammar_of(raw, forms, vocabulary)
             return cls("text", "symbols", (), drops=drops, **parts, **beside, **written)
         if min_documents is not None or max_documents is not None:
             raise OptionError(f"min_documents and max_documents are for text, and {raw.source} is none: leave them out")
@@ -353,9 +364,14 @@ class Schema:
             "features": None if self.values == "symbols" else math.prod(self.event_shape),
             "symbols": self.levels if self.values in ("levels", "symbols") else None,
             **({} if self.end is None else {"end": self.end}),
+            **({} if not self.grammar else self._sizes_of_forms()),
             **self._sizes_by_column(),
             **({} if self.context is None else self.context._of_source()),
         }
+
+    def _sizes_of_forms(self) -> dict[str, Any]:
+        copies = Grammar(self.grammar).copies(self.vocabulary)
+        return {"grammar": self.grammar, "copies": copies, "actions": self.actions}
 
     def _of_source(self) -> dict[str, tuple[int, ...] | int | None]:
         """The sizes of a context: of one with steps, what a step is; else the columns."""
@@ -521,7 +537,20 @@ class Schema:
         return cls(**{**parts, "context": None if context is None else cls.from_json(context)})
 
 
-BESIDE = {"categories", "context", "classes", "kinds", "drops", "ends", "tokens", "cutter", "longest", "chroma"}
+BESIDE = {
+    "categories",
+    "context",
+    "classes",
+    "grammar",
+    "actions",
+    "kinds",
+    "drops",
+    "ends",
+    "tokens",
+    "cutter",
+    "longest",
+    "chroma",
+}
 
 
 def _is_int(value) -> bool:
@@ -555,6 +584,8 @@ _FORMS = {
     "categories": _list_of(_list_of(_is_text)),
     "context": lambda value: value is None or isinstance(value, dict),
     "classes": _list_of(_is_text),
+    "grammar": _is_text,
+    "actions": _is_int,
     "drops": lambda value: isinstance(value, bool),
     "ends": lambda value: isinstance(value, bool),
     "tokens": _is_text,

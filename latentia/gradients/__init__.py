@@ -9,6 +9,7 @@ columns, in the units of f. f takes z (S, B, *latent) to (S, B) or (S, B, C); on
 | `pathwise`                              | what is reparameterised  | none | 1        |
 | `enumerate`                             | few values               | none | all      |
 | `score_function`, `rloo`, `vimco`       | anything                 | none | 1        |
+| `Searched`                              | what has a `beam`        | some | 1        |
 | `disarm`                                | bits                     | none | 1        |
 | `Rebar`                                 | bits, one-hot values     | none | 3        |
 | `straight_through`, `reinmax`           | bits, one-hot values     | some | 1        |
@@ -24,7 +25,8 @@ from latentia.gradients.disarm import disarm
 from latentia.gradients.expectation import Estimator, Function, OfDraw, enumerate, pathwise, value
 from latentia.gradients.rebar import Rebar
 from latentia.gradients.relaxed import Relaxation, binary_concrete, gumbel_softmax, reinmax, straight_through
-from latentia.gradients.score import rloo, score_function
+from latentia.gradients.score import ScoreFunction, rloo, score_function
+from latentia.gradients.searched import Searched, SourceLanguageModel
 from latentia.gradients.still import fixed, scaled
 from latentia.gradients.study import Row, Study, study
 from latentia.gradients.vimco import vimco
@@ -41,6 +43,8 @@ ESTIMATORS: dict[str, Callable[[], Estimator]] = {
     "running_mean": lambda: score_function("mean"),
     "nvil": lambda: score_function("network"),
     "rloo": lambda: rloo,
+    "source_lm": lambda: ScoreFunction(SourceLanguageModel()),
+    "searched": lambda: Searched(SourceLanguageModel()),
     "disarm": lambda: disarm,
     "rebar": lambda: Rebar(),
     "vimco": lambda: vimco,
@@ -55,6 +59,9 @@ __all__ = [
     "Rebar",
     "Relaxation",
     "Row",
+    "ScoreFunction",
+    "Searched",
+    "SourceLanguageModel",
     "Study",
     "automatic",
     "binary_concrete",

@@ -9,6 +9,7 @@ from latentia.distributions.brackets import Brackets
 from latentia.distributions.codes import Quantized
 from latentia.distributions.discrete import Bernoullis, Categoricals, count
 from latentia.distributions.joint import Joint
+from latentia.distributions.logical_forms import LogicalForms
 from latentia.distributions.tree import Tree
 from latentia.gradients.expectation import Function, enumerate, pathwise
 from latentia.gradients.relaxed import straight_through
@@ -26,6 +27,6 @@ def automatic(q: Distribution, f: Function, samples: int) -> Tensor:
         return enumerate(q, f, samples)
     if isinstance(q, Quantized):
         return straight_through(q, f, samples)
-    if isinstance(first, Bernoullis | Brackets | Categoricals | Tree):
+    if isinstance(first, Bernoullis | Brackets | Categoricals | LogicalForms | Tree):
         return rloo(q, f, max(samples, 2))
     return pathwise(q, f, samples)

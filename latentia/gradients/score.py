@@ -47,6 +47,10 @@ class Baseline(nn.Module):
     def forward(self, f: Function, values: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def climbs(self, f: Function) -> Tensor | None:
+        """What it learns by beside the squared error of b, to be made large, (B,)."""
+        return None
+
 
 class RunningMean(Baseline):
     """The mean of f over the steps before this one, weighed down by 0.99 a step: the same for all data.
@@ -140,19 +144,23 @@ class ScoreFunction(nn.Module):
     def forward(self, q: Distribution, f: Function, samples: int) -> Tensor:
         drawn = draw(q, samples)
         values = value(f, drawn)
-        return self._told(f, values, score_of(drawn)).mean(0)
+        return self.told(f, values, score_of(drawn)).mean(0)
 
     def log_mean_exp(self, q: Distribution, f: Function, samples: int) -> Tensor:
         """E log (1/S) sum_s exp f(z_s), (B,): all S draws have the credit of the whole."""
         drawn = draw(q, samples)
         bound = value(f, drawn).logsumexp(0, keepdim=True) - torch.tensor(float(samples)).log()
-        return self._told(f, bound, score_of(drawn).sum(0, keepdim=True)).squeeze(0)
+        return self.told(f, bound, score_of(drawn).sum(0, keepdim=True)).squeeze(0)
 
-    def _told(self, f: Function, values: Tensor, score: Tensor) -> Tensor:
+    def told(self, f: Function, values: Tensor, score: Tensor) -> Tensor:
+        """f of draws with this score, (S, B) or (S, B, C), and the gradient of its expectation behind it."""
         if self.baseline is None:
             return values + credited(values, score)
         expected = self.baseline(f, values)
         told = values + credited(values - expected, score)
+        own = self.baseline.climbs(f)
+        if own is not None:
+            told = told + (own - own.detach()).view(1, -1, *(1,) * (told.ndim - 2)) / told.shape[2:].numel()
         if not expected.requires_grad:
             return told
         # nothing in value, and the slope of the squared error for the baseline's own parameters

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from latentia.models.grammars.compound_pcfg import CompoundPCFG
     from latentia.models.grammars.neural_pcfg import NeuralPCFG
     from latentia.models.grammars.pcfg import PCFG
+    from latentia.models.grammars.struct_vae import StructVAE
     from latentia.models.grammars.urnng import URNNG
     from latentia.models.images.latent_colorization import LatentColorization
     from latentia.models.images.transform_coder import TransformCoder
@@ -92,6 +93,7 @@ __all__ = [
     "RateDistortion",
     "SemiSupervisedTextVAE",
     "SemiSupervisedVAE",
+    "StructVAE",
     "TextVAE",
     "TransformCoder",
     "VampVAE",
@@ -139,6 +141,7 @@ _FILES = {
     "SemiSupervisedTextVAE": "text.semi_supervised_text_vae",
     "SemiSupervisedVAE": "vaes.semi_supervised_vae",
     "TextVAE": "text.text_vae",
+    "StructVAE": "grammars.struct_vae",
     "TransformCoder": "images.transform_coder",
     "URNNG": "grammars.urnng",
     "VampVAE": "vaes.vamp_vae",

@@ -16,19 +16,24 @@ from latentia.objectives.alignment import alignment_elbo
 from latentia.objectives.elbo import elbo
 from latentia.objectives.expected import expected
 from latentia.objectives.iwae import iwae
+from latentia.objectives.joint_stochastic import Chains, joint_stochastic
 from latentia.objectives.rate_distortion import rate_distortion
+from latentia.objectives.semi_supervised import semi_supervised
 from latentia.objectives.supervised import supervised
 
 __all__ = [
     "Bound",
+    "Chains",
     "Objective",
     "alignment_elbo",
     "elbo",
     "exact",
     "expected",
     "iwae",
+    "joint_stochastic",
     "kl_divergence",
     "rate_distortion",
+    "semi_supervised",
     "supervised",
 ]
 

@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Dirichlet, Distribution, Independen
 from latentia.data import Dataset
 from latentia.distributions import Brackets, Chain, OneHot, Tree
 from latentia.distributions.codes import Quantized
+from latentia.distributions.logical_forms import LogicalForms
 from latentia.distributions.mixture import Mixture
 from latentia.distributions.observed import expected, plain
 from latentia.errors import CapabilityError
@@ -19,6 +20,7 @@ from latentia.model import DirectedModel, Frame, LatentVariableModel
 from latentia.report import columns, figures, pictures
 from latentia.report.alignments import aligned
 from latentia.report.codes import codes
+from latentia.report.meanings import meant
 from latentia.report.panel import Panel, gathered, table
 from latentia.report.paths import decoded
 from latentia.report.trees import trees
@@ -52,6 +54,8 @@ def latents(
     placed = aligned(model, data, q, seed)
     if placed:
         return placed
+    if isinstance(q, LogicalForms):
+        return meant(model, data, seed)
     if isinstance(q, Quantized):
         return codes(model, _part(data, MOST_DATA), seed)
     if isinstance(q, OneHot):

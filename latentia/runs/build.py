@@ -6,6 +6,7 @@ import inspect
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from latentia import models, objectives
 from latentia.data import Raw, Schema
 from latentia.data.blocks import Rows
 from latentia.data.columns import settled
+from latentia.data.files import read_text
+from latentia.data.meanings import grammar_of
 from latentia.data.stream import survey
 from latentia.errors import LatentiaError, OptionError
 from latentia.gradients import ESTIMATORS
@@ -30,12 +33,16 @@ OBJECTIVES = {
     "elbo": objectives.elbo,
     "iwae": objectives.iwae,
     "supervised": objectives.supervised,
+    "semi_supervised": objectives.semi_supervised,
+    "joint_stochastic": objectives.joint_stochastic,
     "exact": objectives.exact,
     "expected": objectives.expected,
     "alignment_elbo": objectives.alignment_elbo,
     "semi_amortized": semi_amortized,
     "mean_field_elbo": mean_field_elbo,
 }
+TAUGHT = ("supervised", "semi_supervised", "joint_stochastic")
+"""Objectives that make nothing of data without labels that elbo would not."""
 COUNTS = ("poisson", "multinomial")
 """Emissions that are of whole numbers, which a scaling would make something else."""
 VALUES = {
@@ -68,14 +75,7 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
     if given - set(parameters) and not colours:
         raise _does_nothing(name, "context", *given)
     required = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
-    for missing in required:
-        if sizes.get(missing) is None and missing in ("source_symbols", "source_features"):
-            asked = "sentences or symbols" if missing == "source_symbols" else "sequences of vectors, such as sounds"
-            raise OptionError(f"{name} needs a source of {asked} for each datum: name it with --context")
-        if sizes.get(missing) is None:
-            raise OptionError(
-                f"{name} needs {missing}, and {schema.describe()} have none: choose another model, --kind or --values"
-            )
+    _check_there(name, schema, [missing for missing in required if sizes.get(missing) is None])
     try:
         model = MODELS[name](**{**options, **sizes})
     except LatentiaError:
@@ -87,6 +87,19 @@ def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVar
             raise
         raise OptionError(f"{name}: options of sizes that no tensor has ({str(error).splitlines()[0]})") from error
     return model.double() if isinstance(model, EMModel) else model
+
+
+def _check_there(name: str, schema: Schema, missing: list[str]) -> None:
+    """Raise `OptionError` where the data do not say what a model must know."""
+    for size in missing:
+        if size == "grammar":
+            raise OptionError(f"{name} needs sentences with logical forms: name the column of the forms with --labels")
+        if size in ("source_symbols", "source_features"):
+            asked = "sentences or symbols" if size == "source_symbols" else "sequences of vectors, such as sounds"
+            raise OptionError(f"{name} needs a source of {asked} for each datum: name it with --context")
+        raise OptionError(
+            f"{name} needs {size}, and {schema.describe()} have none: choose another model, --kind or --values"
+        )
 
 
 def _run_of(name: str, options: dict[str, Any]) -> Any:
@@ -139,10 +152,15 @@ def check_options(config: Config) -> None:
     """Raise for options that make no sense whatever the data are."""
     _at_least(config.model_options)
     build_learner(config)
-    if config.data.labels is not None and "classes" not in inspect.signature(MODELS[config.model]).parameters:
+    parameters = inspect.signature(MODELS[config.model]).parameters
+    if config.data.labels is not None and not {"classes", "grammar"} & set(parameters):
         raise _does_nothing(config.model, "labels", "classes")
-    if config.objective == "supervised" and config.data.labels is None:
-        raise OptionError("--objective supervised learns from labels: name their column with --labels, or use elbo")
+    if config.data.grammar is not None and "grammar" not in parameters:
+        raise _does_nothing(config.model, "grammar", "grammar")
+    if config.objective in TAUGHT and config.data.labels is None:
+        raise OptionError(
+            f"--objective {config.objective} learns from labels: name their column with --labels, or use elbo"
+        )
 
 
 def _at_least(options: dict[str, Any]) -> None:
@@ -170,7 +188,9 @@ def build_learner(config: Config, progress: bool = True, chosen: dict[str, Any] 
     options = {**(chosen or {}), **config.learner_options, "progress": progress}
     if config.learner == "Gradient" and config.objective:
         _at_least(config.objective_options)
-        options["objective"] = partial(OBJECTIVES[config.objective], **_estimating(config.objective_options))
+        objective, parameters = OBJECTIVES[config.objective], inspect.signature(OBJECTIVES[config.objective]).parameters
+        memory = {"chains": objectives.Chains()} if "chains" in parameters else {}
+        options["objective"] = partial(objective, **_estimating(config.objective_options), **memory)
     if config.learner != "EM" and (distributed.size() > 1 or config.data.stream):
         asked = "a stream" if config.data.stream else f"{distributed.size()} processes"
         raise OptionError(f"--learner {config.learner} learns from data in memory in one process, not from {asked}")
@@ -270,9 +290,16 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     # asked for alone, so that what takes rows of numbers need know nothing of text
     if "end" in inspect.signature(MODELS[config.model]).parameters:
         options["ends"] = True
+    if "grammar" in inspect.signature(MODELS[config.model]).parameters and train.kind == "text":
+        options["forms"] = "" if source.grammar is None else read_text(Path(source.grammar))
     options |= {"tokens": source.tokens} if source.tokens != "words" else {}
     options |= {"longest": source.max_length} if source.max_length is not None else {}
     schema = _schema_of(train, values=values, **options)
+    if schema.grammar and not options["forms"]:
+        # which forms there can be is part of what the data are
+        assert isinstance(whole, Raw)  # text is in memory
+        grammar, actions = grammar_of(whole, "", schema.vocabulary)
+        return replace(schema, grammar=grammar, actions=actions)
     if schema.levels is None or schema.kind == "text" or schema.chroma:
         return schema
     return replace(schema, levels=_schema_of(whole, values=schema.values, **options).levels)

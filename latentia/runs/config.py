@@ -36,6 +36,7 @@ class Source:
             images dynamically for a Bernoulli likelihood.
         weight: the column of a table that says how often each row counts.
         context, labels: what the model conditions on, and the classes that it learns from, see `latentia.data.read`.
+        grammar: a file with the signature of the logical forms that labels are.
         group, time: of a table whose rows are steps, which series each belongs to, and when it was.
         text_column, lower, words, stop_words, ngrams: where a text is, and how it becomes words, see
             `latentia.data.prose`; min_documents, max_documents: which words count, see `Schema.of`.
@@ -59,6 +60,7 @@ class Source:
     weight: str | None = None
     context: str | None = None
     labels: str | None = None
+    grammar: str | None = None
     group: str | None = None
     time: str | None = None
     text_column: str | None = None

@@ -268,7 +268,7 @@ class Run:
         """The model as constructed, before any learning. Raises `RunError` for one that latentia does not have."""
         self._known_model()
         options = {**self._chosen, **self.config.model_options}
-        if self.config.data.labels is not None:
+        if self.schema.classes and self.config.data.labels is not None:
             options = {**options, "classes": len(self.schema.classes)}
         return build_model(self.config.model, options, self.schema)
 

@@ -35,12 +35,12 @@ def in_memory(data: Dataset | Stream) -> Dataset:
 
 
 def with_labels(data: Any, some: bool = False) -> Any:
-    """The data with the classes that labels say known to the model.
+    """The data with the classes, or the logical forms, that labels say known to the model.
 
     Args:
         some: where not one is known, the data as they are.
     """
-    if not isinstance(data, Dataset) or not data.schema.classes:
+    if not isinstance(data, Dataset) or not (data.schema.classes or data.schema.grammar):
         return data
     try:
         return data.labelled()

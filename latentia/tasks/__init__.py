@@ -12,6 +12,7 @@ from latentia.tasks.gap import Gaps, gaps
 from latentia.tasks.generate import generate
 from latentia.tasks.hamming import hamming_neighbours
 from latentia.tasks.interpolate import interpolate
+from latentia.tasks.meanings import meanings
 from latentia.tasks.parse import parse
 from latentia.tasks.sentences import Neighbours, completed, homotopy, neighbours, written
 from latentia.tasks.topics import coherence, document_completion, top_words
@@ -47,6 +48,7 @@ __all__ = [
     "hamming_neighbours",
     "homotopy",
     "interpolate",
+    "meanings",
     "neighbours",
     "parse",
     "responsibilities",

@@ -12,6 +12,7 @@ from latentia.data import batch_for
 from latentia.distributions import OneHot
 from latentia.distributions.diffusion import GaussianDiffusion
 from latentia.distributions.latents import each
+from latentia.distributions.logical_forms import LogicalForms
 from latentia.distributions.observed import expected
 from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, OptionError
@@ -54,6 +55,8 @@ def line(model: LatentVariableModel, batch: Batch, steps: int, seed: int = 0) ->
         raise OptionError(f"{batch.size} data do not make pairs: give an even number of them")
     with using(model, seed):
         q = model.posterior(batch)
+    if isinstance(q, LogicalForms):
+        raise CapabilityError(f"{type(model).__name__} cannot interpolate: its z is a tree, no point on a line")
     if isinstance(q, Structured) or q.has_enumerate_support:
         what = "a path of discrete states" if isinstance(q, Structured) and not isinstance(q, OneHot) else KINDS
         raise CapabilityError(f"{type(model).__name__} cannot interpolate: its z is {what}, no point on a line")

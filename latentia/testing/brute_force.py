@@ -36,6 +36,7 @@ from latentia.distributions.factorial import Chains
 from latentia.distributions.flow import Flow
 from latentia.distributions.joint import Joint
 from latentia.distributions.latents import each
+from latentia.distributions.logical_forms import LogicalForms
 from latentia.distributions.mixture import Mixture
 from latentia.errors import CapabilityError
 from latentia.model import DirectedModel, LatentVariableModel
@@ -189,6 +190,18 @@ def _structures(distribution: Structured, found: list[list[list[tuple[int, ...]]
         if entries:
             z[tuple(torch.tensor(entries).unbind(-1))] = 1
     return z, torch.where(extra, -torch.inf, distribution.log_prob(z))
+
+
+@nodes.register
+def _(distribution: LogicalForms) -> tuple[Tensor, Tensor]:
+    """Every form of the grammar."""
+    machine, (size,) = distribution.machine, distribution.batch_shape
+    forms = list(machine.grammar.every(machine.most))
+    require_small(len(forms) * size)
+    z = distribution.like.new_zeros(len(forms), size, *distribution.event_shape)
+    for s, actions in enumerate(forms):
+        z[s, :, torch.arange(len(actions)), actions] = 1.0
+    return z, distribution.log_prob(z)
 
 
 @nodes.register

@@ -45,6 +45,7 @@ WITHOUT = {
     "compound_pcfg": "no code",
     "neural_pcfg": "no code",
     "pcfg": "no code",
+    "struct_vae": "no code|bits-back coding is of",
     "urnng": "no code",
     "latent_colorization": "context",
     "latent_diffusion": "bits-back coding is of",
@@ -58,7 +59,7 @@ WITHOUT = {
     "transform_coder": "bits-back coding is of",
 }
 GIVEN = ("ctc", "hmm_alignment", "ibm1", "ibm2", "latent_attention", "vae:conditional")
-WRITTEN = ("language_model", "text_vae", "mixture_of_language_models", "semi_supervised_text_vae")
+WRITTEN = ("language_model", "text_vae", "mixture_of_language_models", "semi_supervised_text_vae", "struct_vae")
 
 
 def repeated(batch: Batch, times: int) -> Batch:
