@@ -86,9 +86,9 @@ def test_stepwise_em(name):
     assert after > before - 0.05
 
 
-# draws of the first have sentences of no word, which are refused as data; the last standardizes by its minibatches,
-# and hundreds of draws of a tiny model are too few for that
-APART = {"latent_attention", "latent_attention:monotonic", "latent_attention:soft", "prodlda"}
+# draws of the first have sentences of no word, which are refused as data, and those of the last lie beyond 0 to 1; the
+# one between standardizes by its minibatches, and hundreds of draws of a tiny model are too few for that
+APART = {"latent_attention", "latent_attention:monotonic", "latent_attention:soft", "prodlda", "transform_coder"}
 
 
 @pytest.mark.parametrize("name", [name for name in TINY if differentiable(name) and name not in APART])

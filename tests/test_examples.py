@@ -361,3 +361,10 @@ def test_two_photographs_are_coloured_in(run, tmp_path):
     assert min(values) > -4
     assert values[2] > values[0] + 0.02
     assert (tmp_path / "two_photographs.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_problems_without_their_sum_help_those_with_it(run):
+    before, after = map(int, re.findall(r"(\d+) % of 100 held-out", run("word_problems.py")))
+    assert before >= 20
+    assert after >= before - 5

@@ -135,9 +135,11 @@ def asked(values: str) -> ChromaGrid | None:
 
 def check_colour(raw: Raw) -> None:
     """Raise `DataError` for what is no images in colour."""
-    shape = np.shape(raw.values)
-    if raw.kind != "image" or len(shape) != 4 or shape[-1] != 3:
-        raise raw.error(f"images in colour have three channels last, (N, H, W, 3), and these have shape {shape}")
+    # of what has no images, values may be lists of different lengths, which have no shape
+    shape = np.shape(raw.values) if raw.kind == "image" else None
+    if shape is None or len(shape) != 4 or shape[-1] != 3:
+        found = f"are of kind {raw.kind}" if shape is None else f"have shape {shape}"
+        raise raw.error(f"images in colour have three channels last, (N, H, W, 3), and these {found}")
     if raw.context is not None:
         raise raw.error("the context of chroma is the grey image, which the images in colour have: leave out --context")
 

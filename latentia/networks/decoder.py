@@ -151,7 +151,7 @@ def encoder(
     heads: int = 4,
     positions: Positions = "rotary",
     length: int = 128,
-    vectors: int = 0,
+    vectors: int | None = None,
 ) -> Encoder:
     """An encoder by its network's name: lstm, transformer, or mean, which knows no order and has no layers of its own;
     by so many vectors where it is told. Raises `OptionError` for another name."""
@@ -163,7 +163,7 @@ def encoder(
         reader = TransformerReader(embedding, hidden, layers, dropout, heads, positions, length)
     else:
         raise OptionError(f"network={network!r}: choose one of {', '.join(NETWORKS)}")
-    reader = Resampled(reader, vectors, heads) if vectors else reader
+    reader = reader if vectors is None else Resampled(reader, vectors, heads)
     return Encoder(symbols, embedding, reader, outputs, dropout)
 
 

@@ -121,8 +121,8 @@ ACTIVE = {
     "continuous_naive_bayes", "missing_data_vae:columns", "nvdm", "vae:columns",
     "clustering_vae", "discrete_vae:layers", "discrete_vae:values", "ladder_vae",
     "latent_diffusion", "latent_diffusion:conditional",
-    "pixel_vae", "probabilistic_pca", "semi_supervised_text_vae", "semi_supervised_vae", "text_vae:transformer", "vae",
-    "vae:conditional", "vamp_vae",
+    "pixel_vae", "probabilistic_pca", "rate_distortion", "rate_distortion:values", "semi_supervised_vae",
+    "text_vae:transformer", "transform_coder", "vae", "vae:conditional", "vamp_vae",
 }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class TextVAE(DirectedModel):
         route: ways by which z reaches the decoder, any of: initial, the first state; inputs, beside every word; prefix,
             as words before the first; attention, a memory that every step looks at; skip, past the network to the
             output. Nothing: initial and inputs for an LSTM, prefix for a transformer.
-        vectors: 0: q is told the encoder's last state, or the mean of its states; more: what so many learned queries
+        vectors: None: q is told the encoder's last state, or the mean of its states; else what so many learned queries
             find in all of them (`Resampled`), from which a sentence can be told word by word.
         dropout: of what goes into the networks and comes out of them, while learning.
         word_dropout: share of the words before the next one that the decoder is not shown while learning.
@@ -66,7 +66,7 @@ class TextVAE(DirectedModel):
         heads: int = 4,
         positions: Literal["rotary", "learned"] = "rotary",
         route: Sequence[str] = (),
-        vectors: int = 0,
+        vectors: int | None = None,
         dropout: float = 0.0,
         word_dropout: float = 0.0,
         tie: bool = True,
