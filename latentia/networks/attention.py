@@ -77,3 +77,9 @@ class WordHead(nn.Module):
 
     def forward(self, states: Tensor, attended: Tensor) -> Tensor:
         return self.output(self.features(states, attended))
+
+
+def averaged(memory: Tensor, there: Tensor) -> Tensor:
+    """The mean of a source's vectors (B, J, M) at the positions that there are, (B, M)."""
+    inside = there.unsqueeze(-1)
+    return (memory * inside).sum(1) / inside.sum(1).clamp(min=1)

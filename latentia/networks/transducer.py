@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from latentia.networks.attention import Scorer, SourceReader, WordHead, Writer
+from latentia.networks.attention import Scorer, SourceReader, WordHead, Writer, averaged
 from latentia.networks.routes import State
 
 LEAST = 1e-30
@@ -53,11 +53,13 @@ class Transducer(nn.Module):
 
     def forward(self, y: Tensor, source: State) -> Tensor:
         """Logits of each step of y (R, T) before it is seen, (R, T, V), of as many sources."""
-        return self.logits(self.writer(y, _mean(source)), source)
+        return self.logits(self.writer(y, averaged(source["memory"], source["there"])), source)
 
     def begin(self, source: State) -> tuple[Tensor, State]:
         """Logits of the first symbol, (R, V), and the state."""
-        return self._next(self.writer.after(None, self.writer.first(_mean(source))), source)
+        return self._next(
+            self.writer.after(None, self.writer.first(averaged(source["memory"], source["there"]))), source
+        )
 
     def step(self, symbol: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits of the symbol after `symbol` (R,), and the state after it."""
@@ -76,11 +78,6 @@ class Transducer(nn.Module):
         top = scores.amax(-1, keepdim=True).detach()
         copied = ((scores - top).exp() @ source["copied"]).clamp(min=LEAST).log() + top
         return written.index_copy(-1, self.targets, torch.logaddexp(written[..., self.targets], copied))
-
-
-def _mean(source: State) -> Tensor:
-    there = source["there"].unsqueeze(-1)
-    return (source["memory"] * there).sum(1) / there.sum(1).clamp(min=1)
 
 
 def repeated(source: State, times: int) -> State:

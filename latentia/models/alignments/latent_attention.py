@@ -34,7 +34,7 @@ from latentia.distributions.onehot import RULED_OUT
 from latentia.errors import DataError, OptionError
 from latentia.kernels.vocabulary import log_probabilities
 from latentia.model import LatentVariableModel, TractableModel
-from latentia.networks.attention import Scorer, SourceReader, WordHead, Writer
+from latentia.networks.attention import Scorer, SourceReader, WordHead, Writer, averaged
 from latentia.networks.frames import restarted
 
 KINDS = ("soft", "exact", "monotonic")
@@ -83,7 +83,7 @@ class LatentAttention(TractableModel):
     def given_source(self, batch: Batch, memory: Tensor, there: Tensor) -> LatentAlignment | Chain:
         """The posterior, of a source that has been read."""
         words, seen = self.with_end(batch)
-        states = self.writer(words, _mean(memory, there))
+        states = self.writer(words, averaged(memory, there))
         attention = self.attend(states, memory, there)
         if self.attention == "soft":
             terms = self._log_prob(states, attention.exp() @ memory, words, seen).unsqueeze(-1)
@@ -152,7 +152,7 @@ class LatentAttention(TractableModel):
         z = memory.new_zeros(frame.size, self.length, memory.shape[1])
         floor = torch.zeros(frame.size, dtype=torch.long, device=memory.device)
         for t in range(self.length):
-            state = self.writer(x[:, : t + 1], _mean(memory, there))[:, -1:]
+            state = self.writer(x[:, : t + 1], averaged(memory, there))[:, -1:]
             attention = self.attend(state, memory, self._reachable(there, floor))[:, 0]
             floor = torch.distributions.Categorical(logits=attention).sample()
             z[:, t].scatter_(1, floor.unsqueeze(1), 1.0)
@@ -205,7 +205,7 @@ class Words:
 
     def begin(self) -> tuple[Tensor, State]:
         memory, there = self.model.memory(self.frame)
-        hidden = self.model.writer.after(None, self.model.writer.first(_mean(memory, there)))
+        hidden = self.model.writer.after(None, self.model.writer.first(averaged(memory, there)))
         state = {"memory": memory, "there": there, "hidden": hidden}
         if self.model.attention == "monotonic":
             # before the first word every position is as good
@@ -299,12 +299,6 @@ def _added(node: Tensor, value: Tensor, ends: Tensor) -> Tensor:
     """node (B, T, J) with value (B, J or 1) added at each datum's last step."""
     last = torch.arange(node.shape[1], device=node.device) == ends.unsqueeze(-1) - 1
     return node + last.unsqueeze(-1) * value.unsqueeze(1)
-
-
-def _mean(memory: Tensor, there: Tensor) -> Tensor:
-    """The mean of a source's vectors, (B, M)."""
-    inside = there.unsqueeze(-1)
-    return (memory * inside).sum(1) / inside.sum(1).clamp(min=1)
 
 
 def _tiny_batch() -> Batch:
