@@ -127,18 +127,11 @@ def _told(found: Any, data: Any, others: dict[str, int]) -> None:
 
 def _dearest(found: Any, data: Any) -> None:
     """The columns of a table, or the words of a text, that take the most bits."""
-    schema = data.schema
-    if schema.kind == "table":
-        names = schema.names or tuple(f"x{j + 1}" for j in range(schema.event_shape[0]))
-        bits, what = found.content.columns, "columns"
-    elif schema.kind == "text":
-        bits, what, names = found.content.values, "words", schema.vocabulary
-    else:
-        return
-    total = max(float(bits.sum()), 1e-9)
-    shown = bits.argsort(descending=True)[:SHOWN].tolist()
-    told = ", ".join(f"{names[j]} {float(bits[j]) / total:.1%}" for j in shown)
-    tell(f"where the bits of x go, by {what}: {told}")
+    from latentia.tasks.compress import dearest
+
+    if shares := dearest(found, data.schema, SHOWN):
+        told = ", ".join(f"{name} {share:.1%}" for name, share in shares)
+        tell(f"where the bits of x go, by {'words' if data.schema.kind == 'text' else 'columns'}: {told}")
 
 
 def _picture(run, found: Any, path: Path) -> None:

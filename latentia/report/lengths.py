@@ -6,12 +6,11 @@ import torch
 
 from latentia.codec import general
 from latentia.data import Dataset
-from latentia.data.schema import Schema
 from latentia.model import LatentVariableModel
 from latentia.report import figures, pictures
 from latentia.report.panel import Panel, table
 from latentia.report.uses import ECONOMY, affordable
-from latentia.tasks.compress import Compressed, compress, unit
+from latentia.tasks.compress import Compressed, compress, dearest, unit
 
 MOST, LEAST = 500, 16
 """Data that are compressed at most; fewer than the least say nothing."""
@@ -59,25 +58,15 @@ def _beside(found: Compressed, data: Dataset, among: int) -> Panel:
 
 def _places(found: Compressed, data: Dataset) -> list[Panel]:
     """Which pixels, columns or words take the bits of x."""
-    schema, bits = data.schema, found.content.columns
+    schema = data.schema
     if pictures.showable(schema):
-        each = bits.reshape(schema.event_shape) / found.data
+        each = found.content.columns.reshape(schema.event_shape) / found.data
         picture = pictures.grid(each[None, None].numpy(), float(each.max()))
         caption = f"Where the bits of x go, pixel by pixel: white is {float(each.max()):.3f} bits, black none."
         return [Panel("pictures", [{"name": "bits", "picture": picture}], caption, "Where the bits go")]
-    names = _names(schema)
-    bits = found.content.values if schema.kind == "text" else bits
-    if names is None or len(names) != len(bits):
+    shares = dearest(found, schema, TOP)
+    if not shares:
         return []
-    total = max(float(bits.sum()), 1e-9)
-    rows = [[names[i], f"{float(bits[i]) / total:.1%}"] for i in bits.argsort(descending=True)[:TOP].tolist()]
+    rows = [[name, f"{share:.1%}"] for name, share in shares]
     what = "word" if schema.kind == "text" else "column"
     return [table([what, "share of the bits"], rows, "Of x, those that take the most.", "Where the bits go")]
-
-
-def _names(schema: Schema) -> tuple[str, ...] | None:
-    if schema.kind == "text":
-        return tuple(schema.vocabulary or ())
-    if schema.kind == "table":
-        return tuple(schema.names or (f"x{j + 1}" for j in range(schema.event_shape[0])))
-    return None

@@ -169,6 +169,20 @@ def unit(schema: Schema) -> str:
     return kinds.get(schema.kind, "value")
 
 
+def dearest(found: Compressed, schema: Schema, count: int) -> list[tuple[str, float]]:
+    """The columns of a table, or words of a text, that take the most bits of x, with their shares; of others none."""
+    if schema.kind == "table":
+        names, bits = schema.names or tuple(f"x{j + 1}" for j in range(schema.event_shape[0])), found.content.columns
+    elif schema.kind == "text":
+        names, bits = schema.vocabulary, found.content.values
+    else:
+        return []
+    if len(names) != len(bits):
+        return []
+    total = max(float(bits.sum()), 1e-9)
+    return [(names[j], float(bits[j]) / total) for j in bits.argsort(descending=True)[:count].tolist()]
+
+
 def fingerprint(model: LatentVariableModel) -> str:
     """The sha256 of a model's parameters, in hex."""
     return checksum(packed(model.state_dict(), {"model": type(model).__name__}))
