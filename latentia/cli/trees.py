@@ -30,6 +30,8 @@ def parse(arguments: list[str]) -> None:
     )
     add_out(parser)
     parsed = parser.parse(arguments)
+    if parsed.sentence and parsed.data is not None:
+        raise OptionError("a sentence and --data: give one or the other")
     run = opened(parsed, "first")
     from latentia.data.files import atomic_write
     from latentia.tasks import parse as trees_of
@@ -40,8 +42,6 @@ def parse(arguments: list[str]) -> None:
         _tell_meanings(run, parsed)
         return
     if parsed.sentence:
-        if parsed.data is not None:
-            raise OptionError("a sentence and --data: give one or the other")
         (tree,) = trees_of(run.model(), run.sentence(" ".join(parsed.sentence)), decode=parsed.decode)
         # a word that is in no vocabulary has its place in the tree all the same
         words = " ".join(parsed.sentence).split()
@@ -62,8 +62,6 @@ def _tell_meanings(run: Any, parsed: Any) -> None:
     from latentia.tasks.meanings import matched, meanings
 
     if parsed.sentence:
-        if parsed.data is not None:
-            raise OptionError("a sentence and --data: give one or the other")
         (found,) = meanings(run.model(), run.sentence(" ".join(parsed.sentence)))
         for form, log_prob in found:
             tell(f"{math.exp(log_prob):.3f}  {form}")

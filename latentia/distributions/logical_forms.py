@@ -10,6 +10,7 @@ from torch.distributions import Distribution, constraints
 
 from latentia.distributions.decoding import Decoding, State, beam, decode
 from latentia.distributions.grammar import ANY, STOP, Grammar
+from latentia.distributions.structured import Structured
 
 BREADTH = 32
 """Forms that a mean is taken over, and that the search for the best one keeps."""
@@ -231,6 +232,11 @@ class LogicalForms(Distribution):
         where these are all there are, and else of the most probable ones."""
         z, log_prob = self.beam(BREADTH)
         return torch.einsum("sb,sbak->bak", log_prob.softmax(0), z)
+
+
+def is_structure(q: object) -> bool:
+    """Whether z is made of one-hot choices that belong together: a recursion's structure, or a form."""
+    return isinstance(q, Structured | LogicalForms)
 
 
 def in_order(z: Tensor) -> tuple[Tensor, Tensor]:

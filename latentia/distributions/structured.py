@@ -85,9 +85,10 @@ class Structured(Unnormalised):
     @property
     def log_partition(self) -> Tensor:
         """log Z in nats, (B,); -inf where no structure is possible."""
-        graph = torch.is_grad_enabled()
-        value = self._value if self._value is not None and not graph else self._run(self.log_potentials, twice=False)
-        self._value = self._value if graph else value
+        if torch.is_grad_enabled():
+            value = self._run(self.log_potentials, twice=False)
+        else:
+            value = self._value = self._run(self.log_potentials, twice=False) if self._value is None else self._value
         return torch.where(value < IMPOSSIBLE / 10, -torch.inf, value)
 
     def expectations(self, weight: Tensor | None = None, of: Collection[str] | None = None) -> Potentials:

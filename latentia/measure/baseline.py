@@ -31,9 +31,8 @@ from latentia.distributions.emissions import (
     PoissonEmissions,
 )
 from latentia.distributions.latents import each
-from latentia.distributions.logical_forms import LogicalForms
+from latentia.distributions.logical_forms import is_structure
 from latentia.distributions.observed import plain
-from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, DataError
 from latentia.model import DirectedModel, LatentVariableModel, Statistics
 
@@ -208,7 +207,7 @@ def _at_the_mean(model: DirectedModel, data: Dataset) -> Baseline | None:
     for batch in data.batches(256, dtype=model.anchor.dtype):
         batch = batch.to(model.anchor)
         prior = model.prior(batch.frame)
-        if isinstance(prior, Structured | LogicalForms) or prior.has_enumerate_support:
+        if is_structure(prior) or prior.has_enumerate_support:
             return None
         z = each(lambda part: part.unsqueeze(0), prior.mean)
         parts.append(model.log_likelihood(batch, z).squeeze(0).double().cpu())

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 
 from latentia.data import Dataset
-from latentia.distributions.logical_forms import LogicalForms
-from latentia.distributions.structured import Structured
+from latentia.distributions.logical_forms import is_structure
 from latentia.measure.baseline import Gain
 from latentia.measure.verdict import (
     COLLAPSED,
@@ -87,7 +86,7 @@ def diagnose(
 def diagnosed(found: Walk, weight: Tensor, gain: Gain | None = None) -> Diagnosis:
     """The diagnosis of what a walk over data of these weights, (N,), has found."""
     means, average = found.means.present, found.means.average
-    shares = isinstance(found.posterior, Structured | LogicalForms | Dirichlet)
+    shares = is_structure(found.posterior) or isinstance(found.posterior, Dirichlet)
     largest = (average * (1 - average)).clamp(min=RARE) if shares else 1.0
     varies = means.weight @ (means.rows - average) ** 2 > ACTIVE * largest * means.weight.sum()
     present = weight > 0
@@ -125,7 +124,7 @@ def _verdict(
 ) -> str:
     means, active, units, told = found.means.present, int(varies.sum()), len(varies), found.information
     largest = float(means.weight @ means.rows.amax(-1) / means.weight.sum())
-    if isinstance(found.posterior, Structured | LogicalForms):
+    if is_structure(found.posterior):
         words = discrete_verdict(found.means.average, largest, active)
     elif isinstance(found.posterior, Dirichlet):
         words = shares_verdict(found.means.average, largest, told.mutual_information)

@@ -17,8 +17,7 @@ from latentia.distributions.brackets import Brackets
 from latentia.distributions.canonical import LOG_2PI, CanonicalGaussian
 from latentia.distributions.joint import Joint
 from latentia.distributions.latents import each, flat, sizes
-from latentia.distributions.logical_forms import LogicalForms
-from latentia.distributions.structured import Structured
+from latentia.distributions.logical_forms import is_structure
 from latentia.model import Batch, DirectedModel, LatentVariableModel
 
 PAIRS = 2**18
@@ -116,7 +115,7 @@ def mean_rows(at: Tensor, batch: Batch, q: Distribution) -> tuple[Tensor, Tensor
     mean = mean.reshape(-1, mean.shape[-1]).double().cpu()
     weight, at = (part.repeat_interleave(steps) for part in (batch.weights.double().cpu(), at.cpu()))
     # beyond the end of a sequence there is no state
-    inside = mean.sum(-1) > 0 if isinstance(q, Structured | LogicalForms) else torch.ones_like(weight, dtype=torch.bool)
+    inside = mean.sum(-1) > 0 if is_structure(q) else torch.ones_like(weight, dtype=torch.bool)
     return mean[inside], weight[inside], at[inside]
 
 
@@ -274,7 +273,7 @@ def paired(model: LatentVariableModel, data: Dataset, seed: int, limit: int) -> 
 def _is_dear(q: Distribution) -> bool:
     """Whether the density of each pair of z_m and x_n takes a recursion, or a network's pass."""
     if not isinstance(q, Joint):
-        return isinstance(q, Structured | LogicalForms)
+        return is_structure(q)
     z = {name: part.unsqueeze(1) for name, part in q.sample().items()}
     shapes = [q.conditional(name, z).batch_shape for name, part in q.parts.items() if callable(part)]
     return any(shape[1] > 1 for shape in shapes)

@@ -13,9 +13,8 @@ from latentia.data import Dataset, data_for
 from latentia.distributions import Joint
 from latentia.distributions.codes import Quantized
 from latentia.distributions.latents import Latents, each, flat, named
-from latentia.distributions.logical_forms import LogicalForms
+from latentia.distributions.logical_forms import is_structure
 from latentia.distributions.observed import expected
-from latentia.distributions.structured import Structured
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import DirectedModel, LatentVariableModel
 from latentia.tasks.common import directed, using
@@ -100,7 +99,7 @@ def traverse(
 
 def _posterior(model: DirectedModel, batch: Batch) -> Any:
     q = model.posterior(batch)
-    if isinstance(q, Structured | LogicalForms) and not q.has_rsample:
+    if is_structure(q) and not q.has_rsample:
         raise CapabilityError(f"{type(model).__name__} cannot be traversed: its z is discrete, and has no quantiles")
     if isinstance(q, Quantized):
         raise CapabilityError(f"{type(model).__name__} cannot be traversed: its z are codes, between which is nothing")

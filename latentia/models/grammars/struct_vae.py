@@ -12,7 +12,7 @@ Yin, Zhou, He and Neubig (2018), "StructVAE: tree-structured latent variable mod
 parsing", section 3, with the transition system of Yin and Neubig (2018) and recurrent networks that are gated (GRU) in
 q(z | x) and p(x | z). Forms are many and have no recursion that sums them: the gradient of the second line is the score
 function's (`gradients.Searched`, `gradients.SourceLanguageModel`), or there is none and z is a Markov chain for each
-sentence (`objectives.JointStochastic`). The objective is `semi_supervised`.
+sentence (`objectives.joint_stochastic`). The objective is `semi_supervised`.
 
 z is one-hot, (A, K): A actions at most of K, zeros behind the last one. p(z) and q(z | x) are over forms of no more.
 """

@@ -29,7 +29,7 @@ from latentia.distributions.sentence import AutoregressiveCategorical, Written, 
 from latentia.errors import OptionError
 from latentia.model import DirectedModel
 from latentia.models.vaes.semi_supervised_vae import check_labels, class_and_code, class_beside, class_probabilities
-from latentia.networks.decoder import decoder, encoder, start_decoder
+from latentia.networks.decoder import NETWORKS, decoder, encoder, start_decoder
 
 
 class SemiSupervisedTextVAE(DirectedModel):
@@ -81,6 +81,8 @@ class SemiSupervisedTextVAE(DirectedModel):
         super().__init__()
         if classes < 1:
             raise OptionError(f"classes={classes}: at least 1 class is needed")
+        if classifier not in ("mean", *NETWORKS):
+            raise OptionError(f"classifier={classifier!r}: choose one of mean, {', '.join(NETWORKS)}")
         self.symbols, self.end, self.classes, self.latent, self.length = symbols, end, classes, latent, length
         self.logits = nn.Parameter(torch.zeros(classes))
         self.posterior_head, self.prior_head = PosteriorHead("diagonal", latent), PriorHead("normal", latent)
