@@ -80,8 +80,8 @@ def test_a_fit_keeps_the_memory_that_a_step_frees():
 
     with fitting("highest", 0):
         faults()
-        assert faults() < 1000
-    assert faults() > 1000
+        kept = faults()
+    assert 4 * kept < faults()  # how many there are is for the size of a page to say: 400,000 small ones, 800 huge ones
 
 
 def test_a_fit_does_without_the_c_library(monkeypatch, digits):
