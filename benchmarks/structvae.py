@@ -14,8 +14,8 @@ development part. All but the first and the last begin at the supervised parser,
 Reported: exact match on the test part, in the order that the forms are written in, of the best form of a beam search of
 width 5, with its gain over the supervised row of the same call, question by question; and beside it with the arguments
 of "and" and "or" in any order. Of StructVAE the learning signals of right and wrong trees of questions that have none,
-before and after. Published (Yin et al. 2018, table 2; memory): supervised 63.2, self-training 65.2, StructVAE 66.0,
-supervised on all 85.3. Result goes to benchmarks/results/.
+before and after, and a picture of them, of the last seed. Published (Yin et al. 2018, table 2; memory): supervised
+63.2, self-training 65.2, StructVAE 66.0, supervised on all 85.3. Result goes to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ RESULTS = Path(__file__).parent / "results"
 ROWS = ("supervised", "longer", "self-training", "StructVAE", "JSA", "all")
 PUBLISHED = {"supervised": 63.2, "self-training": 65.2, "StructVAE": 66.0, "all": 85.3}
 WIDTH = 5
+EDGES = tuple(range(-60, 31, 3))
 ACTIONS, LENGTH = 64, 50
 Pair = tuple[str, Form]
 
@@ -197,9 +198,9 @@ def with_forms(task: Task, forms: dict[int, Form], repeats: int, alone: Sequence
 @in_evaluation
 @torch.no_grad()
 def signals(model: StructVAE, task: Task, rows: Sequence[int], beta: float, estimator: Any) -> dict[str, Any]:
-    """Mean learning signals of the trees of a search that are right and that are wrong, in nats: log p(x | z) + beta
-    (log p(z) - log q(z | x)), and less the source language model's line; of questions for which both are found, how
-    often the right one has the highest."""
+    """Learning signals of the trees of a search that are right and that are wrong, their means and how many lie between
+    `EDGES`, in nats: log p(x | z) + beta (log p(z) - log q(z | x)), and less the source language model's line; of
+    questions for which both are found, how often the right one has the highest."""
     if estimator is None:
         estimator = gradients.Searched()
     pairs = [task.train[i] for i in rows]
@@ -233,7 +234,38 @@ def signals(model: StructVAE, task: Task, rows: Sequence[int], beta: float, esti
         "right_has_the_highest": wins / max(both, 1),
         "right_above_a_wrong": sum(pairwise) / max(len(pairwise), 1),
     }
-    return {**means, **counts, **shares}
+    histograms = {name: histogram(values) for name, values in sums.items()}
+    return {**means, **counts, **shares, "histograms": histograms}
+
+
+def histogram(values: Sequence[float]) -> list[int]:
+    """How many values lie between two neighbours of `EDGES`; those beyond count with the outermost."""
+    edges = torch.tensor(EDGES)
+    inside = torch.tensor(values).clamp(EDGES[0], EDGES[-1] - 1e-3)
+    return torch.bucketize(inside, edges, right=True).sub(1).bincount(minlength=len(EDGES) - 1).tolist()
+
+
+def draw(told: dict[str, Any], path: Path) -> None:
+    """The learning signals of a seed's right and wrong trees, as found and less the line, before and after."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = [(when, line) for when in ("before", "after") for line in ("", "_less_line")]
+    panels.remove(("before", "_less_line"))  # there is no line yet
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.4), constrained_layout=True)
+    for axis, (when, line) in zip(axes, panels, strict=True):
+        found = told[f"signals_{when}"]["histograms"]
+        for name, colour in (("right", "tab:blue"), ("wrong", "tab:orange")):
+            counts = found[name + line]
+            shares = [count / max(sum(counts), 1) for count in counts]
+            axis.stairs(shares, EDGES, fill=True, alpha=0.5, color=colour, label=f"{name} ({sum(counts)})")
+        axis.set_title(f"{when} learning from sentences" + (", less the line" if line else ""), fontsize=10)
+        axis.set_xlabel("learning signal, nats")
+        axis.legend(frameon=False)
+    axes[0].set_ylabel("share of the trees")
+    figure.savefig(path, dpi=90)
 
 
 def rows_of(options: argparse.Namespace, seed: int, save: Any) -> None:
@@ -274,6 +306,10 @@ def rows_of(options: argparse.Namespace, seed: int, save: Any) -> None:
         batch = with_forms(whole, {i: form for i, (_, form) in enumerate(whole.train)}, 1)
         few = argparse.Namespace(**{**vars(options), "epochs": options.all_epochs, "every": 2})
         save("all", *_swapped(whole, learned(whole, batch, known, few, seed=seed)))
+
+
+def brief(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if not isinstance(value, list | dict)}
 
 
 def paired(right: list[bool], base: list[bool]) -> dict[str, float]:
@@ -334,7 +370,7 @@ def main() -> None:
             if (base := rights.get(("supervised", seed))) is not None and row != "supervised":
                 told |= paired(right, base)
             results.setdefault(row, {})[str(seed)] = told
-            print(row, seed, {name: value for name, value in told.items() if name != "course"}, flush=True)
+            print(row, seed, brief(told), flush=True)
             settings = {name: value for name, value in vars(options).items() if name not in ("data", "rows", "seeds")}
             content = {
                 "unit": "per cent of the 448 test questions whose form is found whole",
@@ -344,6 +380,8 @@ def main() -> None:
                 "environment": environment(),
             }
             path.write_text(json.dumps(content, indent=1) + "\n")
+            if row == "StructVAE":
+                draw(told, path.with_suffix(".png"))
 
         rows_of(options, seed, save)
 
