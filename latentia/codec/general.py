@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib
 import io
 import lzma
 from typing import Any
 
 import numpy as np
+import pyarrow
 from PIL import Image
 
 from latentia.data import Dataset
@@ -17,11 +17,13 @@ from latentia.data.writing import as_csv
 
 SIDE = 16_000
 """Pixels that a picture is wide or high at most: WebP ends at 16,383."""
+ZSTD = 22
+"""The highest level that zstd has."""
 
 
 def lengths(data: Dataset) -> dict[str, int]:
     """The length of all data together in bits, by each compressor at its highest level; PNG and WebP, both without
-    loss, of images as sheets. zstd only where this Python or the package `zstandard` has it.
+    loss, of images as sheets.
 
     Whole numbers take the fewest bytes that hold them, binary values are packed eight to a byte, and a sequence is
     ended by one number more; text is UTF-8, a line each; real numbers are those of float32. Columns of several kinds
@@ -33,9 +35,8 @@ def lengths(data: Dataset) -> dict[str, int]:
         "gzip": len(gzip.compress(raw, 9, mtime=0)),
         "bz2": len(bz2.compress(raw, 9)),
         "xz": len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)),
+        "zstd": _zstd(raw),
     }
-    zstd = _zstd(raw)
-    found |= {} if zstd is None else {"zstd": zstd}
     found |= _pictures(data) if data.schema.kind == "image" else {}
     return {name: 8 * size for name, size in found.items()}
 
@@ -72,14 +73,8 @@ def _packed(values: np.ndarray) -> bytes:
     )
 
 
-def _zstd(raw: bytes) -> int | None:
-    for name in ("compression.zstd", "zstandard"):
-        try:
-            module: Any = importlib.import_module(name)
-        except ImportError:
-            continue
-        return len(module.compress(raw, level=19))
-    return None
+def _zstd(raw: bytes) -> int:
+    return len(pyarrow.Codec("zstd", compression_level=ZSTD).compress(raw))
 
 
 def _pictures(data: Dataset) -> dict[str, int]:

@@ -171,7 +171,7 @@ def test_the_command_compresses_and_decompresses(runs, answer, tmp_path):
     made, back = tmp_path / "some.ltz", tmp_path / "back.npy"
     status, said, wrong = answer("compress", runs / "0", "--data", runs / "some.npy", "--out", made)
     assert not status, wrong
-    for word in ("message", "header", "gzip", "bz2", "xz", "PNG", "WebP", "bits a pixel"):
+    for word in ("message", "header", "gzip", "bz2", "xz", "zstd", "PNG", "WebP", "bits a pixel"):
         assert word in said
     assert not answer("decompress", made, "--run", runs / "0", "--out", back)[0]
     assert np.array_equal(np.load(back), np.load(runs / "some.npy"))
@@ -205,7 +205,7 @@ def test_general_compressors_have_all_of_the_data():
     digits = load("digits", binarize="fixed")
     found = general.lengths(digits)
     assert found["uncompressed"] == digits.x.numel()
-    assert {"gzip", "bz2", "xz", "PNG", "WebP"} <= set(found)
+    assert {"gzip", "bz2", "xz", "zstd", "PNG", "WebP"} <= set(found)
     # as measured once, of all digits above 7 in one sheet
     assert 0.5 < found["gzip"] / digits.x.numel() < 0.75
     words = load([["a", "b", "a"], ["b"]])

@@ -21,7 +21,7 @@ def test_a_mixture_beside_general_compressors_and_its_pixels():
     rows = {row[0]: row for row in table.content["rows"]}
     made = compress(model, data)
     assert rows["this model"][1] == f"{made.net / made.values:.4f}"
-    assert {"gzip", "bz2", "xz", "PNG", "WebP", "header of the file, apart"} <= set(rows)
+    assert {"gzip", "bz2", "xz", "zstd", "PNG", "WebP", "header of the file, apart"} <= set(rows)
     assert "300 data" in table.caption
     assert where.title == "Where the bits go"
 

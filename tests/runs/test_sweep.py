@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -344,6 +345,19 @@ def test_the_page_stands_alone_and_escapes_the_words_of_others():
         ids = re.findall(r'\sid="([^"]+)"', text)
         assert len(ids) == len(set(ids))
     assert text.count("&lt;script") >= 5
+
+
+def test_members_with_a_rate_are_points_of_the_plane():
+    traded = [{**one, "method": "iwae", "rate": 9.0 - i, "distortion": 50.0 + 2 * i} for i, one in enumerate(MEMBERS)]
+    heading = "Rate and distortion"
+    assert heading not in build_comparison(content(MEMBERS))
+    assert heading not in build_comparison(content([{**one, "method": "exact"} for one in traded]))
+    assert heading not in build_comparison(content([traded[0], *MEMBERS[1:]])), "a point is no plane"
+    assert heading not in build_comparison(content([traded[0], {**traded[1], "rate": math.nan}]))
+    alone = build_comparison(content(traded))
+    assert heading in alone
+    assert "squared error" not in alone
+    assert "squared error" in build_comparison(content([{**one, "squared_error": 0.1} for one in traded]))
 
 
 def test_a_page_of_words_and_of_nothing():
