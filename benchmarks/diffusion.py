@@ -15,8 +15,8 @@ Text: all rows learn from the same sentences, and are measured on test sentences
 (language model), by importance sampling (text VAE), or its lower bound. 500 draws of each row, and as many test
 sentences: perplexity under a transformer that has learned from other sentences (the rows are an LSTM, one with z, a
 masked transformer and diffusions over z), distinct n-grams (different / all, n = 1..4), self-BLEU, and the share of
-their 4-grams that the training sentences have, which is memorisation. Fifty draws of each are in the JSON. There
-are two bases for a diffusion: a text VAE of one vector with free bits, and one whose z is told by the queries of a
+their 4-grams that the training sentences have, which is memorisation. Fifty draws of each are in the JSON. There are
+two bases for a diffusion: a text VAE of one vector with free bits, and one whose z is told by the queries of a
 resampler, with so little weight on the KL (--beta) that sentences can be told again: an autoencoder, as Lovelace et al.
 (2023) have, of which the normal prior knows little.
 

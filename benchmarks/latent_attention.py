@@ -84,7 +84,7 @@ def bleu(model: Any, data: Dataset, count: int) -> dict[str, Any]:
     true = [" ".join(words) for words in some.decoded()]
     metric = BLEU(tokenize="none", lowercase=True)
     score = metric.corpus_score(written, [true])
-    return {"bleu": score.score, "signature": str(metric.get_signature()), "examples": written[:3]}
+    return {"bleu": score.score, "signature": str(metric.get_signature())}
 
 
 def measure(name: str, train: Dataset, validation: Dataset, test: Dataset, asked: argparse.Namespace) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def main() -> None:
         compared(saved["rows"], asked.keep)
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
-        print(name, json.dumps({k: v for k, v in saved["rows"][name].items() if k != "examples"}), flush=True)
+        print(name, json.dumps(saved["rows"][name]), flush=True)
 
 
 if __name__ == "__main__":

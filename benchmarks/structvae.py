@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -240,20 +241,17 @@ def signals(model: StructVAE, task: Task, rows: Sequence[int], beta: float, esti
 
 def histogram(values: Sequence[float]) -> list[int]:
     """How many values lie between two neighbours of `EDGES`; those beyond count with the outermost."""
-    edges = torch.tensor(EDGES)
-    inside = torch.tensor(values).clamp(EDGES[0], EDGES[-1] - 1e-3)
-    return torch.bucketize(inside, edges, right=True).sub(1).bincount(minlength=len(EDGES) - 1).tolist()
+    return np.histogram(np.clip(values, EDGES[0], EDGES[-1]), EDGES)[0].tolist()
 
 
 def draw(told: dict[str, Any], path: Path) -> None:
-    """The learning signals of a seed's right and wrong trees, as found and less the line, before and after."""
+    """The learning signals of a seed's right and wrong trees, before, and after as found and less the line."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = [(when, line) for when in ("before", "after") for line in ("", "_less_line")]
-    panels.remove(("before", "_less_line"))  # there is no line yet
+    panels = (("before", ""), ("after", ""), ("after", "_less_line"))  # before, there is no line yet
     figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.4), constrained_layout=True)
     for axis, (when, line) in zip(axes, panels, strict=True):
         found = told[f"signals_{when}"]["histograms"]
@@ -306,10 +304,6 @@ def rows_of(options: argparse.Namespace, seed: int, save: Any) -> None:
         batch = with_forms(whole, {i: form for i, (_, form) in enumerate(whole.train)}, 1)
         few = argparse.Namespace(**{**vars(options), "epochs": options.all_epochs, "every": 2})
         save("all", *_swapped(whole, learned(whole, batch, known, few, seed=seed)))
-
-
-def brief(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if not isinstance(value, list | dict)}
 
 
 def paired(right: list[bool], base: list[bool]) -> dict[str, float]:
@@ -370,7 +364,8 @@ def main() -> None:
             if (base := rights.get(("supervised", seed))) is not None and row != "supervised":
                 told |= paired(right, base)
             results.setdefault(row, {})[str(seed)] = told
-            print(row, seed, brief(told), flush=True)
+            figures = {name: value for name, value in told.items() if not isinstance(value, list | dict)}
+            print(row, seed, figures, flush=True)
             settings = {name: value for name, value in vars(options).items() if name not in ("data", "rows", "seeds")}
             content = {
                 "unit": "per cent of the 448 test questions whose form is found whole",
