@@ -4,7 +4,7 @@ how long is an image in two stages?
     python benchmarks/vector_quantized.py
     python benchmarks/vector_quantized.py --rows "faces, fsq" --epochs 60
 
-MNIST: the first images of the fixed binarization of Larochelle and Murray (2011), and test images of it. Frey faces:
+MNIST: images of the fixed binarization of Larochelle and Murray (2011), and test images of it. Frey faces:
 1,965 grey images of 28 x 20, shuffled once, the last 200 held out; to the levels 0..255 uniform noise is added, so that
 the density in levels is, in bits, a bound on the length of the image itself (Theis et al. 2016).
 
@@ -53,7 +53,8 @@ def digits(options: argparse.Namespace) -> tuple[Dataset, Dataset]:
     parts = []
     for name, count in (("train", options.digits), ("test", options.test)):
         # the file holds each set under the name X
-        x = loadmat(folder / f"binarized_mnist_{name}.mat")["X"][:count]
+        x = loadmat(folder / f"binarized_mnist_{name}.mat")["X"]
+        x = x[np.linspace(0, len(x) - 1, min(count, len(x))).astype(int)]  # like digits are together in the test file
         parts.append(torch.from_numpy(x.astype(np.float32)).reshape(-1, 28, 28))
     return load(parts[0], kind="image"), load(parts[1], kind="image")
 
