@@ -261,6 +261,10 @@ def told(rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def saved(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())["rows"] if path.exists() else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/camvid", help="folder of the npz files")
@@ -273,9 +277,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "colorization.json")
     parser.add_argument("--table", action="store_true", help="print what the results hold, and fit nothing")
     options = parser.parse_args()
-    rows: dict[str, Any] = json.loads(options.out.read_text())["rows"] if options.out.exists() else {}
     if options.table:
-        print(told(rows))
+        print(told(saved(options.out)))
         return
     files = {part: Path(options.data) / f"camvid_{part}_120x90.npz" for part in ("train", "test")}
     if not all(path.exists() for path in files.values()):
@@ -291,13 +294,14 @@ def main() -> None:
     }
     warnings.filterwarnings("ignore", message=".*stopped.*")
     for row in options.rows:
-        rows[row] = measured(row, data, options)
+        new = measured(row, data, options)
+        rows = {**saved(options.out), row: new}  # another call may have saved rows meanwhile
         paired(rows, options.runs)
         found = {"grid": GRID._asdict(), "test_images": len(test["images"]), "rows": rows}
         options.out.parent.mkdir(exist_ok=True)
         options.out.write_text(json.dumps(found, indent=1) + "\n")
         print(told({row: rows[row]}), flush=True)
-    print(told(rows))
+    print(told(saved(options.out)))
 
 
 if __name__ == "__main__":
