@@ -45,6 +45,7 @@ ESTIMATORS: dict[str, Callable[[], Estimator]] = {
     "rloo": lambda: rloo,
     "source_lm": lambda: ScoreFunction(SourceLanguageModel()),
     "searched": lambda: Searched(SourceLanguageModel()),
+    "searched_mean": lambda: Searched(),
     "disarm": lambda: disarm,
     "rebar": lambda: Rebar(),
     "vimco": lambda: vimco,

@@ -111,7 +111,8 @@ class Searched(nn.Module):
     probable one, and -log q(z | x) in its signal makes it more probable: with beta = 1 that undoes what labels taught.
 
     Args:
-        baseline: see `score_function`; without one it is the value itself.
+        baseline: see `score_function`; without one it is the mean of what was found, each z weighed as above, so that
+            of an x of which every z is poor none becomes less probable than the rest.
     """
 
     def __init__(self, baseline: Baseline | None = None):

@@ -37,7 +37,7 @@ def semi_supervised(
         unlabelled: nats that one nat of the ELBO is worth (the paper's 0.1).
         samples: draws of z where it is not known, or trees that a search keeps.
         beta: weight of the KL.
-        estimator: of the ELBO, see `latentia.gradients`: for forms `searched`, `source_lm` or `rloo`.
+        estimator: of the ELBO, see `latentia.gradients`: for forms `searched_mean`, `searched`, `source_lm` or `rloo`.
 
     Raises:
         CapabilityError: the model has no prior and likelihood.
