@@ -21,7 +21,8 @@ resampler, with so little weight on the KL (--beta) that sentences can be told a
 (2023) have, of which the normal prior knows little.
 
 Sentiment: Yelp sentences of two classes; a logistic regression on words and pairs of them, fitted to other sentences,
-says which class draws in a class's context have. Every row is saved as soon as it is done.
+says which class draws in a class's context have, and how often it is right itself. Every row is saved as soon as it is
+done.
 """
 
 from __future__ import annotations
@@ -286,9 +287,11 @@ def table(rows: dict[str, Any]) -> str:
 
 def sentiment(options: argparse.Namespace) -> None:
     folder = Path(options.data or DATA / "yelp_sentiment")
-    both = [sentences(folder / f"dev.{label}.gz")[: options.train] for label in (0, 1)]
-    halves = [[part[i::2] for part in both] for i in (0, 1)]
+    whole = [sentences(folder / f"dev.{label}.gz") for label in (0, 1)]
+    halves = [[part[: options.train][i::2] for part in whole] for i in (0, 1)]
     said = classifier(*halves[1])
+    others = [part[options.train :][: options.train] for part in whole]
+    rows: dict[str, Any] = {"the judge, of other sentences": share([said(part) == i for i, part in enumerate(others)])}
     texts = [one for part in halves[0] for one in part]
     data = load(texts, ends=True, min_count=options.min_count, max_length=options.max_length)
     classes = torch.cat([torch.full((len(part), 1), float(label)) for label, part in enumerate(halves[0])])
@@ -298,7 +301,6 @@ def sentiment(options: argparse.Namespace) -> None:
     base = TextVAE(latent=options.latent, route=("initial", "inputs", "skip"), **wide, **size)
     free = partial(elbo, free_bits=options.free_bits)
     fitted(base, learner(free, options, options.epochs), batch._replace(context=None), None, options.seed)
-    rows: dict[str, Any] = {}
     upon = LatentDiffusion(base, 2 * options.hidden, 3, context=(2,), drop_context=0.15)
     one = MaskedDiffusion(**size, **wide, layers=options.layers, context=(2,), drop_context=0.15)
     model: Any
@@ -330,8 +332,12 @@ def accuracy(model: Any, data: Dataset, said: Callable, options: argparse.Namesp
         asked = Batch(torch.full((1, 1), float(label)))
         drawn = generate(model, options.samples // 2, context=asked, seed=options.seed)[0]
         texts = [" ".join(words) for words in data.schema.decode(drawn.x, None, drawn.ends)]
-        right.append((said(texts) == label).double())
-    every = torch.cat(right)
+        right.append(said(texts) == label)
+    return share(right)
+
+
+def share(right: list[Tensor]) -> dict[str, float]:
+    every = torch.cat(right).double()
     return {"accuracy": float(every.mean()), "se": float(every.std()) / math.sqrt(len(every))}
 
 
