@@ -75,3 +75,9 @@ def test_commands_in_the_readme_exist():
     table = re.findall(r"^\| `(\w+)` \| .* \| `latentia (\w+) ", text, re.MULTILINE)
     assert [name for name, _ in table] == list(COMMANDS)
     assert all(name == used for name, used in table)
+
+
+def test_the_readme_knows_every_page():
+    known = {(ROOT / target.partition("#")[0]).resolve() for target in links(ROOT / "README.md")}
+    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/models/*.md"), *ROOT.glob("docs/jobs/*.md")]
+    assert not {path.name for path in pages if path.resolve() not in known}
