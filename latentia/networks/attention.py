@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from latentia.networks.ragged import states_of
 
 
 class SourceReader(nn.Module):
@@ -17,11 +18,7 @@ class SourceReader(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         inputs = self.dropout(self.embedding(x))
-        if not len(x):
-            return inputs.new_zeros(*x.shape, 2 * self.recurrent.hidden_size)
-        packed = pack_padded_sequence(inputs, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-        read, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True, total_length=x.shape[1])
-        return self.dropout(read)
+        return self.dropout(states_of(self.recurrent, inputs, lengths.clamp(min=1)))
 
 
 class Writer(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from latentia.networks.ragged import states_of
 
 
 class FrameEncoder(nn.Module):
@@ -48,9 +49,8 @@ class FrameEncoder(nn.Module):
         frames = nn.functional.pad(frames, (0, 0, 0, -frames.shape[1] % self.stride))
         stacked = frames.unflatten(1, (-1, self.stride)).flatten(2)
         lengths = self.steps(lengths)
-        # a packed sequence has a step at least; those of data without any are not looked at
-        packed = pack_padded_sequence(stacked, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-        read, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True, total_length=stacked.shape[1])
+        # a sequence has a step at least; those of data without any are not looked at
+        read = states_of(self.recurrent, stacked, lengths.clamp(min=1))
         return self.output(self.dropout(read)), lengths
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from latentia.networks.ragged import states_of
 
 
 class SpanScores(nn.Module):
@@ -27,9 +28,7 @@ class SpanScores(nn.Module):
         steps = words.shape[1]
         if not words.numel():
             return words.new_zeros(len(words), steps, steps)
-        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=steps)
-        forwards, backwards = states.chunk(2, -1)
+        forwards, backwards = states_of(self.lstm, words, lengths).chunk(2, -1)
         one, other = self.inner.weight.chunk(2, -1)
         # a linear map of a difference is the difference of two maps: no vector of both ends is made before the sum
         there, back = forwards @ one.mT, backwards @ other.mT

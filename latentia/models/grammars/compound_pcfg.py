@@ -19,7 +19,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from latentia.distributions import Tree
 from latentia.distributions.yields import Grammar, Yield
@@ -28,6 +27,7 @@ from latentia.model import Batch, DirectedModel, Frame
 from latentia.models.grammars.networks import GrammarNetwork
 from latentia.models.grammars.sentences import check_sentences
 from latentia.networks.mlp import glorot
+from latentia.networks.ragged import states_of
 
 
 class CompoundPCFG(DirectedModel):
@@ -81,8 +81,7 @@ class CompoundPCFG(DirectedModel):
             return self.prior(batch.frame)
         symbols = torch.where(batch.observed, batch.x, self.symbols).long()
         words = nn.functional.embedding(symbols, self.embedding)
-        packed = pack_padded_sequence(words, batch.ends.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.encoder(packed)[0], batch_first=True, total_length=batch.x.shape[1])
+        states = states_of(self.encoder, words, batch.ends)
         largest = states.masked_fill(~batch.inside.unsqueeze(-1), -torch.inf).amax(1)
         mean, log_scale = self.head(largest).chunk(2, -1)
         return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
