@@ -391,26 +391,3 @@ def test_what_an_estimator_is_not_for_is_said():
         gradients.gumbel_softmax(0.0)
     with pytest.raises(OptionError, match="baseline"):
         gradients.score_function("other")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 2.0])
-def test_a_baseline_learns_the_same_whatever_a_sampled_kl_weighs(beta):
-    """Of two columns the second may count as minus beta times a KL: what the baseline learns by does not."""
-    baseline = score.InputDependent((5,))
-    baseline.start(data(), torch.Generator().manual_seed(0))
-    network = baseline.network
-    assert network is not None
-    nn.init.normal_(network[-1].weight, std=0.5)  # type: ignore[arg-type]
-    estimator = score.ScoreFunction(baseline)
-    values = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    f = gradients.OfDraw(None, lambda drawn: values, data())  # type: ignore[arg-type]  # q is not asked
-    with torch.no_grad():
-        expected = baseline(f, values)  # the running sums do not count here
-    told = estimator.told(f, values, torch.zeros(2, 3, dtype=torch.float64))
-    torch.testing.assert_close(told.detach(), values, rtol=0, atol=1e-12)
-    found = torch.autograd.grad((told[..., 0] - beta * told[..., 1]).sum(), list(network.parameters()))
-    baseline.sums.zero_()
-    error = (values - baseline(f, values)).square().sum()
-    wanted = torch.autograd.grad(-error, list(network.parameters()))
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)

@@ -28,7 +28,6 @@ FROM_DATA = {
     "source_features",
     "grammar",
     "copies",
-    "actions",
 }
 NOT_ON_THE_LINE = FROM_DATA | {"encoder", "decoder", "objective", "batch", "model", "estimator", "progress", "fresh"}
 CHOSEN = {"likelihood", "latent", "restarts", "hard"}
@@ -56,14 +55,10 @@ def fit(arguments: list[str]) -> None:
     parser = _fit_parser(chosen)
     parsed = parser.parse_args(chosen.rest).as_dict()
     config = _config(chosen, parsed, this_command())
-    if isinstance(base := config.model_options.get(BASE), str):
-        config.model_options[BASE] = str(Path(base).resolve())  # it is asked for from wherever this run is used
 
     def create() -> Run:
         config.fingerprint = config.data.fingerprint()
         out = Path(parsed["out"]) if parsed["out"] else default_out(config.model, config.data.source)
-        if str(out.resolve()) == config.model_options.get(BASE):
-            raise OptionError(f"--out {out}: a run cannot take the place of the one it is built upon; choose another")
         return Run.create(out, config, parsed["overwrite"])
 
     _learn(create, config)

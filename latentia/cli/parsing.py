@@ -63,22 +63,21 @@ class Whole:
 
 @dataclass(frozen=True)
 class Rate:
-    """A parser of learning rates: above 0 (with `zero` 0 too), and no larger than that a step is one in float32."""
+    """A parser of learning rates: above 0, and no larger than that a step is one in float32."""
 
     most: float = 1e3
-    zero: bool = False
 
     def __call__(self, text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not (0 < number <= self.most or (self.zero and number == 0)):
-            raise argparse.ArgumentTypeError(f"{text[:80]!r} is no {self!r}")
+        if not 0 < number <= self.most:
+            raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number above 0 and at most {self.most:g}")
         return number
 
     def __repr__(self) -> str:
-        return f"number {'from' if self.zero else 'above'} 0, at most {self.most:g}"
+        return f"number above 0, at most {self.most:g}"
 
 
 def refuse(unknown: list[str], known: Any, program: str) -> None:

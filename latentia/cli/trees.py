@@ -9,7 +9,7 @@ from typing import Any
 
 from latentia.cli import catalogue
 from latentia.cli.parsing import Parser, say, tell
-from latentia.cli.runs import add_other, add_out, add_run, chosen_data, opened, texts
+from latentia.cli.runs import add_other, add_out, add_run, chosen_data, opened
 from latentia.errors import OptionError
 
 
@@ -59,10 +59,10 @@ def parse(arguments: list[str]) -> None:
 def _tell_meanings(run: Any, parsed: Any) -> None:
     from latentia.data.files import atomic_write
     from latentia.data.readers import is_table, open_table
-    from latentia.tasks.meanings import known_forms, matched, meanings
+    from latentia.tasks.meanings import matched, meanings
 
     if parsed.sentence:
-        (found,) = meanings(run.model(), texts(run, [" ".join(parsed.sentence)]))
+        (found,) = meanings(run.model(), run.sentence(" ".join(parsed.sentence)))
         for form, log_prob in found:
             tell(f"{math.exp(log_prob):.3f}  {form}")
         return
@@ -70,8 +70,6 @@ def _tell_meanings(run: Any, parsed: Any) -> None:
     table = open_table(parsed.data) if parsed.data and is_table(parsed.data) else None
     told = table is not None and column in table.names
     data = chosen_data(run, parsed, labels=column if told else None)
-    if data.labels is not None:
-        known_forms(data, parsed.data)  # an ill-formed one is refused before anything is written
     found = meanings(run.model(), data)
     path = Path(parsed.out) if parsed.out else run.path / "parse.txt"
     lines = [f"{math.exp(best[0].log_prob):.3f}\t{best[0].form}\n" for best in found]

@@ -24,7 +24,7 @@ from latentia.cli.runs import (
     texts,
     write,
 )
-from latentia.errors import CapabilityError, OptionError
+from latentia.errors import OptionError
 
 
 def sample(arguments: list[str]) -> None:
@@ -51,7 +51,6 @@ def sample(arguments: list[str]) -> None:
     how = _decoding(parsed)
     run = opened(parsed)
     if how is not None or parsed.begin is not None:
-        _check_written(run)
         _sentences(run, parsed, how)
         return
     if parsed.mean and run.schema.values == "symbols":
@@ -72,20 +71,6 @@ def sample(arguments: list[str]) -> None:
         _show_texts(run, drawn.x, drawn.lengths)
 
 
-def _check_written(run) -> None:
-    """Raise `OptionError` where no word comes after another."""
-    name = run.config.model
-    if run.schema.chroma:
-        raise OptionError(f"--begin and options of how words are chosen are for texts, and {name} has none")
-    if name == "MaskedDiffusion":
-        raise OptionError(
-            f"{name} does not write from left to right: --begin and options of how words are chosen are not for it; "
-            "in Python tasks.complete fills in what follows"
-        )
-    if name == "LatentDiffusion":
-        raise OptionError(f"--begin and options of how words are chosen are not for {name}: leave them out")
-
-
 def _colourings(run, parsed: argparse.Namespace) -> None:
     """Held-out grey images coloured in, as a picture beside the truth; or the draws alone, sRGB of 0 to 255."""
     import numpy as np
@@ -93,11 +78,10 @@ def _colourings(run, parsed: argparse.Namespace) -> None:
     from latentia.report.colourings import colourings
     from latentia.tasks import generate
 
-    if parsed.given:
-        raise OptionError("--given: what is given is a grey image of the run's own; leave it out")
-    if parsed.mean:
-        raise OptionError("--mean: the picture has the mean beside draws; leave it out")
-    _diffusing(run.model(), parsed)  # which refuses what is asked of a diffusion
+    if parsed.mean or parsed.given:
+        raise OptionError(
+            "--mean and --given: what is given is a grey image, and the picture has the mean; leave it out"
+        )
     say("each draw is given the grey image of a held-out datum")
     data = run.held_out.subset([i % len(run.held_out) for i in range(parsed.n)])
     path = Path(parsed.out) if parsed.out else run.path / "sample.png"
@@ -133,7 +117,7 @@ def _add_decoding(parser: Parser) -> None:
 def _add_diffusing(parser: Parser) -> None:
     group = parser.add_argument_group("how a diffusion is drawn from")
     group.add_argument("--steps", type=Whole(1), help="of its network")
-    group.add_argument("--guidance", type=Rate(zero=True), help="how much the context counts: 1 is the model itself")
+    group.add_argument("--guidance", type=Rate(), help="how much the context counts: 1 is the model itself")
     group.add_argument("--method", choices=("ancestral", "ddim"), help="its own conditionals, or the map without noise")
 
 
@@ -145,22 +129,9 @@ def _diffusing(model: Any, parsed: argparse.Namespace) -> Any:
     for name in given:
         if not hasattr(how, name):
             raise OptionError(f"--{name}: {type(model).__name__} draws without; leave it out")
-    if "guidance" in given:
-        _check_guided(model)
     if how is not None:
         model.sampling = replace(how, **given)
     return model
-
-
-def _check_guided(model: Any) -> None:
-    """Raise `OptionError` for a diffusion without a context, or that never did without it while it learned."""
-    if model.given is None:
-        raise OptionError(f"--guidance: {type(model).__name__} was fitted without a context; leave it out")
-    if not model.given.drop:
-        raise OptionError(
-            "--guidance compares with draws without a context, and the model never learned any: leave it out, or fit "
-            "with --model.drop_context 0.1"
-        )
 
 
 def _decoding(parsed: argparse.Namespace):
@@ -341,12 +312,7 @@ def complete(arguments: list[str]) -> None:
         tell(line)
     if parsed.importance_samples:
         options = {"importance_samples": parsed.importance_samples, "seed": parsed.seed, "progress": True}
-        try:
-            found = conditional_log_likelihood(model, data, _padded_to(hidden, data.x), **options)
-        except CapabilityError as error:
-            say(f"log p(hidden | shown) is left out: {error}")
-        else:
-            _conditional(found, data)
+        _conditional(conditional_log_likelihood(model, data, _padded_to(hidden, data.x), **options), data)
 
 
 def _write_filled(run, parsed: argparse.Namespace, data: Any, x: Any, batch: Any) -> Path:

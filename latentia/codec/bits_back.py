@@ -33,7 +33,6 @@ from latentia.codec.lattice import Lattice
 from latentia.codec.stack import ROOM, Stack
 from latentia.codec.walks import Asked, Content
 from latentia.distributions import latents, observed
-from latentia.distributions.bounded import Bounded
 from latentia.distributions.codes import Quantized
 from latentia.distributions.joint import Joint
 from latentia.distributions.mixture import Mixture
@@ -131,14 +130,12 @@ def planned(model: DirectedModel, batch: Batch, samples: int) -> Plan:
     q, p = model.posterior(batch), model.prior(batch.frame)
     drawn = p.sample((1,))  # type: ignore[arg-type]
     parents = {name: _asked(p, name, drawn) for name in names(p)}
-    told = _Told(drawn) if isinstance(drawn, dict) else None
-    likelihood = model.likelihood(drawn if told is None else told, batch.frame)
-    parents[X] = set(names(p)) if told is None else told.asked
-    for name, one in (("prior", p), ("likelihood", likelihood)):
-        if isinstance(one, Bounded):
-            raise CapabilityError(
-                f"{type(model).__name__} has no code: of its {name} no density is known, only a bound on it"
-            )
+    if isinstance(drawn, dict):
+        told = _Told(drawn)
+        model.likelihood(told, batch.frame)
+        parents[X] = told.asked
+    else:
+        parents[X] = set(names(p))
     for name in names(p):
         _check(plain(part(q, name, drawn)), plain(part(p, name, drawn)), name)
     needs = {name: _asked(q, name, drawn) | _looks_at_x(model, batch, name, drawn) for name in names(q)}

@@ -80,7 +80,7 @@ class ChromaGrid(NamedTuple):
         Raises:
             OptionError: a step that is not positive, or a reach that is no multiple of it.
         """
-        each = round(self.reach / self.step) if 0 < self.step <= self.reach < np.inf else 0
+        each = round(self.reach / self.step) if self.step > 0 else 0
         if each < 1 or abs(each * self.step - self.reach) > 1e-9 * self.reach:
             raise OptionError(
                 f"a grid of step {self.step} and reach {self.reach}: reach is a positive multiple of step"

@@ -199,7 +199,7 @@ class Schema:
             parts: dict[str, Any] = {"shift": shift, "scale": factor, "categories": categories, "source": raw.source}
             return cls("table", "real", (len(categories),), raw.names, **parts)
         beside: dict[str, Any] = {
-            "context": None if raw.context is None else cls.of_context(raw.context, min_count, max_vocabulary),
+            "context": None if raw.context is None else _given(cls, raw.context, min_count, max_vocabulary),
             "classes": () if raw.labels is None or forms is not None else classes_of(raw.labels),
         }
         if values == "mixed" or (values == "auto" and raw.mixed):
@@ -243,12 +243,6 @@ class Schema:
         )
         encoding.check_range(schema, raw)
         return schema
-
-    @classmethod
-    def of_context(cls, context: Raw, min_count: int, max_vocabulary: int | None) -> Schema:
-        """The schema of a context: numbers are scaled, and words are rare or not as those of x are."""
-        scale = "auto" if context.kind in encoding.RAGGED else "standard"
-        return cls.of(context, scale=scale, min_count=min_count, max_vocabulary=max_vocabulary)
 
     @classmethod
     def _colour(cls, raw: Raw, grid: colour.ChromaGrid) -> Schema:
@@ -678,6 +672,12 @@ def _texts_of(value: float | None, count: int, which: str) -> float | None:
     if not 0 < value < math.inf or (value > 1 and value != round(value)):
         raise OptionError(f"{which}_documents={value:g}: a whole number of texts, or a share of them between 0 and 1")
     return value * count if value < 1 or (which == "max" and value == 1) else value
+
+
+def _given(cls: type[Schema], context: Raw, min_count: int, most: int | None) -> Schema:
+    """The schema of a context: numbers are scaled, and words are rare or not as those of x are."""
+    scale = "auto" if context.kind in encoding.RAGGED else "standard"
+    return cls.of(context, scale=scale, min_count=min_count, max_vocabulary=most)
 
 
 def _present(raw: Raw) -> Raw:

@@ -158,23 +158,14 @@ class ScoreFunction(nn.Module):
             return values + credited(values, score)
         expected = self.baseline(f, values)
         told = values + credited(values - expected, score)
-        taught = self._taught(f, values, expected)
-        if taught is None:
+        own = self.baseline.climbs(f)
+        if own is not None:
+            told = told + (own - own.detach()).view(1, -1, *(1,) * (told.ndim - 2)) / told.shape[2:].numel()
+        if not expected.requires_grad:
             return told
-        if told.ndim == 2:
-            return told + taught
-        # the first column counts as it is; others may be a KL, which is weighed by minus beta
-        return torch.cat([told[..., :1] + taught.unsqueeze(-1), told[..., 1:]], -1)
-
-    def _taught(self, f: Function, values: Tensor, expected: Tensor) -> Tensor | None:
-        """Zeros, (S, B) or (1, B), with what the baseline's own parameters learn by as their gradient."""
-        own = self.baseline.climbs(f) if self.baseline is not None else None
-        gain = None if own is None else own.unsqueeze(0)
-        if expected.requires_grad:
-            error = (values.detach() - expected).square()
-            error = error if error.ndim == 2 else error.sum(-1)
-            gain = -error if gain is None else gain - error
-        return None if gain is None else gain - gain.detach()
+        # nothing in value, and the slope of the squared error for the baseline's own parameters
+        error = (values.detach() - expected).square()
+        return told - (error - error.detach())
 
 
 def rloo(q: Distribution, f: Function, samples: int) -> Tensor:

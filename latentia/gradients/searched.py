@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from latentia.batch import Batch
 from latentia.distributions.joint import Draw
 from latentia.distributions.sentence import Written
-from latentia.errors import CapabilityError, OptionError
+from latentia.errors import CapabilityError
 from latentia.gradients.expectation import Function, OfDraw, value
 from latentia.gradients.score import COLUMNS, DECAY, LEAST, Baseline, ScoreFunction, credited
 from latentia.networks.decoder import Decoder, begin, decoder
@@ -113,9 +113,6 @@ class Searched(nn.Module):
     Args:
         baseline: see `score_function`; without one it is the mean of what was found, each z weighed as above, so that
             of an x of which every z is poor none becomes less probable than the rest.
-
-    Raises:
-        OptionError: without a baseline, one sample alone, which has nothing to be compared with.
     """
 
     def __init__(self, baseline: Baseline | None = None):
@@ -126,8 +123,6 @@ class Searched(nn.Module):
         search: Any = getattr(q, "beam", None)
         if search is None:
             raise CapabilityError(f"{type(q).__name__} cannot be searched: use rloo, which draws z")
-        if self.score is None and samples < 2:
-            raise OptionError(f"samples={samples}: what is found is compared with its mean; give at least 2")
         z, found = search(samples)
         log_q = q.log_prob(z)
         values = value(f, Draw(z, {"z": _Said(log_q.detach())}))

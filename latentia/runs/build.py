@@ -18,14 +18,14 @@ from latentia.data.columns import settled
 from latentia.data.files import read_text
 from latentia.data.meanings import grammar_of
 from latentia.data.stream import survey
-from latentia.errors import DataError, LatentiaError, OptionError, RunError
+from latentia.errors import LatentiaError, OptionError
 from latentia.gradients import ESTIMATORS
 from latentia.inference.missing import mean_field_elbo
 from latentia.inference.refinement import semi_amortized
 from latentia.learners import EM, Gibbs, Gradient, Learner, distributed
 from latentia.model import EMModel, LatentVariableModel
 from latentia.runs.chosen import of_model
-from latentia.runs.config import Config, Source
+from latentia.runs.config import Config
 
 MODELS: dict[str, type[LatentVariableModel]] = {name: getattr(models, name) for name in models.__all__}
 LEARNERS: dict[str, type] = {"EM": EM, "Gradient": Gradient, "Gibbs": Gibbs}
@@ -55,8 +55,6 @@ VALUES = {
 }
 """What x is for an emission that is asked for, even where whole numbers would be read as symbols."""
 DOCUMENTS = ("min_documents", "max_documents")
-READING = ("values", "scale", "binarize", "min_count", "max_vocabulary", "tokens", "max_length", *DOCUMENTS)
-"""Options of how x is read, which a model that is built upon a run has from there."""
 
 
 def build_model(name: str, options: dict[str, Any], schema: Schema) -> LatentVariableModel:
@@ -111,16 +109,12 @@ def _run_of(name: str, options: dict[str, Any]) -> Any:
     path = options.get("base")
     if not isinstance(path, str):
         raise OptionError(f"{name} is built upon a fitted model: name its run directory with --model.base")
-    try:
-        return Run.open(path)
-    except RunError as error:
-        raise RunError(f"{name} is built upon the run {path}: {error}") from error
+    return Run.open(path)
 
 
 def _check_same_data(name: str, base: Schema, schema: Schema) -> None:
-    """Raise `OptionError` for data that are read in another way than those of the run that the model is built upon; a
-    context may have come to them."""
-    if base.to_json() != replace(schema, context=base.context).to_json():
+    """Raise `OptionError` for data that are read in another way than those of the run that the model is built upon."""
+    if base.to_json() != schema.to_json():
         raise OptionError(
             f"{name} is built upon a run of {base.describe()}, and these are {schema.describe()}, or are read in "
             "another way: leave out options of how to read them"
@@ -272,7 +266,7 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     """The schema of the training data, but for the number of symbols or levels: how many there can be is part of what
     the data are, so it is counted over all of them."""
     if "base" in inspect.signature(MODELS[config.model]).parameters:
-        return _schema_upon(train, config)
+        return _run_of(config.model, config.model_options).schema
     likelihood, source = config.model_options.get("likelihood"), config.data
     binarize = source.binarize
     if binarize == "auto":
@@ -297,7 +291,7 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     if "end" in inspect.signature(MODELS[config.model]).parameters:
         options["ends"] = True
     if "grammar" in inspect.signature(MODELS[config.model]).parameters and train.kind == "text":
-        options["forms"] = "" if source.grammar is None else _signature(Path(source.grammar))
+        options["forms"] = "" if source.grammar is None else read_text(Path(source.grammar))
     options |= {"tokens": source.tokens} if source.tokens != "words" else {}
     options |= {"longest": source.max_length} if source.max_length is not None else {}
     schema = _schema_of(train, values=values, **options)
@@ -309,36 +303,6 @@ def schema_for(train: Raw | Rows, whole: Raw | Rows, config: Config) -> Schema:
     if schema.levels is None or schema.kind == "text" or schema.chroma:
         return schema
     return replace(schema, levels=_schema_of(whole, values=schema.values, **options).levels)
-
-
-def _schema_upon(train: Raw | Rows, config: Config) -> Schema:
-    """The schema of the run that the model is built upon, with the data's own context where that run has none.
-
-    Raises:
-        OptionError: the data are to be read in another way.
-    """
-    run = _run_of(config.model, config.model_options)
-    for name in READING:
-        asked, there = getattr(config.data, name), getattr(run.config.data, name)
-        if asked not in (there, getattr(Source(""), name)):
-            raise OptionError(
-                f"--{name} {asked}: {config.model} is built upon a run whose data were read by {there}; leave it out"
-            )
-    if (prose := run.config.data.prose) != config.data.prose:
-        options = " ".join(f"--{name} {value}" for name, value in prose._asdict().items())
-        raise OptionError(f"{config.model} is built upon a run whose texts became words by {options}: say so here too")
-    if run.schema.context is not None or not isinstance(train, Raw) or train.context is None:
-        return run.schema
-    source = config.data
-    return replace(run.schema, context=Schema.of_context(train.context, source.min_count, source.max_vocabulary))
-
-
-def _signature(path: Path) -> str:
-    """The text of a grammar. Raises `DataError` for an empty file."""
-    text = read_text(path)
-    if not text.strip():
-        raise DataError(f"{path.name} is empty: write a grammar there, or leave --grammar out for that of the forms")
-    return text
 
 
 def _is_binarized(images: Raw | Rows, likelihood: str | None, model: str) -> bool:

@@ -28,7 +28,6 @@ NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))
 """W, N, NW, NE, WW, NN, as steps down and right."""
 DEPTHS = (0, 2, 4, 6)
 MOST_PIXELS = 2**26
-MOST_GAIN = 1000
 SIZE = struct.Struct("<HH")
 """A file begins with height and width."""
 
@@ -76,7 +75,7 @@ class ContextCoder(MapCoder):
 
     Raises:
         DataError: labels out of range, or no map.
-        OptionError: neighbours that do not come before, depths that do not grow, or a gain that is no such number.
+        OptionError: neighbours that do not come before, or depths that do not grow.
     """
 
     def __init__(
@@ -90,10 +89,8 @@ class ContextCoder(MapCoder):
         if not all(down < 0 or (down == 0 and right < 0) for down, right in neighbours):
             raise OptionError(f"neighbours={neighbours}: each comes before its pixel, (0, -1) or (-1, any)")
         deepest = max(depths, default=0)
-        if not depths or list(depths) != sorted(set(depths)) or not 0 <= min(depths) <= deepest <= len(neighbours):
-            raise OptionError(f"depths={depths}: at least one, growing, up to the {len(neighbours)} neighbours")
-        if gain not in range(MOST_GAIN + 1):
-            raise OptionError(f"gain={gain}: a whole number from 0 to {MOST_GAIN:,}")
+        if list(depths) != sorted(set(depths)) or not 0 <= deepest <= len(neighbours):
+            raise OptionError(f"depths={depths}: growing, up to the {len(neighbours)} neighbours")
         if not 1 < labels <= 255 or (labels + 1) ** deepest > 2**62:
             raise OptionError(
                 f"labels={labels}: from 2 to 255, and few enough for contexts of {deepest} to have a number"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from latentia.data import data_for
-from latentia.data.meanings import forms_of
-from latentia.distributions.forms import Form
+from latentia.data.cells import label
+from latentia.distributions.forms import Form, read_form
 from latentia.distributions.logical_forms import LogicalForms
 from latentia.errors import CapabilityError, OptionError
 from latentia.model import LatentVariableModel
@@ -64,18 +64,5 @@ def meanings(
 
 def matched(found: Sequence[Sequence[Meaning]], data: Any) -> list[bool]:
     """Of the sentences whose form is known, whether the best one is it, word for word."""
-    return [found[i][0].form == form for i, form in known_forms(data)]
-
-
-def known_forms(data: Any, source: str | None = None) -> list[tuple[int, Form]]:
-    """The forms that sentences have, each with the sentence's number among the data.
-
-    Args:
-        source: what the data are called, for errors; that of the schema where it is left out.
-
-    Raises:
-        DataError: an ill-formed one, by its source and row.
-    """
-    source = data.schema.source if source is None else source
-    rows = range(1, len(data) + 1) if data.rows is None else data.rows.tolist()
-    return forms_of(data.labels, [f"{source}, row {row}" for row in rows])
+    named = [label(value) for value in data.labels]
+    return [best[0].form == read_form(text) for best, text in zip(found, named, strict=True) if text]

@@ -114,9 +114,10 @@ class StructVAE(DirectedModel):
     def check(self, batch: Batch) -> None:
         check_sentences(batch.x, batch.observed, self.symbols, self.end)
         if bool((long := batch.ends > self.length).any()):
+            row = int(long.nonzero()[0])
             raise DataError(
-                f"a sentence has {int(batch.ends[long].max())} words, its end among them, and the model's limit is "
-                f"{self.length}: give it as many (--model.length), or cut sentences (--max_length)"
+                f"sentence {row + 1} has {int(batch.ends[row])} words, its end among them, and the model's limit is "
+                f"{self.length}: raise its option length, or cut sentences (--max_length)"
             )
         if batch.known is None:
             return
